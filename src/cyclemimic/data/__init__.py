@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Readers, one view of an episode, frame pairs, latent action labels, demonstrations, collators."""
+
+from .collators import CycleMimicCollator, LatentActionTokenizerCollator
+from .demonstrations import DemonstrationDataset
+from .episode import DataError, Episode, EpisodeReader, EpisodeSource
+from .frame_store import FrameStore
+from .in_memory import InMemorySource
+from .label_writer import LabelWriter, write_labels
+from .labels import LatentLabels
+from .lerobot import LeRobotSource
+from .lerobot_writer import LeRobotWriter
+from .pairs import FramePairDataset
+from .sources import open_source
+from .statistics import compute_action_statistics
+from .video import decode_frames, encode_video
+
+__all__ = [
+    "CycleMimicCollator",
+    "DataError",
+    "DemonstrationDataset",
+    "Episode",
+    "EpisodeReader",
+    "EpisodeSource",
+    "FramePairDataset",
+    "FrameStore",
+    "InMemorySource",
+    "LabelWriter",
+    "LatentActionTokenizerCollator",
+    "LatentLabels",
+    "LeRobotSource",
+    "LeRobotWriter",
+    "compute_action_statistics",
+    "decode_frames",
+    "encode_video",
+    "open_source",
+    "write_labels",
+]

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders that exist either complete or not at all, whatever interrupts the writing."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .episode import DataError
+
+logger = logging.getLogger(__name__)
+
+
+class AtomicFolder:
+    """Collects files in the sibling folder `<root>.partial`, which takes the place of `root` in one step.
+
+    Args:
+        root (`str` or `Path`): Folder to make.
+        overwrite (`bool`, *optional*, defaults to `False`): Replace a folder that is there already; it is kept until
+            the new one is complete.
+
+    Example:
+
+    ```python
+    >>> folder = AtomicFolder(root)  # doctest: +SKIP
+    >>> folder.start()  # doctest: +SKIP
+    >>> (folder.partial / "file").write_text("complete")  # doctest: +SKIP
+    >>> folder.commit()  # doctest: +SKIP
+    ```
+    """
+
+    def __init__(self, root: str | Path, overwrite: bool = False) -> None:
+        self.root = Path(root)
+        self.overwrite = overwrite
+        self.partial = self.root.with_name(self.root.name + ".partial")
+        self._replaced = self.root.with_name(self.root.name + ".replaced")
+
+    def start(self, min_free_bytes: int = 0) -> None:
+        """Make the empty partial folder; `DataError` if `root` is taken, or the disk has too little room."""
+        if self._replaced.exists() and not self.root.exists():
+            # A run was killed between the two renames of `commit`: the old folder is still the one that counts.
+            os.replace(self._replaced, self.root)
+        if self.root.exists() and not self.overwrite:
+            raise DataError(f"{self.root} exists already; give another folder, or `overwrite` to replace it")
+        if self.partial.exists():
+            logger.warning("removing %s, left by a run that was interrupted", self.partial)
+            shutil.rmtree(self.partial)
+        with self.one_line_errors():
+            self.partial.mkdir(parents=True)
+            free = shutil.disk_usage(self.partial).free
+        if free < min_free_bytes:
+            self.discard()
+            raise DataError(
+                f"{self.root}: {free >> 20} MiB of disk are free, at least {min_free_bytes >> 20} MiB are needed; "
+                "make room or give a folder on another disk"
+            )
+
+    def commit(self) -> None:
+        """Give the partial folder its name."""
+        with self.one_line_errors():
+            shutil.rmtree(self._replaced, ignore_errors=True)
+            if self.root.exists():
+                os.replace(self.root, self._replaced)
+            os.replace(self.partial, self.root)
+            shutil.rmtree(self._replaced, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Remove the partial folder, if there is one."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    @contextmanager
+    def one_line_errors(self) -> Iterator[None]:
+        """Turn what the operating system says while the block writes into a one-line `DataError`."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                reason = "the disk is full; make room or give a folder on another disk"
+            else:
+                reason = f"cannot be written ({error.strerror or error}); give a folder that can be written"
+            raise DataError(f"{self.root}: {reason}") from error

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Items of a data set to a batch of a model: one call of its image processor or processor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass
+class LatentActionTokenizerCollator:
+    """Makes batches of the latent action tokenizer from items of [`FramePairDataset`].
+
+    Images stay `uint8` until the image processor, which runs here, in the data loader's workers.
+
+    Args:
+        image_processor (`Callable`): A `LatentActionTokenizerImageProcessor`.
+        reversed_share (`float`, *optional*, defaults to 0): Share of the pairs whose frames are exchanged, drawn with
+            torch's generator, whose state a Trainer saves.
+
+    Example, two items to a batch:
+
+    ```python
+    [
+        {"current": uint8 (h, w, 3), "future": uint8 (h, w, 3), "embodiment_id": 0, …},
+        {"current": uint8 (h, w, 3), "future": uint8 (h, w, 3), "embodiment_id": 2, …},
+    ]
+    →
+    {
+        "pixel_values": float32 (2, 3, H, W),         # current frames, normalised
+        "future_pixel_values": float32 (2, 3, H, W),
+        "embodiment_ids": tensor([0, 2]),
+    }
+    ```
+    """
+
+    image_processor: Callable[..., Mapping[str, Any]]
+    reversed_share: float = 0.0
+
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        pairs = [(item["current"], item["future"]) for item in items]
+        if self.reversed_share > 0:
+            is_reversed = (torch.rand(len(pairs)) < self.reversed_share).tolist()
+            pairs = [pair[::-1] if back else pair for pair, back in zip(pairs, is_reversed, strict=True)]
+        current, future = map(list, zip(*pairs, strict=True))
+        batch = self.image_processor(current=current, future=future, return_tensors="pt")
+        return {**batch, "embodiment_ids": torch.tensor([item["embodiment_id"] for item in items], dtype=torch.int64)}
+
+
+@dataclass
+class CycleMimicCollator:
+    """Makes batches of the policy from items of [`DemonstrationDataset`].
+
+    Args:
+        processor (`Callable`): A `CycleMimicProcessor`.
+        dataset_name (`str`, *optional*): Data set whose action statistics normalise the actions.
+        image_shift (`int`, *optional*, defaults to 0): Images are shifted by up to so many pixels in each direction,
+            their border repeated; drawn with torch's generator.
+
+    Example, two items to a batch:
+
+    ```python
+    [
+        {"image": uint8 (h, w, 3), "instruction": "open the drawer", "latent_actions": int64 (4,),
+         "actions": float32 (12, 7), "actions_mask": bool (12,), …},
+        {"image": uint8 (h, w, 3), "instruction": "press the button", …},
+    ]
+    →
+    {
+        "input_ids": int64 (2, length), "attention_mask": int64 (2, length), "pixel_values": float32 (2, …),
+        "labels": int64 (2, length),          # with latent_actions: their tokens, -100 elsewhere
+        "actions": float32 (2, 12, 7),        # with actions: normalised
+        "actions_mask": bool (2, 12),
+    }
+    ```
+    """
+
+    processor: Callable[..., Mapping[str, Any]]
+    dataset_name: str | None = None
+    image_shift: int = 0
+
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        batch = self.processor(
+            images=self._shifted([item["image"] for item in items]),
+            text=[item["instruction"] for item in items],
+            latent_actions=_stacked(items, "latent_actions"),
+            actions=_stacked(items, "actions"),
+            actions_mask=_stacked(items, "actions_mask"),
+            dataset=self.dataset_name,
+            return_tensors="pt",
+        )
+        return dict(batch)
+
+    def _shifted(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        if self.image_shift == 0:
+            return images
+        offsets = torch.randint(-self.image_shift, self.image_shift + 1, (len(images), 2)).tolist()
+        return [_shift(image, *offset) for image, offset in zip(images, offsets, strict=True)]
+
+
+def _shift(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    # Clamped indices repeat the border without a padded copy.
+    rows = np.clip(np.arange(image.shape[0]) - down, 0, image.shape[0] - 1)
+    columns = np.clip(np.arange(image.shape[1]) - right, 0, image.shape[1] - 1)
+    return image[rows[:, None], columns]
+
+
+def _stacked(items: Sequence[Mapping[str, Any]], key: str) -> np.ndarray | None:
+    return np.stack([item[key] for item in items]) if key in items[0] else None

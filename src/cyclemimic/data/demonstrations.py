@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames with what the policy learns from them: instruction, latent actions, chunks of actions (paper §4)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from .episode import DataError, Episode, EpisodeSource, list_episodes
+from .frame_store import FrameStore
+from .labels import LatentLabels
+
+logger = logging.getLogger(__name__)
+
+
+class DemonstrationDataset(Dataset):
+    """One item a frame: all frames that have a latent action label, or simply all frames.
+
+    Args:
+        sources (`Sequence[EpisodeSource]`): Data sets.
+        labels (`LatentLabels`, *optional*): Latent action labels. Episodes and frames without one are left out.
+        chunk_size (`int`, *optional*): Number of actions `T` from the frame on that an item holds; without, items hold
+            no actions and the data sets need none.
+        transform (`Callable`, *optional*): As in [`FrameStore`].
+        max_bytes (`int`, *optional*, defaults to 2 GiB): As in [`FrameStore`].
+
+    Raises:
+        DataError: If no frame has a label, a label is of a frame that does not exist, or `chunk_size` is given and
+            actions are missing or differ in size between data sets.
+        ValueError: If an argument does not fit.
+
+    Attributes:
+        frames (`np.ndarray` of shape `(num_items, 2)`): `int32` position of the episode in `episodes`, frame index.
+        episodes (`list[Episode]`): Episodes that have items.
+        action_dim (`int` or `None`): Size of an action.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[EpisodeSource],
+        labels: LatentLabels | None = None,
+        chunk_size: int | None = None,
+        transform: Callable[[np.ndarray], np.ndarray] | None = None,
+        max_bytes: int = 2 << 30,
+    ) -> None:
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}")
+        self.chunk_size = chunk_size
+        self.episodes: list[Episode] = []
+        self.action_dim: int | None = None
+        self._actions: list[np.ndarray] = []
+        frames, codes = [], []
+        for episode in list_episodes(sources):
+            labelled = _labelled_frames(episode, labels)
+            if labelled is None:
+                continue
+            frames.append(labelled[0])
+            codes.append(labelled[1])
+            if chunk_size is not None:
+                self._actions.append(self._checked_actions(episode))
+            self.episodes.append(episode)
+        if not self.episodes:
+            raise DataError(
+                f"{[source.name for source in sources]}: no frame has a label; the labels are of "
+                f"{sorted({name for name, _ in labels.episodes})}: label these data sets, or give the labels made of them"
+            )
+        positions = np.repeat(np.arange(len(frames)), [len(indices) for indices in frames])
+        self.frames = np.stack([positions, np.concatenate(frames)], axis=1).astype(np.int32)
+        self._codes = None if labels is None else np.concatenate(codes)
+        self._warn_without_instruction()
+        self._store = FrameStore(self.episodes, transform, max_bytes)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return a frame and its targets.
+
+        - **image** (`np.ndarray` of shape `(height, width, 3)`): RGB, `uint8`.
+        - **instruction** (`str`): What to do; empty if the data set does not say.
+        - **source** (`str`), **episode_index**, **frame_index** (`int`): Where the frame is from.
+        - **latent_actions** (`np.ndarray` of shape `(num_latent_tokens,)`, with `labels`): Codes, `int64`.
+        - **actions** (`np.ndarray` of shape `(chunk_size, action_dim)`, with `chunk_size`): `float32`, physical units;
+          past the episode's end the last action is repeated.
+        - **actions_mask** (`np.ndarray` of shape `(chunk_size,)`, with `chunk_size`): `bool`, `False` past the end.
+        """
+        position, frame_index = self.frames[index].tolist()
+        episode = self.episodes[position]
+        item = {
+            "image": self._store.frame(position, frame_index),
+            "instruction": episode.instruction or "",
+            "source": episode.source,
+            "episode_index": episode.index,
+            "frame_index": frame_index,
+        }
+        if self._codes is not None:
+            item["latent_actions"] = self._codes[index]
+        if self.chunk_size is not None:
+            steps = np.arange(frame_index, frame_index + self.chunk_size)
+            item["actions"] = self._actions[position][np.minimum(steps, episode.num_frames - 1)]
+            item["actions_mask"] = steps < episode.num_frames
+        return item
+
+    def _checked_actions(self, episode: Episode) -> np.ndarray:
+        actions = episode.actions
+        if actions is None:
+            raise DataError(f"{episode.source} has no actions; learn from it without `chunk_size`, or leave it out")
+        if not np.isfinite(actions).all():
+            raise DataError(
+                f"{episode.source}: episode {episode.index} has actions that are not finite; leave it out with "
+                "`episodes`"
+            )
+        if self.action_dim not in (None, actions.shape[1]):
+            raise DataError(
+                f"{episode.source}: episode {episode.index} has actions of size {actions.shape[1]}, the ones before of "
+                f"size {self.action_dim}; use data sets with one action space"
+            )
+        self.action_dim = actions.shape[1]
+        return actions
+
+    def _warn_without_instruction(self) -> None:
+        silent = sorted({episode.source for episode in self.episodes if not episode.instruction})
+        if silent:
+            logger.warning("%s: episodes without instruction; theirs is the empty text", ", ".join(silent))
+
+
+def _labelled_frames(episode: Episode, labels: LatentLabels | None) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Frames of an episode that are items, and their codes; `None` if it has none."""
+    if labels is None:
+        return np.arange(episode.num_frames), None
+    if (episode.source, episode.index) not in labels:
+        return None
+    frames, codes = labels.episode(episode.source, episode.index)
+    if frames[0] < 0 or frames[-1] >= episode.num_frames:
+        raise DataError(
+            f"{episode.source}: episode {episode.index} has {episode.num_frames} frames, but labels of frames "
+            f"{frames[0]} to {frames[-1]}; label the data set again"
+        )
+    return frames, codes

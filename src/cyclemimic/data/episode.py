@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One view of an episode, whatever the data set's format: every reader yields it, everything downstream takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+
+class DataError(ValueError):
+    """A data set that cannot be used. The message is one line: what is wrong, where, and what to do about it."""
+
+    def __init__(self, message: str) -> None:
+        # Texts of other libraries are quoted in it, and some of those span lines.
+        super().__init__(" ".join(message.splitlines()))
+
+
+class EpisodeReader(Protocol):
+    """What a data format supplies for one episode. Nothing is read before a method is called.
+
+    Implementations are small and picklable: data loader workers receive them.
+    """
+
+    def iter_frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        """Yield the RGB frames (`uint8` arrays of shape `(height, width, 3)`) of the ascending `indices`, in order."""
+        ...
+
+    def read_instruction(self) -> str | None:
+        """Return the language instruction, or `None` if the data set has none."""
+        ...
+
+    def read_actions(self) -> np.ndarray | None:
+        """Return the `float32` actions of shape `(num_frames, action_dim)`, or `None` for video without actions."""
+        ...
+
+    def read_states(self) -> np.ndarray | None:
+        """Return the `float32` states of shape `(num_frames, state_dim)`, or `None`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Episode:
+    """An episode: its description is in memory, its columns and frames are read when first asked for.
+
+    Args:
+        source (`str`): Name of the data set.
+        embodiment (`str`): Robot body (or `"human"`) that moves in it.
+        index (`int`): Index of the episode in its data set.
+        num_frames (`int`): Number of frames, at least 1.
+        fps (`float`): Frames per second.
+        camera (`str`): Camera the frames come from.
+        reader (`EpisodeReader`): Supplies frames, instruction, actions and states.
+        attributes (`Mapping[str, object]`): Further values the data set holds per episode, such as
+            `{"success": True}`.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from cyclemimic.data import Episode
+
+    >>> episode = Episode.from_arrays(np.zeros((5, 8, 8, 3), np.uint8), fps=10.0, instruction="open the drawer")
+    >>> episode.read_frames([0, 4]).shape
+    (2, 8, 8, 3)
+    ```
+    """
+
+    source: str
+    embodiment: str
+    index: int
+    num_frames: int
+    fps: float
+    camera: str
+    reader: EpisodeReader = field(repr=False, compare=False)
+    attributes: Mapping[str, object] = field(default_factory=dict)
+
+    @cached_property
+    def instruction(self) -> str | None:
+        """Language instruction, or `None`."""
+        return self.reader.read_instruction()
+
+    @cached_property
+    def actions(self) -> np.ndarray | None:
+        """Actions in physical units, `float32` of shape `(num_frames, action_dim)`, or `None`."""
+        return self._checked("actions", self.reader.read_actions())
+
+    @cached_property
+    def states(self) -> np.ndarray | None:
+        """Proprioceptive states, `float32` of shape `(num_frames, state_dim)`, or `None`."""
+        return self._checked("states", self.reader.read_states())
+
+    def iter_frames(self, indices: Sequence[int] | None = None) -> Iterator[np.ndarray]:
+        """Decode frames one at a time, so that a long episode never has to be in memory whole.
+
+        Args:
+            indices (`Sequence[int]`, *optional*): Ascending frame indices; all frames by default.
+
+        Yields:
+            `np.ndarray` of shape `(height, width, 3)`: RGB, `uint8`, in the order of `indices`.
+
+        Raises:
+            DataError: If the frames cannot be decoded.
+            ValueError: If an index is out of range, or the indices do not ascend.
+        """
+        chosen = range(self.num_frames) if indices is None else [int(index) for index in indices]
+        if any(later <= earlier for earlier, later in zip(chosen, chosen[1:])):
+            raise ValueError(f"`indices` must ascend without repetition, got {list(chosen)}")
+        if len(chosen) and not (0 <= chosen[0] and chosen[-1] < self.num_frames):
+            raise ValueError(f"`indices` must be in [0, {self.num_frames}), got {chosen[0]} to {chosen[-1]}")
+        return self.reader.iter_frames(chosen)
+
+    def read_frames(self, indices: Sequence[int] | None = None) -> np.ndarray:
+        """Decode frames into one array.
+
+        Args:
+            indices (`Sequence[int]`, *optional*): Frame indices in any order, repetitions allowed; all by default.
+
+        Returns:
+            `np.ndarray` of shape `(len(indices), height, width, 3)`: RGB, `uint8`.
+
+        Raises:
+            DataError: If the frames cannot be decoded.
+            ValueError: If `indices` is empty or an index is out of range.
+        """
+        if indices is None:
+            return stack_frames(self.iter_frames(), self.num_frames)
+        if len(indices) == 0:
+            raise ValueError("`indices` must name at least one frame, got none")
+        unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        frames = stack_frames(self.iter_frames(unique.tolist()), len(unique))
+        # Most calls ask in order already: no second copy of the frames for them.
+        return frames if len(unique) == len(indices) and (np.diff(inverse) > 0).all() else frames[inverse]
+
+    def _checked(self, what: str, values: np.ndarray | None) -> np.ndarray | None:
+        if values is not None and len(values) != self.num_frames:
+            raise DataError(
+                f"{self.source}: episode {self.index} has {self.num_frames} frames but {len(values)} rows of {what}; "
+                "repair the data set's metadata or leave the episode out with `episodes`"
+            )
+        return values
+
+    @classmethod
+    def from_arrays(
+        cls,
+        frames: np.ndarray,
+        fps: float,
+        instruction: str | None = None,
+        actions: np.ndarray | None = None,
+        states: np.ndarray | None = None,
+        source: str = "memory",
+        embodiment: str = "unknown",
+        index: int = 0,
+        camera: str = "image",
+        attributes: Mapping[str, object] | None = None,
+    ) -> Episode:
+        """Wrap arrays that are in memory already: `frames` is `uint8` of shape `(num_frames, height, width, 3)`."""
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0:
+            raise ValueError(
+                f"`frames` must be uint8 of shape (num_frames, height, width, 3), got {frames.dtype} {frames.shape}"
+            )
+        reader = _ArrayReader(frames, instruction, _as_float32(actions), _as_float32(states))
+        return cls(source, embodiment, index, len(frames), float(fps), camera, reader, dict(attributes or {}))
+
+
+def _as_float32(values: np.ndarray | None) -> np.ndarray | None:
+    return None if values is None else np.asarray(values, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _ArrayReader:
+    """Episode reader over arrays in memory."""
+
+    frames: np.ndarray
+    instruction: str | None
+    actions: np.ndarray | None
+    states: np.ndarray | None
+
+    def iter_frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        return (self.frames[index] for index in indices)
+
+    def read_instruction(self) -> str | None:
+        return self.instruction
+
+    def read_actions(self) -> np.ndarray | None:
+        return self.actions
+
+    def read_states(self) -> np.ndarray | None:
+        return self.states
+
+
+class EpisodeSource(Protocol):
+    """A data set as a sequence of [`Episode`]s of one embodiment, camera and frame rate.
+
+    [`LeRobotSource`] reads one from disk, [`InMemorySource`] wraps episodes that exist.
+    """
+
+    name: str
+    embodiment: str
+    camera: str
+    fps: float
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Episode: ...
+
+    def __iter__(self) -> Iterator[Episode]: ...
+
+
+def stack_frames(frames: Iterable[np.ndarray], num_frames: int) -> np.ndarray:
+    """Gather `num_frames` frames of one size into one array, without having each of them in memory twice."""
+    stacked = None
+    for position, frame in enumerate(frames):
+        if stacked is None:
+            stacked = np.empty((num_frames, *frame.shape), dtype=frame.dtype)
+        stacked[position] = frame
+    return stacked
+
+
+def list_episodes(sources: Sequence[EpisodeSource]) -> list[Episode]:
+    """Return the episodes of some data sets, in order.
+
+    Raises:
+        ValueError: If there is no data set.
+        DataError: If two episodes go by one name and index: labels and statistics could not tell them apart.
+    """
+    if not sources:
+        raise ValueError("`sources` must name at least one data set, got none")
+    episodes = [episode for source in sources for episode in source]
+    seen: set[tuple[str, int]] = set()
+    for episode in episodes:
+        if (episode.source, episode.index) in seen:
+            raise DataError(
+                f"two data sets or episodes go by the name {episode.source!r}, episode {episode.index}; open them with "
+                "different `name`s"
+            )
+        seen.add((episode.source, episode.index))
+    return episodes

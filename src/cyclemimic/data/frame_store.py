@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoded frames in memory, within a bound: video is decoded once, not once a training step."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+
+from .episode import Episode, stack_frames
+
+# Frames decoded and resized at a time: an episode of full-size frames is never in memory whole.
+_BLOCK = 32
+
+
+class FrameStore:
+    """Keeps the frames of recently used episodes.
+
+    An episode is decoded whole when one of its frames is first asked for. Once memory is full, what follows depends on
+    the order of access: when an episode is asked for twice in a row (a pass in order), it is decoded whole and takes
+    the place of the least recently used one; otherwise (random order) only the frames asked for are decoded, because
+    a whole episode for one item would be decoded for nothing.
+
+    Each process has a store of its own: data loader workers receive it empty, and each may use `max_bytes`.
+
+    Args:
+        episodes (`Sequence[Episode]`): Episodes, addressed by their position here.
+        transform (`Callable`, *optional*): Maps `uint8` frames `(num_frames, height, width, 3)` to `uint8` frames of
+            another size, such as a resize; what it returns is kept. It is given blocks of an episode.
+        max_bytes (`int`, *optional*, defaults to 2 GiB): Bound on the frames kept, in bytes. At least one episode is
+            kept, however large.
+    """
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        transform: Callable[[np.ndarray], np.ndarray] | None = None,
+        max_bytes: int = 2 << 30,
+    ) -> None:
+        if max_bytes <= 0:
+            raise ValueError(f"`max_bytes` must be above 0, got {max_bytes}")
+        self.episodes = list(episodes)
+        self.transform = transform
+        self.max_bytes = max_bytes
+        self._clear()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of frames kept now."""
+        return self._num_bytes
+
+    def frame(self, episode_position: int, frame_index: int) -> np.ndarray:
+        """Return one frame, `uint8` of shape `(height, width, 3)`, as [`FrameStore.frames`]."""
+        return self.frames(episode_position, [frame_index])[0]
+
+    def frames(self, episode_position: int, frame_indices: Sequence[int]) -> np.ndarray:
+        """Return frames of one episode.
+
+        Args:
+            episode_position (`int`): Position in `episodes`.
+            frame_indices (`Sequence[int]`): Frame indices, in any order.
+
+        Returns:
+            `np.ndarray` of shape `(len(frame_indices), height, width, 3)`: RGB, `uint8`; a copy, free to change.
+
+        Raises:
+            DataError: If the frames cannot be decoded.
+        """
+        kept = self._kept.get(episode_position)
+        if kept is None:
+            if not self._has_room(episode_position) and self._last != episode_position:
+                self._last = episode_position
+                return self._transformed(self.episodes[episode_position].read_frames(frame_indices))
+            kept = self._decode(episode_position)
+        else:
+            self._kept.move_to_end(episode_position)
+        self._last = episode_position
+        return kept[list(frame_indices)]
+
+    def __getstate__(self) -> dict[str, object]:
+        # Gigabytes of frames are no part of what a data loader worker should be sent.
+        return {"episodes": self.episodes, "transform": self.transform, "max_bytes": self.max_bytes}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._num_bytes = 0
+        self._frame_bytes = 0
+        self._last: int | None = None
+
+    def _has_room(self, episode_position: int) -> bool:
+        expected = self.episodes[episode_position].num_frames * self._frame_bytes
+        return self._num_bytes + expected <= self.max_bytes
+
+    def _decode(self, episode_position: int) -> np.ndarray:
+        episode = self.episodes[episode_position]
+        stored = stack_frames(self._iter_transformed(episode), episode.num_frames)
+        self._frame_bytes = stored[0].nbytes
+        while self._kept and self._num_bytes + stored.nbytes > self.max_bytes:
+            _, oldest = self._kept.popitem(last=False)
+            self._num_bytes -= oldest.nbytes
+        self._kept[episode_position] = stored
+        self._num_bytes += stored.nbytes
+        return stored
+
+    def _iter_transformed(self, episode: Episode) -> Iterator[np.ndarray]:
+        frames = episode.iter_frames()
+        if self.transform is None:
+            yield from frames
+        while block := list(islice(frames, _BLOCK)):
+            yield from self._transformed(np.stack(block))
+
+    def _transformed(self, frames: np.ndarray) -> np.ndarray:
+        if self.transform is None:
+            return frames
+        resized = np.asarray(self.transform(frames))
+        if resized.dtype != np.uint8 or resized.ndim != 4 or len(resized) != len(frames):
+            raise ValueError(
+                "`transform` must return uint8 of shape (num_frames, height, width, 3) with as many frames as it was "
+                f"given, {len(frames)}; got {resized.dtype} {resized.shape}"
+            )
+        return resized

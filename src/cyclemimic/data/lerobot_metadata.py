@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `meta/` folder of a LeRobot data set, versions 2.0, 2.1 and 3.0, and the paths that it leads to."""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .episode import DataError
+from .lerobot_episodes import EpisodeRecord, read_episodes
+
+# What lerobot writes; also what is tried where a template of info.json leads nowhere.
+DATA_PATHS = {
+    2: "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+    3: "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+}
+VIDEO_PATHS = {
+    2: "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+    3: "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+}
+_TEMPLATE_FIELDS = {"episode_chunk", "episode_index", "chunk_index", "file_index", "video_key"}
+
+
+class LeRobotMetadata:
+    """Reads `meta/` and resolves paths; holds no frame data.
+
+    Args:
+        root (`Path`): The data set's folder.
+        name (`str`): Name for messages.
+
+    Raises:
+        DataError: If the folder is no LeRobot data set of version 2.0, 2.1 or 3.0, or its metadata is unusable.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root = root
+        self.name = name
+        self.info = _read_info(root)
+        self.version = _version(self.info, root)
+        self.fps = self._positive("fps")
+        self.features: dict[str, dict[str, Any]] = self._mapping("features")
+        self.chunks_size = int(self._positive("chunks_size", default=1000))
+        self.robot_type = str(self.info.get("robot_type") or name)
+        self.episodes = read_episodes(root, self.version)
+        if not self.episodes:
+            raise DataError(f"{root} holds zero episodes; record or download some first")
+
+    @property
+    def cameras(self) -> list[str]:
+        """Keys of the video and image features, depth maps left out, in the order of info.json."""
+        return [
+            key
+            for key, feature in self.features.items()
+            if feature.get("dtype") in ("video", "image") and not _is_depth_map(feature)
+        ]
+
+    def data_file(self, record: EpisodeRecord) -> Path:
+        """Path of the Parquet file with an episode's rows (`DataError` if there is none)."""
+        path = self._find("data_path", DATA_PATHS[self.version], record, *record.data_file)
+        if path is None:
+            raise DataError(
+                f"{self.root} lacks the data file of episode {record.index}; download it or leave the episode out "
+                "with `episodes`"
+            )
+        return path
+
+    def video_file(self, record: EpisodeRecord, camera: str) -> Path | None:
+        """Path of the video file with an episode's frames, or `None` if there is none."""
+        if self.version == 3 and camera not in record.videos:
+            return None
+        chunk_index, file_index, _ = record.videos.get(camera, (0, 0, 0.0))
+        return self._find("video_path", VIDEO_PATHS[self.version], record, chunk_index, file_index, camera)
+
+    def resolve(self, relative: str) -> Path:
+        """Return `root / relative`, or raise `DataError` if that is outside the data set's folder."""
+        root = self.root.resolve()
+        path = (root / relative).resolve()
+        # A folder of the Hub's cache, snapshots/REVISION, links its files to the sibling folder blobs.
+        blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
+        if not (path.is_relative_to(root) or path.is_relative_to(blobs)):
+            raise DataError(
+                f"{self.root}: the path {relative!r} leads outside the data set's folder; correct the templates in "
+                "meta/info.json or remove the link"
+            )
+        return path
+
+    def _find(
+        self, key: str, standard: str, record: EpisodeRecord, chunk_index: int, file_index: int, camera: str = ""
+    ) -> Path | None:
+        """First existing file among info.json's template and the standard one."""
+        values = {
+            "episode_chunk": record.index // self.chunks_size,
+            "episode_index": record.index,
+            "chunk_index": chunk_index,
+            "file_index": file_index,
+            "video_key": camera,
+        }
+        for template in dict.fromkeys([self.info.get(key) or standard, standard]):
+            path = self.resolve(self._format(key, template, values))
+            if path.is_file():
+                return path
+        return None
+
+    def _format(self, key: str, template: object, values: Mapping[str, int | str]) -> str:
+        """Fill in a template of info.json, which is data: only known fields and plain widths are taken."""
+        try:
+            parts = list(string.Formatter().parse(template)) if isinstance(template, str) else [("", "", "!", None)]
+            known = all(
+                name is None or (name in _TEMPLATE_FIELDS and not conversion and re.fullmatch(r"(0\d{1,2}d|d)?", spec))
+                for _, name, spec, conversion in parts
+            )
+            if not known:
+                raise ValueError("fields")
+            return template.format(**values)
+        except ValueError:
+            raise DataError(
+                f"{self.root}: {key} in meta/info.json is not a usable template ({template!r}); LeRobot writes "
+                f"{DATA_PATHS[self.version]!r}"
+            ) from None
+
+    def _positive(self, key: str, default: float | None = None) -> float:
+        value = self.info.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            raise DataError(
+                f"{self.root}: {key} in meta/info.json must be a number above 0, got {value!r}; correct it"
+            )
+        return float(value)
+
+    def _mapping(self, key: str) -> dict[str, Any]:
+        value = self.info.get(key)
+        if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
+            raise DataError(f"{self.root}: {key} in meta/info.json must map names to descriptions; correct it")
+        return value
+
+
+def _read_info(root: Path) -> dict[str, Any]:
+    path = root / "meta" / "info.json"
+    if not path.is_file():
+        raise DataError(f"{root} is no LeRobot data set: it lacks meta/info.json; give the folder that holds `meta/`")
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} is not valid JSON ({error}); download or write it again") from error
+    if not isinstance(info, dict):
+        raise DataError(f"{path} must hold a JSON object, got {type(info).__name__}; download or write it again")
+    return info
+
+
+def _version(info: Mapping[str, Any], root: Path) -> int:
+    text = str(info.get("codebase_version"))
+    match = re.fullmatch(r"v?([23])\.\d+(\.\d+)?", text)
+    if match is None:
+        raise DataError(
+            f"{root}: codebase_version {text!r} in meta/info.json is not supported (v2.0, v2.1, v3.0); convert the "
+            "data set with lerobot's scripts"
+        )
+    return int(match[1])
+
+
+def _is_depth_map(feature: Mapping[str, Any]) -> bool:
+    # lerobot has kept this mark under three names.
+    details = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
+    return bool(details.get("is_depth_map") or details.get("video.is_depth_map"))

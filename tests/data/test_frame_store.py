@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from cyclemimic.data import Episode, FrameStore
+
+FRAME_BYTES = 4 * 4 * 3
+
+
+class CountingReader:
+    """Reader that notes what was decoded."""
+
+    def __init__(self, frames):
+        self.frames, self.decoded = frames, []
+
+    def iter_frames(self, indices):
+        for index in indices:
+            self.decoded.append(index)
+            yield self.frames[index]
+
+
+def make_episodes(count=3, num_frames=50):
+    rng = np.random.default_rng(0)
+    readers = [CountingReader(rng.integers(0, 256, (num_frames, 4, 4, 3), dtype=np.uint8)) for _ in range(count)]
+    episodes = [Episode("s", "e", index, num_frames, 10.0, "c", reader) for index, reader in enumerate(readers)]
+    return episodes, readers
+
+
+def test_episode_is_decoded_once():
+    episodes, readers = make_episodes()
+    store = FrameStore(episodes)
+    for index in (3, 49, 0, 3):
+        np.testing.assert_array_equal(store.frame(1, index), readers[1].frames[index])
+    np.testing.assert_array_equal(store.frames(1, [7, 2]), readers[1].frames[[7, 2]])
+    assert readers[1].decoded == list(range(50)) and not readers[0].decoded
+    assert store.num_bytes == 50 * FRAME_BYTES
+
+
+def test_what_is_returned_may_be_changed():
+    episodes, readers = make_episodes()
+    store = FrameStore(episodes)
+    store.frame(0, 1)[:] = 0
+    np.testing.assert_array_equal(store.frame(0, 1), readers[0].frames[1])
+
+
+def test_transform_sees_blocks_and_its_result_is_kept():
+    episodes, readers = make_episodes()
+    lengths = []
+
+    def shrink(frames):
+        lengths.append(len(frames))
+        return frames[:, ::2, ::2]
+
+    store = FrameStore(episodes, shrink)
+    np.testing.assert_array_equal(store.frame(0, 40), readers[0].frames[40, ::2, ::2])
+    assert lengths == [32, 18] and store.num_bytes == 50 * FRAME_BYTES // 4
+
+
+@pytest.mark.parametrize("wrong", [lambda x: x.astype(float), lambda x: x[:1], lambda x: x[..., 0]])
+def test_transform_of_another_kind_is_refused(wrong):
+    with pytest.raises(ValueError, match="`transform` must return uint8"):
+        FrameStore(make_episodes()[0], wrong).frame(0, 0)
+
+
+def test_memory_is_bounded_and_the_least_recently_used_goes_first():
+    episodes, readers = make_episodes()
+    store = FrameStore(episodes, max_bytes=2 * 50 * FRAME_BYTES)
+    for position in (0, 1, 0, 2, 2):
+        store.frame(position, 0)
+        assert store.num_bytes <= store.max_bytes
+    assert len(readers[2].decoded) == 1 + 50
+    store.frame(0, 5)
+    assert len(readers[0].decoded) == 50
+    store.frame(1, 5)
+    assert len(readers[1].decoded) == 51
+
+
+def test_random_access_beyond_the_bound_decodes_only_what_is_asked_for():
+    episodes, readers = make_episodes()
+    store = FrameStore(episodes, max_bytes=50 * FRAME_BYTES)
+    store.frame(0, 0)
+    for position, indices in [(1, [3, 9]), (2, [4, 8]), (1, [1, 2])]:
+        np.testing.assert_array_equal(store.frames(position, indices), readers[position].frames[indices])
+    assert readers[1].decoded == [3, 9, 1, 2] and readers[2].decoded == [4, 8]
+    assert len(readers[0].decoded) == 50
+
+
+def test_pass_in_order_decodes_each_episode_once_and_one_frame():
+    episodes, readers = make_episodes()
+    store = FrameStore(episodes, max_bytes=1)
+    for position in range(3):
+        for index in range(49):
+            store.frames(position, [index, index + 1])
+    assert [len(reader.decoded) for reader in readers] == [50, 52, 52]
+
+
+def test_workers_receive_the_store_without_frames():
+    episodes, readers = make_episodes(1)
+    store = FrameStore(episodes, max_bytes=12345)
+    store.frame(0, 0)
+    copy = pickle.loads(pickle.dumps(store))
+    assert (copy.num_bytes, copy.max_bytes) == (0, 12345)
+    np.testing.assert_array_equal(copy.frame(0, 7), readers[0].frames[7])
+    with pytest.raises(ValueError, match="`max_bytes`"):
+        FrameStore(episodes, max_bytes=0)

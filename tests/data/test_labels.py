@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from cyclemimic.data import DataError, LabelWriter, LatentLabels, write_labels
+
+SETTINGS = {"codebook_size": 16, "num_latent_tokens": 4, "tokenizer": "me/tokenizer"}
+
+
+def make_columns(rows):
+    """Columns of `(source, episode, frame)` rows with codes that follow from them."""
+    return {
+        "source": [row[0] for row in rows],
+        "episode_index": [row[1] for row in rows],
+        "frame_index": np.array([row[2] for row in rows]),
+        "future_index": [row[2] + 5 for row in rows],
+        "instruction": [None if row[0] == "b" else "push" for row in rows],
+        "codes": np.array([[row[1], row[2], 3, 15] for row in rows]),
+    }
+
+
+ROWS = [("b", 0, 4), ("a", 7, 1), ("a", 7, 0), ("a", 2, 9), ("b", 0, 2)]
+
+
+def test_labels_are_found_again(tmp_path):
+    write_labels(tmp_path / "labels", make_columns(ROWS), **SETTINGS, metadata={"interval_s": 1.0})
+    labels = LatentLabels.from_folder(tmp_path / "labels")
+    assert (len(labels), labels.codebook_size, labels.num_latent_tokens) == (5, 16, 4)
+    assert labels.tokenizer == "me/tokenizer" and labels.metadata["interval_s"] == 1.0
+    for source, episode, frame in ROWS:
+        codes = labels.lookup(source, episode, frame)
+        assert codes.dtype == np.int64 and codes.tolist() == [episode, frame, 3, 15]
+    frames, codes = labels.episode("a", 7)
+    assert frames.tolist() == [0, 1] and codes[:, 1].tolist() == [0, 1]
+    assert labels.episodes == [("a", 2), ("a", 7), ("b", 0)] and ("a", 2) in labels and ("a", 3) not in labels
+
+
+@pytest.mark.parametrize(
+    "key, message",
+    [
+        (("c", 0, 0), r"c, episode 0, has no labels; there are labels for \['a', 'b'\]"),
+        (("a", 3, 0), "episode 3, has no labels"),
+        (("b", 0, 3), "frame 3 has no label; labelled are 2 frames from 2 to 4"),
+        (("b", 0, 5), "frame 5 has no label"),
+    ],
+)
+def test_frame_without_label_is_named(key, message):
+    labels = LatentLabels(make_columns(ROWS), SETTINGS)
+    with pytest.raises(KeyError, match=message):
+        labels.lookup(*key)
+
+
+def test_shards_are_filled_in_order_and_read_as_one(tmp_path):
+    rows = [("a", 0, frame) for frame in range(16)]
+    with LabelWriter(tmp_path / "labels", **SETTINGS, rows_per_shard=6) as writer:
+        for start in range(0, 16, 5):
+            writer.add(make_columns(rows[start : start + 5]))
+        assert not (tmp_path / "labels").exists()
+    assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == [
+        f"labels-{index:05d}.parquet" for index in range(3)
+    ]
+    assert LatentLabels.from_folder(tmp_path / "labels").episode("a", 0)[0].tolist() == list(range(16))
+
+
+def test_interrupted_writing_leaves_nothing_and_the_old_labels(tmp_path):
+    folder = tmp_path / "labels"
+    with pytest.raises(KeyboardInterrupt), LabelWriter(folder, **SETTINGS) as writer:
+        writer.add(make_columns(ROWS))
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    write_labels(folder, make_columns(ROWS), **SETTINGS)
+    with pytest.raises(DataError, match="exists already"):
+        write_labels(folder, make_columns(ROWS), **SETTINGS)
+    with pytest.raises(RuntimeError), LabelWriter(folder, **SETTINGS, overwrite=True) as writer:
+        raise RuntimeError
+    assert len(LatentLabels.from_folder(folder)) == 5
+    write_labels(folder, make_columns(ROWS[:2]), **SETTINGS, overwrite=True)
+    assert len(LatentLabels.from_folder(folder)) == 2 and list(tmp_path.iterdir()) == [folder]
+    with pytest.raises(DataError, match="no label was added"), LabelWriter(tmp_path / "none", **SETTINGS):
+        pass
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"codes": np.full((5, 4), 16)}, r"`codes` must be in \[0, 16\), got 16 to 16"),
+        ({"codes": np.full((5, 4), -1)}, r"`codes` must be in \[0, 16\)"),
+        ({"codes": np.zeros((5, 3))}, r"`codes` must have shape \(num_rows, 4\), got \(5, 3\)"),
+        ({"frame_index": [1]}, "equal length"),
+        ({"extra": [1] * 5}, "`columns` must be"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        write_labels(tmp_path / "labels", make_columns(ROWS) | change, **SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="`codebook_size`"):
+        LabelWriter(tmp_path / "labels", 0, 4, "t")
+
+
+def test_frame_labelled_twice_is_an_error():
+    with pytest.raises(DataError, match="b, episode 0, frame 4 is labelled twice"):
+        LatentLabels(make_columns([*ROWS, ("b", 0, 4)]), SETTINGS)
+
+
+def test_folders_that_hold_no_labels_are_errors(tmp_path):
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    with pytest.raises(DataError, match="holds no labels"):
+        LatentLabels.from_folder(tmp_path)
+    parquet.write_table(pyarrow.table({"codes": [1]}), tmp_path / "other.parquet")
+    with pytest.raises(DataError, match=r"other\.parquet holds no latent action labels"):
+        LatentLabels.from_folder(tmp_path)
+    (tmp_path / "other.parquet").write_text("no parquet")
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        LatentLabels.from_folder(tmp_path)
+
+
+def test_labels_that_disagree_with_each_other_or_themselves_are_errors(tmp_path):
+    import pyarrow.parquet as parquet
+
+    for name, rows, size in [("one", ROWS[:2], 16), ("two", ROWS[2:], 32)]:
+        write_labels(tmp_path / name, make_columns(rows), **(SETTINGS | {"codebook_size": size}))
+    (tmp_path / "two/labels-00000.parquet").rename(tmp_path / "one/labels-00001.parquet")
+    with pytest.raises(DataError, match="mixes labels"):
+        LatentLabels.from_folder(tmp_path / "one")
+    (tmp_path / "one/labels-00001.parquet").unlink()
+    path = tmp_path / "one/labels-00000.parquet"
+    table = parquet.read_table(path)
+    smaller = json.dumps(SETTINGS | {"codebook_size": 4})
+    parquet.write_table(table.replace_schema_metadata({"cyclemimic": smaller}), path)
+    with pytest.raises(DataError, match=r"4 codes in \[0, 3\]"):
+        LatentLabels.from_folder(tmp_path / "one")
+    parquet.write_table(table.drop_columns(["codes"]), path)
+    with pytest.raises(DataError, match=r"lacks the columns \['codes'\]"):
+        LatentLabels.from_folder(tmp_path / "one")
+
+
+def test_datasets_library_loads_the_folder(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    write_labels(tmp_path / "labels", make_columns(ROWS), **SETTINGS, rows_per_shard=2)
+    loaded = datasets.load_dataset(str(tmp_path / "labels"), cache_dir=str(tmp_path / "cache"))["train"]
+    assert loaded.column_names == ["source", "episode_index", "frame_index", "future_index", "instruction", "codes"]
+    assert loaded["codes"][:] == make_columns(ROWS)["codes"].tolist()
+    assert loaded["instruction"][:] == [None, "push", "push", "push", None]

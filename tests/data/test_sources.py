@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from cyclemimic.data import DataError, LeRobotSource, open_source
+
+
+def test_lerobot_set_is_opened_with_its_arguments(v30):
+    source = open_source(v30, camera="main", embodiment="other", episodes=[1], name="mine")
+    assert isinstance(source, LeRobotSource)
+    assert (source.name, source.embodiment, source[0].index, len(source)) == ("mine", "other", 1, 1)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.write_text(""), "is a file"),
+        (lambda path: path.mkdir(), "is empty"),
+        (lambda path: (path / "other").mkdir(parents=True), "is no data set"),
+        (lambda path: [path.mkdir(), (path / "clip.mp4").touch()], "plain video files, which is not supported"),
+        (lambda path: [path.mkdir(), (path / "a.tfrecord-00000-of-00001").touch()], "RLDS"),
+        (
+            lambda path: [(path / "drawer" / "meta").mkdir(parents=True), (path / "drawer/meta/info.json").touch()],
+            r"holds \['drawer'\]; give one of those folders",
+        ),
+    ],
+)
+def test_what_is_no_data_set_is_said_in_one_line(tmp_path, make, message):
+    path = tmp_path / "set"
+    make(path)
+    with pytest.raises(DataError, match=message) as raised:
+        open_source(path)
+    assert "\n" not in str(raised.value) and str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["bridge_rlds", "donkeycar_nav_images", "franka_vjepa2_npz"])
+def test_real_sets_of_other_formats_are_refused(shared_data, name):
+    with pytest.raises(DataError, match="not supported"):
+        open_source(shared_data(name))

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from cyclemimic.data import DataError, Episode, InMemorySource, LeRobotSource, compute_action_statistics
+
+from .conftest import make_frames
+
+
+def make_source(actions, name="a"):
+    return InMemorySource([Episode.from_arrays(make_frames(len(actions)), 10, actions=actions, source=name)])
+
+
+def test_statistics_are_those_of_all_frames_and_fit_json():
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(size=(20, 2)).astype(np.float32) for _ in range(2)]
+    statistics = compute_action_statistics([make_source(parts[0]), make_source(parts[1], "b")])
+    actions = np.concatenate(parts)
+    for name, expected in {
+        "q01": np.quantile(actions, 0.01, axis=0),
+        "q99": np.quantile(actions, 0.99, axis=0),
+        "mean": actions.mean(0),
+        "std": actions.std(0),
+        "min": actions.min(0),
+        "max": actions.max(0),
+    }.items():
+        np.testing.assert_allclose(statistics[name], expected, rtol=1e-4, atol=1e-7)
+    assert statistics["mask"] == [True, True]
+    assert json.loads(json.dumps(statistics)) == statistics
+
+
+def test_constant_and_binary_dimensions_are_left_alone():
+    steps = np.arange(12)
+    actions = np.stack([steps, steps % 2 * 2 - 1, np.full(12, 3), steps % 3], axis=1)
+    assert compute_action_statistics([make_source(actions)])["mask"] == [True, False, False, True]
+
+
+def test_gripper_of_a_real_arm_is_left_alone(shared_data):
+    source = LeRobotSource(shared_data("cr5_banana_lerobot_v30"))
+    assert compute_action_statistics([source])["mask"] == [True] * 6 + [False]
+
+
+def test_actions_that_do_not_fit_are_named():
+    with pytest.raises(DataError, match="a has no actions"):
+        compute_action_statistics([InMemorySource([Episode.from_arrays(make_frames(2), 10, source="a")])])
+    with pytest.raises(DataError, match="b: actions of size 3, the ones before of size 2"):
+        compute_action_statistics([make_source(np.zeros((4, 2))), make_source(np.zeros((4, 3)), "b")])
+    with pytest.raises(DataError, match="not finite"):
+        compute_action_statistics([make_source(np.full((4, 2), np.nan))])
+    with pytest.raises(ValueError, match="`sources`"):
+        compute_action_statistics([])
