@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy: latent action prediction and action decoding on a vision-language backbone (paper §4)."""
+
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from .configuration_cyclemimic import CycleMimicConfig
+from .modeling_cyclemimic import (
+    CycleMimicActionOutput,
+    CycleMimicForActionPrediction,
+    CycleMimicForLatentActionPrediction,
+    CycleMimicLatentActionOutput,
+)
+from .processing_cyclemimic import CycleMimicProcessor
+from .tiny_cyclemimic import make_tiny_backbone_config
+
+AutoConfig.register(CycleMimicConfig.model_type, CycleMimicConfig, exist_ok=True)
+AutoModel.register(CycleMimicConfig, CycleMimicForActionPrediction, exist_ok=True)
+AutoProcessor.register(CycleMimicConfig, CycleMimicProcessor, exist_ok=True)
+
+__all__ = [
+    "CycleMimicActionOutput",
+    "CycleMimicConfig",
+    "CycleMimicForActionPrediction",
+    "CycleMimicForLatentActionPrediction",
+    "CycleMimicLatentActionOutput",
+    "CycleMimicProcessor",
+    "make_tiny_backbone_config",
+]

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration of the policy."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, LlavaConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+# What transformers itself hands to a config beside its declared fields, on construction and when it loads one.
+_LIBRARY_ARGUMENTS = {
+    *("_attn_implementation_internal", "_commit_hash", "_experts_implementation_internal", "_name_or_path"),
+    *("attn_implementation", "auto_map", "experts_implementation", "model_type", "name_or_path", "num_labels"),
+    *("output_attentions", "quantization_config", "torch_dtype", "use_cache"),
+}
+_SIZES = ("codebook_size", "num_latent_tokens", "num_act_tokens", "chunk_size", "action_dim", "num_image_tokens")
+_DECODER_SIZES = ("action_decoder_hidden_size", "action_decoder_num_heads", "action_decoder_num_layers")
+
+
+@strict
+class CycleMimicConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`CycleMimicForLatentActionPrediction`] and [`CycleMimicForActionPrediction`] (paper §4). Token
+    ids come from the tokenizer that the processor has extended, so configs are best made by
+    [`CycleMimicProcessor.make_config`].
+
+    Args:
+        backbone_config (`dict` or `PreTrainedConfig`, *optional*, defaults to `LlavaConfig()`):
+            Any config that `AutoModelForImageTextToText` knows, with causal attention (PaliGemma's sees the whole
+            prompt at once, which training on a longer sequence would not match); a `dict` needs its `model_type`.
+        codebook_size (`int`, *optional*, defaults to 16): K, the number of latent action words.
+        num_latent_tokens (`int`, *optional*, defaults to 4): N, the words of one latent action.
+        num_act_tokens (`int`, *optional*, defaults to 1): ACT query tokens appended after the latent action.
+        chunk_size (`int`, *optional*, defaults to 12): T, the actions predicted at once.
+        action_dim (`int`, *optional*, defaults to 7): A, the numbers in one action.
+        num_image_tokens (`int`, *optional*): Placeholders of the image in `input_ids`. Needed by the action decoder.
+        image_token_id (`int`, *optional*, defaults to the backbone's): Id of that placeholder.
+        latent_token_ids (`list[int]`, *optional*): Vocabulary ids of `<LACT_0>` … `<LACT_{K-1}>`, in this order.
+        act_token_ids (`list[int]`, *optional*): Vocabulary ids of `<ACT_0>` …, in this order.
+        action_decoder_hidden_size (`int`, *optional*, defaults to 512), action_decoder_num_heads (`int`, *optional*,
+            defaults to 8), action_decoder_num_layers (`int`, *optional*, defaults to 2): Size of the action decoder
+            (open in the paper; width and heads are UniVLA's).
+        action_activation (`"identity"` or `"tanh"`, *optional*, defaults to `"identity"`): Last function of the action
+            decoder. `"tanh"` (UniVLA) bounds the actions, but its gradient vanishes where demonstrations saturate.
+        latent_action_loss_weight, action_loss_weight (`float`, *optional*, default to 1.0): Weights of `L_π` and of
+            the L1 regression loss.
+
+    Raises:
+        ValueError: a size below one, token ids that are not distinct, not in the vocabulary or not as many as the
+            sizes say, a width that the heads do not divide, a `backbone_config` without `model_type`, an unknown
+            argument.
+
+    Example:
+
+    ```python
+    >>> from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+    >>> from cyclemimic.models.cyclemimic import make_tiny_backbone_config
+
+    >>> processor = CycleMimicProcessor.from_texts(["open the drawer"], image_size=32, chunk_size=8, action_dim=4)
+    >>> config = processor.make_config(make_tiny_backbone_config(processor, image_size=32, hidden_size=64))
+    >>> model = CycleMimicForActionPrediction(config)
+    ```"""
+
+    model_type = "cyclemimic"
+    sub_configs = {"backbone_config": AutoConfig}
+
+    backbone_config: dict[str, Any] | PreTrainedConfig | None = None
+    codebook_size: int = 16
+    num_latent_tokens: int = 4
+    num_act_tokens: int = 1
+    chunk_size: int = 12
+    action_dim: int = 7
+    num_image_tokens: int | None = None
+    image_token_id: int | None = None
+    latent_token_ids: list[int] | None = None
+    act_token_ids: list[int] | None = None
+    action_decoder_hidden_size: int = 512
+    action_decoder_num_heads: int = 8
+    action_decoder_num_layers: int = 2
+    action_activation: Literal["identity", "tanh"] = "identity"
+    latent_action_loss_weight: float | int = 1.0
+    action_loss_weight: float | int = 1.0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # A saved config names its transformers version, and may hold what Trainer or another version added to it.
+        unknown = sorted(kwargs.keys() - _LIBRARY_ARGUMENTS) if self.transformers_version is None else []
+        if unknown:
+            allowed = sorted(self.__annotations__)
+            raise ValueError(f"Unknown argument(s) {unknown} of {type(self).__name__}; allowed: {allowed}.")
+        if self.backbone_config is None:
+            self.backbone_config = LlavaConfig()
+        elif isinstance(self.backbone_config, dict):
+            self.backbone_config = _config_from_dict(self.backbone_config)
+        if self.image_token_id is None:
+            self.image_token_id = getattr(self.backbone_config, "image_token_id", None)
+        self._check_sizes()
+        self._check_token_ids("latent_token_ids", self.codebook_size)
+        self._check_token_ids("act_token_ids", self.num_act_tokens)
+        super().__post_init__(**kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the backbone's last layer; DeepSpeed's `"auto"` sizes ask for it."""
+        return self.get_text_config().hidden_size
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The backbone's text config: embeddings, vocabulary and cache are the backbone's."""
+        if not isinstance(self.backbone_config, PreTrainedConfig):
+            return self
+        return self.backbone_config.get_text_config(decoder=decoder, encoder=encoder)
+
+    def _check_sizes(self) -> None:
+        for name in (*_SIZES, *_DECODER_SIZES):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if self.action_decoder_hidden_size % self.action_decoder_num_heads:
+            raise ValueError(
+                f"`action_decoder_hidden_size` must be a multiple of `action_decoder_num_heads` "
+                f"({self.action_decoder_num_heads}), got {self.action_decoder_hidden_size}."
+            )
+
+    def _check_token_ids(self, name: str, expected: int) -> None:
+        ids = getattr(self, name)
+        if ids is None:
+            return
+        vocab_size = self.get_text_config().vocab_size
+        if len(set(ids)) != expected or len(ids) != expected or not all(0 <= token < vocab_size for token in ids):
+            raise ValueError(
+                f"`{name}` must be {expected} distinct ids below the backbone's vocabulary size {vocab_size}, got {ids}."
+            )
+
+
+def _config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
+    values = dict(values)
+    model_type = values.pop("model_type", None)
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"`backbone_config` must have a `model_type` that transformers knows (such as 'llava'), got {model_type!r}."
+        )
+    return CONFIG_MAPPING[model_type](**values)
+
+
+__all__ = ["CycleMimicConfig"]

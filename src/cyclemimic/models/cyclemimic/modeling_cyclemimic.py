@@ -1,0 +1,560 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy: a vision-language backbone that predicts latent actions, and an action decoder (paper §4)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.utils import ModelOutput, logging
+
+from .configuration_cyclemimic import CycleMimicConfig
+from .processing_cyclemimic import IGNORED_LABEL, CycleMimicProcessor
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class CycleMimicLatentActionOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor`): With `labels`: scalar, `L_π`, the mean cross-entropy a latent action token, in nats.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_latent_tokens, vocab_size)`): Over the whole vocabulary,
+            at the positions that predict the latent action tokens, in order. Without `labels`, of shape
+            `(batch_size, 1, vocab_size)`: for the token that would come next.
+        hidden_states (`tuple(torch.FloatTensor)`): With `output_hidden_states=True`: the backbone's, a layer each.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class CycleMimicActionOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor`): With `labels` or `actions`: scalar, the weighted sum of the terms there are.
+        latent_action_loss (`torch.FloatTensor`): With `labels`: scalar, `L_π`, in nats a token.
+        action_loss (`torch.FloatTensor`): With `actions`: scalar, mean absolute error of the unmasked, normalised
+            actions.
+        actions (`torch.FloatTensor` of shape `(batch_size, chunk_size, action_dim)`): Normalised.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_latent_tokens, vocab_size)`): With `labels`, as in
+            [`CycleMimicLatentActionOutput`].
+    """
+
+    loss: torch.FloatTensor | None = None
+    latent_action_loss: torch.FloatTensor | None = None
+    action_loss: torch.FloatTensor | None = None
+    actions: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+
+
+@dataclass
+class _DecodingState:
+    """
+    A prompt that has been read, and where to go on.
+
+    Args:
+        hidden_states (`torch.FloatTensor` of shape `(batch_size, prompt_length, hidden_size)`): Of the prompt.
+        cache ([`Cache`]): Keys and values so far.
+        attention_mask (`torch.LongTensor` of shape `(batch_size, length)`): Over the cache.
+        next_position (`torch.LongTensor` of shape `(batch_size, 1)`): Of the next token, padding not counted.
+    """
+
+    hidden_states: torch.FloatTensor
+    cache: Cache
+    attention_mask: torch.LongTensor
+    next_position: torch.LongTensor
+
+
+def _position_ids(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Positions that count attended tokens only, so that padding on either side changes nothing."""
+    return (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def _gather_marked(hidden_states: torch.Tensor, marks: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    States at the marked positions of each row, in order, and the positions: `(batch_size, count, hidden_size)` and
+    `(batch_size, count)`. The count is fixed, unlike with a boolean index, so nothing waits for the device.
+    """
+    positions = marks.int().topk(count, dim=1).indices.sort(dim=1).values
+    index = positions[:, :, None].expand(-1, -1, hidden_states.shape[-1])
+    return hidden_states.gather(1, index), positions
+
+
+class CycleMimicCrossAttentionLayer(nn.Module):
+    """Pre-norm cross-attention and feed-forward layer."""
+
+    def __init__(self, config: CycleMimicConfig) -> None:
+        super().__init__()
+        width = config.action_decoder_hidden_size
+        self.num_heads = config.action_decoder_num_heads
+        self.query_norm = nn.LayerNorm(width)
+        self.context_norm = nn.LayerNorm(width)
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.o_proj = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, queries: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        queries = queries + self.attend(self.query_norm(queries), self.context_norm(context))
+        return queries + self.fc2(F.gelu(self.fc1(self.mlp_norm(queries))))
+
+    def attend(self, queries: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        projected = (self.q_proj(queries), self.k_proj(context), self.v_proj(context))
+        query, key, value = (states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for states in projected)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self.o_proj(attended.transpose(1, 2).flatten(2))
+
+
+class CycleMimicActionDecoder(nn.Module):
+    """
+    Reads the action chunk from the backbone's last layer (paper §4, "an action decoder attends over the VLM's
+    last-layer visual and action embeddings and an MLP maps the result"). One query a time step, made of a learned
+    vector and the ACT states, which know instruction and latent action, looks where it needs to in the image; learned
+    positions make *where* readable from what is attended to. The paper leaves the inside open.
+    """
+
+    def __init__(self, config: CycleMimicConfig) -> None:
+        super().__init__()
+        width, backbone_width = config.action_decoder_hidden_size, config.hidden_size
+        self.visual_norm = nn.LayerNorm(backbone_width)
+        self.visual_proj = nn.Linear(backbone_width, width)
+        self.act_norm = nn.LayerNorm(backbone_width)
+        self.act_proj = nn.Linear(backbone_width, width)
+        self.context_positions = nn.Parameter(torch.zeros(config.num_image_tokens + config.num_act_tokens, width))
+        self.step_queries = nn.Parameter(torch.zeros(config.chunk_size, width))
+        self.layers = nn.ModuleList(
+            CycleMimicCrossAttentionLayer(config) for _ in range(config.action_decoder_num_layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, config.action_dim))
+        self.activation = nn.Identity() if config.action_activation == "identity" else ACT2FN[config.action_activation]
+
+    def forward(self, visual_states: torch.Tensor, act_states: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            visual_states (`torch.FloatTensor` of shape `(batch_size, num_image_tokens, hidden_size)`).
+            act_states (`torch.FloatTensor` of shape `(batch_size, num_act_tokens, hidden_size)`).
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, chunk_size, action_dim)`.
+        """
+        visual = self.visual_proj(self.visual_norm(visual_states))
+        act = self.act_proj(self.act_norm(act_states))
+        context = torch.cat([visual, act], dim=1) + self.context_positions
+        queries = self.step_queries + act.mean(dim=1, keepdim=True)
+        for layer in self.layers:
+            queries = layer(queries, context)
+        return self.activation(self.head(self.norm(queries)))
+
+
+class CycleMimicPreTrainedModel(PreTrainedModel):
+    """The backbone, its token ids, and what both stages share: reading a prompt and decoding latent actions."""
+
+    config_class = CycleMimicConfig
+    base_model_prefix = "backbone"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    # Every sample has N targets, so means over micro-batches add up: Trainer need not pass the number of targets.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: CycleMimicConfig, backbone: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        if config.latent_token_ids is None or config.act_token_ids is None:
+            raise ValueError(
+                "`config` must hold the tokenizer's `latent_token_ids` and `act_token_ids` "
+                "(CycleMimicProcessor.make_config fills them in), got "
+                f"{config.latent_token_ids} and {config.act_token_ids}."
+            )
+        if backbone is None:
+            backbone = AutoModelForImageTextToText.from_config(config.backbone_config)
+        if backbone.base_model is backbone:
+            raise ValueError(
+                "`config.backbone_config` must be of a model whose body and vocabulary head are apart, "
+                f"got {type(backbone).__name__}."
+            )
+        self.backbone = backbone
+        # Not saved: the config holds them.
+        self.register_buffer("latent_token_ids", torch.tensor(config.latent_token_ids), persistent=False)
+        self.register_buffer("act_token_ids", torch.tensor(config.act_token_ids), persistent=False)
+
+    @classmethod
+    def from_backbone(
+        cls, backbone: str | PreTrainedModel, processor: CycleMimicProcessor, **kwargs: Any
+    ) -> CycleMimicPreTrainedModel:
+        """
+        Make a policy of a pretrained backbone. Embedding and output rows of the LACT and ACT tokens start as the mean
+        of the other rows, plus a tenth of their spread as noise: no logit stands out, and no two words are alike.
+
+        Args:
+            backbone (`str` or `PreTrainedModel`): A name for `AutoModelForImageTextToText`, or the model (kept, and
+                changed in place).
+            processor ([`CycleMimicProcessor`]): With the backbone's tokenizer.
+            kwargs: Further arguments of [`CycleMimicConfig`].
+
+        Raises:
+            ValueError: backbone and processor do not agree on the image token.
+        """
+        if isinstance(backbone, str):
+            backbone = AutoModelForImageTextToText.from_pretrained(backbone)
+        image_token_id = getattr(backbone.config, "image_token_id", processor.image_token_id)
+        if image_token_id != processor.image_token_id:
+            raise ValueError(
+                f"`processor` must use the backbone's image token (id {image_token_id}), "
+                f"got {processor.image_token!r} (id {processor.image_token_id})."
+            )
+        if len(processor.tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
+            backbone.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
+        new_ids = torch.tensor(processor.latent_token_ids + processor.act_token_ids)
+        tables = (backbone.get_input_embeddings(), backbone.get_output_embeddings())
+        for weight in {id(table.weight): table.weight for table in tables}.values():
+            _initialise_rows(weight, new_ids.to(weight.device))
+        model = cls(processor.make_config(backbone.config, **kwargs), backbone=backbone)
+        for name, part in model.named_children():
+            if name != "backbone":  # which may be quantised, and then must not be cast
+                part.to(dtype=backbone.dtype)
+        return model.to(backbone.device)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.backbone.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.backbone.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.backbone.set_output_embeddings(new_embeddings)
+
+    @torch.no_grad()
+    def predict_latent_actions(
+        self,
+        input_ids: torch.LongTensor,
+        pixel_values: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.LongTensor:
+        """
+        Decode the latent action greedily, among the K latent action tokens only. The prompt is read once, then one
+        token a step through the cache. Use it in `eval` mode.
+
+        Args:
+            input_ids, pixel_values, attention_mask: The inference prompt of [`CycleMimicProcessor`].
+            kwargs: Passed to the backbone with the prompt.
+
+        Returns:
+            `torch.LongTensor` of shape `(batch_size, num_latent_tokens)`: codes in `[0, codebook_size)`.
+
+        Raises:
+            ValueError: `labels` or `actions` came too: such a batch holds the answer.
+        """
+        return self._decode_latent_actions(input_ids, pixel_values, attention_mask, **kwargs)[0]
+
+    def _decode_latent_actions(
+        self,
+        input_ids: torch.LongTensor,
+        pixel_values: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.LongTensor, _DecodingState]:
+        """Codes, and the state after all but the last of them have been read."""
+        if answers := sorted({"labels", "actions", "actions_mask"}.intersection(kwargs)):
+            raise ValueError(
+                f"Prediction takes the processor's batch without latent actions or actions, got {answers}."
+            )
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        outputs = self.backbone.base_model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            attention_mask=attention_mask,
+            position_ids=_position_ids(attention_mask),
+            use_cache=True,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        next_position = attention_mask.sum(dim=-1, keepdim=True)
+        state = _DecodingState(hidden_states, outputs.past_key_values, attention_mask, next_position)
+        last_state = _last_attended(hidden_states, attention_mask)
+        codes = [self._best_code(last_state)]
+        for _ in range(self.config.num_latent_tokens - 1):
+            last_state = self._extend(state, self.latent_token_ids[codes[-1]])
+            codes.append(self._best_code(last_state))
+        return torch.cat(codes, dim=1), state
+
+    def _best_code(self, last_state: torch.Tensor) -> torch.LongTensor:
+        """Codes `(batch_size, 1)` from states `(batch_size, 1, hidden_size)`."""
+        logits = self.get_output_embeddings()(last_state)
+        return logits[..., self.latent_token_ids].argmax(dim=-1)
+
+    def _extend(self, state: _DecodingState, token_ids: torch.LongTensor) -> torch.FloatTensor:
+        """Read `token_ids` `(batch_size, n)` through the cache; returns their own last-layer states, and moves on."""
+        num_tokens = token_ids.shape[1]
+        state.attention_mask = F.pad(state.attention_mask, (0, num_tokens), value=1)
+        positions = state.next_position + torch.arange(num_tokens, device=token_ids.device)
+        state.next_position = state.next_position + num_tokens
+        outputs = self.backbone.base_model(
+            input_ids=token_ids,
+            attention_mask=state.attention_mask,
+            position_ids=positions,
+            past_key_values=state.cache,
+            use_cache=True,
+        )
+        return outputs.last_hidden_state
+
+    def _latent_action_loss(
+        self, hidden_states: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`L_π` and its logits. Only the N states that predict a latent token meet the vocabulary."""
+        targets = labels[:, 1:]
+        states, positions = _gather_marked(
+            hidden_states[:, :-1], targets != IGNORED_LABEL, self.config.num_latent_tokens
+        )
+        logits = self.get_output_embeddings()(states)
+        targets = targets.gather(1, positions)
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_LABEL)
+        return loss, logits
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise the parts that are not the backbone's, which initialises itself."""
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, CycleMimicPreTrainedModel):
+            init.copy_(module.latent_token_ids, torch.tensor(self.config.latent_token_ids))
+            init.copy_(module.act_token_ids, torch.tensor(self.config.act_token_ids))
+        elif isinstance(module, CycleMimicActionDecoder):
+            init.copy_(module.context_positions, _initial_context_positions(self.config))
+            # On the scale of the ACT states they are added to: smaller, and the time steps take long to part.
+            init.normal_(module.step_queries, std=1.0)
+
+
+def _last_attended(hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """State of each row's last token that is not padding, `(batch_size, 1, hidden_size)`."""
+    columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    last = (attention_mask * columns).argmax(dim=1)
+    return hidden_states.gather(1, last[:, None, None].expand(-1, -1, hidden_states.shape[-1]))
+
+
+def _initial_context_positions(config: CycleMimicConfig) -> torch.Tensor:
+    """
+    `(num_image_tokens + num_act_tokens, width)`: sines and cosines of row and column for a square image, so that
+    neighbours start alike; small noise for other token counts and for the ACT tokens.
+    """
+    width, side = config.action_decoder_hidden_size, math.isqrt(config.num_image_tokens)
+    positions = 0.02 * torch.randn(config.num_image_tokens + config.num_act_tokens, width)
+    if side**2 == config.num_image_tokens and width % 4 == 0:
+        coordinates = (torch.arange(side) + 0.5) / side
+        # From half a wave to four waves across the image.
+        frequencies = torch.pi * torch.logspace(0, 3, width // 4, base=2)
+        angles = coordinates[:, None] * frequencies
+        axis = torch.cat([angles.sin(), angles.cos()], dim=1)
+        rows, columns = axis[:, None].expand(-1, side, -1), axis[None].expand(side, -1, -1)
+        positions[: side**2] = torch.cat([rows, columns], dim=-1).flatten(0, 1)
+    return positions
+
+
+@torch.no_grad()
+def _initialise_rows(weight: torch.Tensor, rows: torch.Tensor) -> None:
+    others = torch.ones(len(weight), dtype=torch.bool, device=weight.device)
+    others[rows] = False
+    spread, mean = torch.std_mean(weight[others].float(), dim=0)
+    weight[rows] = (mean + 0.1 * spread * torch.randn(len(rows), len(mean), device=weight.device)).to(weight.dtype)
+
+
+class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
+    """
+    The policy in pretraining: it predicts the latent action from image and instruction (paper §4, `L_π`).
+
+    Example:
+
+    ```python
+    >>> inputs = processor(images, ["open the drawer"], latent_actions=codes)
+    >>> model(**inputs).loss.backward()
+    >>> model.eval().predict_latent_actions(**processor(images, ["open the drawer"]))
+    tensor([[ 3,  0, 15,  7]])
+    ```"""
+
+    def __init__(self, config: CycleMimicConfig, backbone: PreTrainedModel | None = None) -> None:
+        super().__init__(config, backbone)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        pixel_values: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        **kwargs: Any,
+    ) -> CycleMimicLatentActionOutput:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): Image placeholders, prompt, and in
+                training the latent action tokens.
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`): As the backbone takes them.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): 0 at padding, on
+                either side.
+            labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): Token ids at the
+                `num_latent_tokens` positions of the latent action, -100 elsewhere. Not shifted.
+            kwargs: Passed to the backbone.
+        """
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        outputs = self.backbone.base_model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            attention_mask=attention_mask,
+            position_ids=_position_ids(attention_mask),
+            use_cache=False,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        if labels is None:
+            loss, logits = None, self.get_output_embeddings()(_last_attended(hidden_states, attention_mask))
+        else:
+            loss, logits = self._latent_action_loss(hidden_states, labels)
+        return CycleMimicLatentActionOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+
+class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
+    """
+    The policy in fine-tuning and deployment: it predicts the latent action, then the robot's action chunk from ACT
+    query tokens that follow it (paper §4). `from_pretrained` of a [`CycleMimicForLatentActionPrediction`] checkpoint
+    loads everything but the action decoder.
+
+    The model appends the ACT tokens itself, in training as in prediction, so both read the very same states.
+
+    Example:
+
+    ```python
+    >>> inputs = processor(images, ["open the drawer"], latent_actions=codes, actions=actions)
+    >>> model(**inputs).loss.backward()
+    >>> chunk = model.eval().predict_action_chunk(**processor(images, ["open the drawer"]))
+    >>> processor.post_process_actions(chunk).shape
+    (1, 12, 7)
+    ```"""
+
+    def __init__(self, config: CycleMimicConfig, backbone: PreTrainedModel | None = None) -> None:
+        super().__init__(config, backbone)
+        if config.num_image_tokens is None or config.image_token_id is None:
+            raise ValueError(
+                "`config` must hold `num_image_tokens` and `image_token_id`, whose states the action decoder reads, "
+                f"got {config.num_image_tokens} and {config.image_token_id}."
+            )
+        self.action_decoder = CycleMimicActionDecoder(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        pixel_values: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        actions: torch.FloatTensor | None = None,
+        actions_mask: torch.BoolTensor | None = None,
+        **kwargs: Any,
+    ) -> CycleMimicActionOutput:
+        """
+        Args:
+            input_ids, pixel_values, attention_mask, labels, kwargs: As in [`CycleMimicForLatentActionPrediction`];
+                `input_ids` hold the latent action tokens.
+            actions (`torch.FloatTensor` of shape `(batch_size, chunk_size, action_dim)`, *optional*): Normalised.
+            actions_mask (`torch.BoolTensor` of shape `(batch_size, chunk_size)`, *optional*): False where an action
+                is not to be learned.
+        """
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        num_act_tokens = self.config.num_act_tokens
+        full_mask = F.pad(attention_mask, (0, num_act_tokens), value=1)
+        # Right padding then lies between latent action and ACT tokens; masked, and not counted in the positions, it
+        # is as good as absent.
+        hidden_states = self.backbone.base_model(
+            input_ids=torch.cat([input_ids, self.act_token_ids.expand(len(input_ids), -1)], dim=1),
+            pixel_values=pixel_values,
+            attention_mask=full_mask,
+            position_ids=_position_ids(full_mask),
+            use_cache=False,
+            **kwargs,
+        ).last_hidden_state
+        prompt_states, act_states = hidden_states[:, :-num_act_tokens], hidden_states[:, -num_act_tokens:]
+        predicted = self._decode_actions(input_ids, prompt_states, act_states)
+        latent_action_loss = logits = action_loss = loss = None
+        if labels is not None:
+            latent_action_loss, logits = self._latent_action_loss(prompt_states, labels)
+            loss = self.config.latent_action_loss_weight * latent_action_loss
+        if actions is not None:
+            action_loss = _masked_mean_absolute_error(predicted, actions, actions_mask)
+            weighted = self.config.action_loss_weight * action_loss
+            loss = weighted if loss is None else loss + weighted
+        return CycleMimicActionOutput(
+            loss=loss, latent_action_loss=latent_action_loss, action_loss=action_loss, actions=predicted, logits=logits
+        )
+
+    @torch.no_grad()
+    def predict_action_chunk(
+        self,
+        input_ids: torch.LongTensor,
+        pixel_values: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.FloatTensor:
+        """
+        Decode the latent action greedily, then the action chunk. The backbone runs once on the prompt and
+        `num_latent_tokens` times on a token or two through the cache. Use it in `eval` mode.
+
+        Args:
+            input_ids, pixel_values, attention_mask: The inference prompt of [`CycleMimicProcessor`].
+            kwargs: Passed to the backbone with the prompt.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, chunk_size, action_dim)`: normalised actions, for
+            [`CycleMimicProcessor.post_process_actions`].
+
+        Raises:
+            ValueError: `labels` or `actions` came too: such a batch holds the answer.
+        """
+        codes, state = self._decode_latent_actions(input_ids, pixel_values, attention_mask, **kwargs)
+        act_token_ids = self.act_token_ids.expand(len(codes), -1)
+        states = self._extend(state, torch.cat([self.latent_token_ids[codes[:, -1:]], act_token_ids], dim=1))
+        return self._decode_actions(input_ids, state.hidden_states, states[:, 1:])
+
+    def _decode_actions(
+        self, input_ids: torch.LongTensor, prompt_states: torch.Tensor, act_states: torch.Tensor
+    ) -> torch.FloatTensor:
+        is_image = input_ids == self.config.image_token_id
+        visual_states, _ = _gather_marked(prompt_states, is_image, self.config.num_image_tokens)
+        return self.action_decoder(visual_states, act_states)
+
+
+def _masked_mean_absolute_error(
+    predictions: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    errors = (predictions.float() - targets.float()).abs().mean(dim=-1)
+    if mask is None:
+        return errors.mean()
+    return (errors * mask).sum() / mask.sum().clamp(min=1)
+
+
+__all__ = [
+    "CycleMimicActionOutput",
+    "CycleMimicForActionPrediction",
+    "CycleMimicForLatentActionPrediction",
+    "CycleMimicLatentActionOutput",
+    "CycleMimicPreTrainedModel",
+]

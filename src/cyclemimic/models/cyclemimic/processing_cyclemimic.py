@@ -1,0 +1,474 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processor of the policy: images, instructions, latent actions and robot actions in; batches and robot actions out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    BatchFeature,
+    GPT2Tokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    SiglipImageProcessorPil,
+)
+from transformers.image_utils import is_pil_image
+
+from .configuration_cyclemimic import CycleMimicConfig
+
+IGNORED_LABEL = -100
+MAX_CACHED_PROMPTS = 4096
+# Sizes that the model's config has too, under the same names.
+SHARED_SIZES = ("num_image_tokens", "codebook_size", "num_latent_tokens", "num_act_tokens", "chunk_size", "action_dim")
+DEFAULT_PROMPT_TEMPLATE = "{image}In: What action should the robot take to {instruction}?\nOut:"
+
+
+class CycleMimicProcessor(ProcessorMixin):
+    r"""
+    Turns what a robot sees and is told into a batch for [`CycleMimicForLatentActionPrediction`] and
+    [`CycleMimicForActionPrediction`], and normalised actions back into physical ones. The tokens `<LACT_0>` …
+    `<LACT_{K-1}>` (one a latent action word) and `<ACT_0>` … (action queries) are added to `tokenizer`, in place,
+    where it lacks them.
+
+    A batch holds, with B samples of L tokens on an image processor of H × W pixels:
+
+    | key | dtype, shape | content |
+    |---|---|---|
+    | `pixel_values` | float32 (B, 3, H, W) | as the image processor normalises |
+    | `input_ids` | int64 (B, L) | image placeholders, prompt, and N latent action tokens where they are given |
+    | `attention_mask` | int64 (B, L) | 0 at padding, on the side of `padding_side` |
+    | `labels` | int64 (B, L) | with `latent_actions`: their token ids at their positions, -100 elsewhere |
+    | `actions` | float32 (B, T, A) | with `actions`: normalised to [-1, 1] |
+    | `actions_mask` | bool (B, T) | with `actions`: False past the end of an episode |
+
+    Without `latent_actions` the batch is the inference prompt. The ACT query tokens are appended by the model.
+
+    Args:
+        image_processor ([`BaseImageProcessor`]): The backbone's.
+        tokenizer ([`PreTrainedTokenizerBase`]): The backbone's.
+        num_image_tokens (`int`, *optional*, defaults to 256): Placeholders that an image takes in `input_ids`.
+        image_token (`str`, *optional*, defaults to `"<image>"`): The placeholder; the tokenizer must have it.
+        codebook_size (`int`, *optional*, defaults to 16), num_latent_tokens (`int`, *optional*, defaults to 4),
+            num_act_tokens (`int`, *optional*, defaults to 1), chunk_size (`int`, *optional*, defaults to 12),
+            action_dim (`int`, *optional*, defaults to 7): As in [`CycleMimicConfig`].
+        prompt_template (`str`, *optional*): With `{image}` and `{instruction}`, each once; the instruction is put
+            there in lower case. Defaults to UniVLA's prompt.
+        action_statistics (`dict[str, dict]`, *optional*): Data set name to its statistics: `q01` and `q99`, lists of
+            `action_dim` physical values, and optionally `mask`, False where a dimension is left alone. Saved in
+            `processor_config.json`.
+        chat_template (`str`, *optional*): Kept for the backbone's own use.
+
+    Raises:
+        ValueError: a size below one, a tokenizer without the image token or a padding token, a template without its
+            two fields, statistics of the wrong form.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from cyclemimic import CycleMimicProcessor
+
+    >>> processor = CycleMimicProcessor.from_texts(["open the drawer"], image_size=32, patch_size=16)
+    >>> batch = processor(np.zeros((32, 32, 3), np.uint8), "open the drawer", latent_actions=[[3, 0, 15, 7]])
+    >>> sorted(batch)
+    ['attention_mask', 'input_ids', 'labels', 'pixel_values']
+    ```"""
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        num_image_tokens: int = 256,
+        image_token: str = "<image>",
+        codebook_size: int = 16,
+        num_latent_tokens: int = 4,
+        num_act_tokens: int = 1,
+        chunk_size: int = 12,
+        action_dim: int = 7,
+        prompt_template: str = DEFAULT_PROMPT_TEMPLATE,
+        action_statistics: Mapping[str, Mapping[str, Any]] | None = None,
+        chat_template: str | None = None,
+    ) -> None:
+        self.num_image_tokens = num_image_tokens
+        self.image_token = image_token
+        self.codebook_size = codebook_size
+        self.num_latent_tokens = num_latent_tokens
+        self.num_act_tokens = num_act_tokens
+        self.chunk_size = chunk_size
+        self.action_dim = action_dim
+        self.prompt_template = prompt_template
+        self.action_statistics: dict[str, dict[str, list]] = {}
+        self._check_arguments()
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        self._add_tokens()
+        for dataset, statistics in (action_statistics or {}).items():
+            self.add_action_statistics(dataset, statistics)
+        self._prompts: dict[str, torch.Tensor] = {}
+        self._affine_maps: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor] | None] = {}
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Sequence[str],
+        image_size: int = 128,
+        patch_size: int = 16,
+        vocab_size: int = 512,
+        **kwargs: Any,
+    ) -> CycleMimicProcessor:
+        """
+        Build a processor for a backbone trained from scratch (see [`make_tiny_backbone_config`]): a byte-level BPE
+        tokenizer trained on the prompts of `texts`, which can still spell any other text, and an image processor
+        that scales pixels to [-1, 1].
+
+        Args:
+            texts (`Sequence[str]`): Instructions, repeats welcome.
+            image_size, patch_size (`int`): In pixels; one image token a patch.
+            vocab_size (`int`): Upper bound of the text vocabulary, at least 260.
+            kwargs: Further arguments of [`CycleMimicProcessor`].
+
+        Raises:
+            ValueError: `texts` is empty or holds an empty instruction; `image_size` is no multiple of `patch_size`.
+        """
+        if not texts or isinstance(texts, str):
+            raise ValueError(f"`texts` must be a list of at least one instruction, got {texts!r}.")
+        if image_size % patch_size:
+            raise ValueError(f"`image_size` must be a multiple of `patch_size` ({patch_size}), got {image_size}.")
+        template = kwargs.get("prompt_template", DEFAULT_PROMPT_TEMPLATE)
+        image_token = kwargs.get("image_token", "<image>")
+        prompts = [
+            template.replace("{image}", "").replace("{instruction}", _clean_instruction(text)) for text in texts
+        ]
+        tokenizer = GPT2Tokenizer(vocab={}, merges=[]).train_new_from_iterator(
+            prompts, vocab_size=vocab_size, new_special_tokens=["<pad>", image_token], show_progress=False
+        )
+        tokenizer.pad_token = "<pad>"
+        return cls(
+            image_processor=SiglipImageProcessorPil(size={"height": image_size, "width": image_size}),
+            tokenizer=tokenizer,
+            num_image_tokens=(image_size // patch_size) ** 2,
+            **kwargs,
+        )
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of the image placeholder."""
+        return self.tokenizer.convert_tokens_to_ids(self.image_token)
+
+    @property
+    def latent_token_ids(self) -> list[int]:
+        """Ids of `<LACT_0>` … `<LACT_{K-1}>`, in this order."""
+        return self.tokenizer.convert_tokens_to_ids([f"<LACT_{k}>" for k in range(self.codebook_size)])
+
+    @property
+    def act_token_ids(self) -> list[int]:
+        """Ids of `<ACT_0>` …, in this order."""
+        return self.tokenizer.convert_tokens_to_ids([f"<ACT_{k}>" for k in range(self.num_act_tokens)])
+
+    def make_config(self, backbone_config: dict[str, Any] | PreTrainedConfig, **kwargs: Any) -> CycleMimicConfig:
+        """The config of a policy that reads this processor's batches; `kwargs` go to [`CycleMimicConfig`]."""
+        names = (*SHARED_SIZES, "image_token_id", "latent_token_ids", "act_token_ids")
+        arguments = {name: getattr(self, name) for name in names}
+        return CycleMimicConfig(backbone_config=backbone_config, **{**arguments, **kwargs})
+
+    def __call__(
+        self,
+        images: Any,
+        text: str | Sequence[str],
+        latent_actions: Any = None,
+        actions: Any = None,
+        actions_mask: Any = None,
+        dataset: str | None = None,
+        padding_side: str | None = None,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """
+        Args:
+            images: One RGB image or a list of B: uint8 arrays or tensors of shape `(height, width, 3)`, or PIL images.
+            text (`str` or `Sequence[str]`): B instructions.
+            latent_actions (integers of shape `(B, num_latent_tokens)`, *optional*): Codes in `[0, codebook_size)`.
+            actions (floats of shape `(B, chunk_size, action_dim)`, *optional*): In physical units. Normalised by
+                `q01` and `q99` to [-1, 1] and clipped there, as OpenVLA and UniVLA do.
+            actions_mask (booleans of shape `(B, chunk_size)`, *optional*): False where an action is not to be learned.
+            dataset (`str`, *optional*): Whose statistics to use; may be left out where there is only one.
+            padding_side (`"left"` or `"right"`, *optional*, defaults to the tokenizer's).
+            return_tensors (`"pt"`): Torch tensors are the only form.
+
+        Returns:
+            [`BatchFeature`]: as tabled above.
+
+        Raises:
+            ValueError: an argument of the wrong form; it names the argument, what is allowed, and what came.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f"`return_tensors` must be 'pt', got {return_tensors!r}.")
+        padding_side = padding_side or self.tokenizer.padding_side
+        if padding_side not in ("left", "right"):
+            raise ValueError(f"`padding_side` must be 'left' or 'right', got {padding_side!r}.")
+        images = self._check_images(images)
+        texts = [text] if isinstance(text, str) else list(text)
+        if len(texts) != len(images) or not texts:
+            raise ValueError(f"`text` must hold one instruction an image ({len(images)}), got {len(texts)}.")
+        prompts = [self._encode_prompt(instruction) for instruction in texts]
+        codes = None if latent_actions is None else self._check_codes(latent_actions, len(images))
+        data: dict[str, torch.Tensor] = {}
+        if actions is not None:
+            if codes is None:
+                raise ValueError(
+                    "`latent_actions` must come with `actions`: the policy predicts them first, got None."
+                )
+            data["actions"], data["actions_mask"] = self._encode_actions(actions, actions_mask, dataset, len(images))
+        data.update(self._encode_text(prompts, codes, padding_side))
+        data["pixel_values"] = self._encode_images(images)
+        return BatchFeature(data)
+
+    def add_action_statistics(self, dataset: str, statistics: Mapping[str, Any]) -> None:
+        """
+        Set the statistics of one data set; see `action_statistics`. Further keys (`mean`, `std` …) are kept.
+
+        Raises:
+            ValueError: `q01`, `q99` or `mask` missing or not of `action_dim` finite values, or `q01` above `q99`.
+        """
+        name = f"action_statistics[{dataset!r}]"
+        plain = {key: np.asarray(value).tolist() for key, value in statistics.items()}
+        plain.setdefault("mask", [True] * self.action_dim)
+        for key in ("q01", "q99", "mask"):
+            values = np.asarray(plain.get(key, []), dtype=np.float64)
+            if values.shape != (self.action_dim,) or not np.isfinite(values).all():
+                raise ValueError(
+                    f"`{name}` must hold {self.action_dim} finite values as {key!r}, got {plain.get(key)}."
+                )
+        if (np.asarray(plain["q01"]) > np.asarray(plain["q99"])).any():
+            raise ValueError(f"`{name}` must have q01 <= q99, got q01 {plain['q01']} and q99 {plain['q99']}.")
+        self.action_statistics[dataset] = plain
+
+    def post_process_actions(self, actions: torch.Tensor | np.ndarray, dataset: str | None = None) -> np.ndarray:
+        """
+        Turn normalised actions into physical units. Values beyond [-1, 1] are clipped first, so a command never leaves
+        the range `q01` … `q99` of the demonstrations; dimensions that the statistics leave alone pass unchanged.
+
+        Args:
+            actions (floats of shape `(B, chunk_size, action_dim)`): From
+                [`CycleMimicForActionPrediction.predict_action_chunk`].
+            dataset (`str`, *optional*): Whose statistics to use; may be left out where there is only one.
+
+        Returns:
+            `np.ndarray`: float32, of the same shape.
+
+        Raises:
+            ValueError: actions of another width or not finite, no statistics, or no such data set.
+        """
+        actions = _as_array("actions", actions).astype(np.float64)
+        if actions.ndim == 0 or actions.shape[-1] != self.action_dim:
+            raise ValueError(f"`actions` must have shape (batch, time, {self.action_dim}), got {actions.shape}.")
+        _check_finite("actions", actions)
+        low, high, mask = self._action_bounds(dataset)
+        physical = (np.clip(actions, -1.0, 1.0) + 1.0) / 2.0 * (high - low) + low
+        return np.where(mask, physical, actions).astype(np.float32)
+
+    def resize_images(self, images: Any) -> np.ndarray:
+        """
+        Images as the image processor resizes and crops them, before it normalises: what data sets keep instead of
+        full-size frames. Passing the result to the processor gives the batch that the originals give.
+
+        Args:
+            images: uint8 `(B, height, width, 3)`, or a list of images as in a call.
+
+        Returns:
+            `np.ndarray`: uint8 `(B, new_height, new_width, 3)`.
+        """
+        resized = self.image_processor(
+            self._check_images(images), do_rescale=False, do_normalize=False, return_tensors="pt"
+        )["pixel_values"]
+        return np.ascontiguousarray(resized.to(torch.uint8).permute(0, 2, 3, 1).numpy())
+
+    def _check_arguments(self) -> None:
+        for name in SHARED_SIZES:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
+        for field in ("{image}", "{instruction}"):
+            if self.prompt_template.count(field) != 1:
+                raise ValueError(f"`prompt_template` must hold {field} once, got {self.prompt_template!r}.")
+
+    def _add_tokens(self) -> None:
+        if self.image_token not in self.tokenizer.get_vocab():
+            raise ValueError(f"`tokenizer` must have the image token {self.image_token!r}; got one without it.")
+        if self.tokenizer.pad_token is None:
+            if self.tokenizer.eos_token is None:
+                raise ValueError("`tokenizer` must have a padding or an end-of-sequence token; got one without both.")
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        wanted = [f"<LACT_{k}>" for k in range(self.codebook_size)] + [
+            f"<ACT_{k}>" for k in range(self.num_act_tokens)
+        ]
+        missing = sorted(set(wanted) - self.tokenizer.get_vocab().keys(), key=wanted.index)
+        if missing:
+            self.tokenizer.add_tokens(missing, special_tokens=True)
+
+    def _encode_prompt(self, instruction: str) -> torch.Tensor:
+        """Token ids of one prompt, the image expanded; instructions are few, so each is tokenised once."""
+        if instruction in self._prompts:
+            return self._prompts[instruction]
+        text = self.prompt_template.replace("{image}", self.image_token)
+        ids = self.tokenizer(text.replace("{instruction}", _clean_instruction(instruction)))["input_ids"]
+        # Some tokenizers close every text; the policy goes on from here.
+        ids = ids[:-1] if ids[-1] == self.tokenizer.eos_token_id else ids
+        # LACT and ACT tokens cannot come from an instruction: it is in lower case by now.
+        if ids.count(self.image_token_id) != 1:
+            raise ValueError(f"`text` must not hold the image token {self.image_token!r}, got {instruction!r}.")
+        start = ids.index(self.image_token_id)
+        ids[start : start + 1] = [self.image_token_id] * self.num_image_tokens
+        if len(self._prompts) >= MAX_CACHED_PROMPTS:
+            self._prompts.clear()
+        self._prompts[instruction] = torch.tensor(ids)
+        return self._prompts[instruction]
+
+    def _encode_text(
+        self, prompts: list[torch.Tensor], codes: torch.Tensor | None, padding_side: str
+    ) -> dict[str, torch.Tensor]:
+        num_latent_tokens = 0 if codes is None else self.num_latent_tokens
+        prompt_lengths = torch.tensor([len(prompt) for prompt in prompts])
+        length = int(prompt_lengths.max()) + num_latent_tokens
+        starts = length - prompt_lengths - num_latent_tokens if padding_side == "left" else 0 * prompt_lengths
+        input_ids = torch.full((len(prompts), length), self.tokenizer.pad_token_id)
+        for row, prompt, start in zip(input_ids, prompts, starts.tolist()):
+            row[start : start + len(prompt)] = prompt
+        ends = (starts + prompt_lengths)[:, None]
+        columns = torch.arange(length)
+        attention_mask = (columns >= starts[:, None]) & (columns < ends + num_latent_tokens)
+        data = {"input_ids": input_ids, "attention_mask": attention_mask.long()}
+        if codes is not None:
+            positions = ends + torch.arange(num_latent_tokens)
+            tokens = torch.tensor(self.latent_token_ids)[codes]
+            input_ids.scatter_(1, positions, tokens)
+            data["labels"] = torch.full_like(input_ids, IGNORED_LABEL).scatter_(1, positions, tokens)
+        return data
+
+    def _check_codes(self, latent_actions: Any, batch_size: int) -> torch.Tensor:
+        codes = torch.as_tensor(_as_array("latent_actions", latent_actions))
+        if codes.dtype.is_floating_point or codes.dtype == torch.bool:
+            raise ValueError(f"`latent_actions` must be integers, got {codes.dtype}.")
+        if codes.shape != (batch_size, self.num_latent_tokens):
+            shape = (batch_size, self.num_latent_tokens)
+            raise ValueError(f"`latent_actions` must have shape {shape}, got {tuple(codes.shape)}.")
+        if codes.min() < 0 or codes.max() >= self.codebook_size:
+            raise ValueError(
+                f"`latent_actions` must be in [0, {self.codebook_size}), got {int(codes.min())} to {int(codes.max())}."
+            )
+        return codes.long()
+
+    def _encode_actions(
+        self, actions: Any, actions_mask: Any, dataset: str | None, batch_size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        actions = _as_array("actions", actions).astype(np.float64)
+        shape = (batch_size, self.chunk_size, self.action_dim)
+        if actions.shape != shape:
+            raise ValueError(f"`actions` must have shape {shape}, got {actions.shape}.")
+        _check_finite("actions", actions)
+        mask = np.ones(shape[:2], dtype=bool) if actions_mask is None else _as_array("actions_mask", actions_mask)
+        if mask.shape != shape[:2] or mask.dtype != bool:
+            raise ValueError(f"`actions_mask` must be bool of shape {shape[:2]}, got {mask.dtype} of {mask.shape}.")
+        low, high, normalised_dims = self._action_bounds(dataset)
+        width = high - low
+        # A dimension without width has one value, which every normalised value maps back to.
+        normalised = np.where(width > 0, 2.0 * (actions - low) / np.where(width > 0, width, 1.0) - 1.0, 0.0)
+        normalised = np.where(normalised_dims, np.clip(normalised, -1.0, 1.0), actions)
+        return torch.from_numpy(normalised.astype(np.float32)), torch.from_numpy(mask)
+
+    def _action_bounds(self, dataset: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        known = sorted(self.action_statistics)
+        if not known:
+            raise ValueError("`action_statistics` must hold the statistics of a data set, got none.")
+        if dataset is None and len(known) == 1:
+            dataset = known[0]
+        if dataset not in self.action_statistics:
+            raise ValueError(f"`dataset` must be one of {known}, got {dataset!r}.")
+        statistics = self.action_statistics[dataset]
+        return np.asarray(statistics["q01"]), np.asarray(statistics["q99"]), np.asarray(statistics["mask"], dtype=bool)
+
+    def _check_images(self, images: Any) -> list[Any]:
+        """A list of PIL images and uint8 arrays of shape (height, width, 3)."""
+        if is_pil_image(images) or (isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 3):
+            images = [images]
+        images = [image.cpu().numpy() if isinstance(image, torch.Tensor) else image for image in images]
+        allowed = "`images` must be RGB, as uint8 of shape (height, width, 3) or PIL images of mode 'RGB'"
+        for image in images:
+            if is_pil_image(image):
+                if image.mode != "RGB":
+                    raise ValueError(f"{allowed}, got a PIL image of mode {image.mode!r}.")
+            elif not isinstance(image, np.ndarray):
+                raise ValueError(f"{allowed}, got {type(image).__name__}.")
+            elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+                raise ValueError(f"{allowed}, got {image.dtype} of shape {image.shape}.")
+        if not images:
+            raise ValueError(f"{allowed}, got an empty list.")
+        return images
+
+    def _encode_images(self, images: list[Any]) -> torch.Tensor:
+        shapes = {image.shape if isinstance(image, np.ndarray) else None for image in images}
+        if len(shapes) == 1 and None not in shapes:
+            affine_map = self._affine_map(images[0].shape)
+            if affine_map is not None:
+                scale, offset = affine_map
+                pixel_values = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+                return pixel_values.float().mul_(scale).add_(offset)
+        return self._run_image_processor(images)
+
+    def _run_image_processor(self, images: list[Any]) -> torch.Tensor:
+        pixel_values = self.image_processor(images, return_tensors="pt")["pixel_values"]
+        if pixel_values.ndim != 4 or len(pixel_values) != len(images):
+            raise ValueError(
+                f"`image_processor` must give one tensor of (channels, height, width) an image, "
+                f"got {tuple(pixel_values.shape)} for {len(images)}."
+            )
+        return pixel_values
+
+    def _affine_map(self, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """
+        Scale and offset a channel, each of shape (3, 1, 1), where all that the image processor does to images of
+        `shape` is an affine map of the pixel values; `None` where it does more (resizes, crops …). Measured rather
+        than read from its settings: black and white give the map, and noise shows whether it is the whole truth.
+        """
+        if shape not in self._affine_maps:
+            noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+            probes = [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), noise]
+            black, white, expected = self._run_image_processor(probes)
+            offset = black[:, :1, :1].clone()
+            scale = (white[:, :1, :1] - offset) / 255.0
+            channels_first = torch.from_numpy(noise).permute(2, 0, 1)
+            same = channels_first.shape == expected.shape and torch.allclose(
+                channels_first * scale + offset, expected, rtol=0.0, atol=1e-5
+            )
+            self._affine_maps[shape] = (scale, offset) if same else None
+        return self._affine_maps[shape]
+
+
+def _clean_instruction(instruction: str) -> str:
+    if not isinstance(instruction, str) or not instruction.strip():
+        raise ValueError(f"`text` must be an instruction that is not empty, got {instruction!r}.")
+    return instruction.strip().lower()
+
+
+def _as_array(name: str, values: Any) -> np.ndarray:
+    """An array of tensors, arrays, or (lists of) lists of them; rows that differ in length are the caller's error."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must have rows of one shape, got a ragged list.") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"`{name}` must be numbers, got {array.dtype}.")
+    return array
+
+
+def _check_finite(name: str, values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise ValueError(f"`{name}` must be finite, got {int((~np.isfinite(values)).sum())} values that are not.")
+
+
+__all__ = ["CycleMimicProcessor"]

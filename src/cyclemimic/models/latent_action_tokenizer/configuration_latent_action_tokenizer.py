@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration of the latent action tokenizer."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+DEFAULT_VISION_MODEL_TYPE = "dinov2"
+# What transformers itself hands to a config beside its declared fields, on construction and when it loads one.
+_LIBRARY_ARGUMENTS = {
+    *("_attn_implementation_internal", "_commit_hash", "_experts_implementation_internal", "_name_or_path"),
+    *("attn_implementation", "auto_map", "experts_implementation", "model_type", "name_or_path", "num_labels"),
+    *("output_attentions", "quantization_config", "torch_dtype", "use_cache"),
+}
+_SIZES = (
+    *("image_size", "num_channels", "patch_size", "hidden_size", "intermediate_size", "num_attention_heads"),
+    *("num_encoder_layers", "num_decoder_layers", "num_discriminator_layers"),
+    *("num_latent_tokens", "codebook_dim", "buffer_batches", "buffer_batch_size"),
+)
+
+
+@strict
+class LatentActionTokenizerConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`LatentActionTokenizerModel`] and [`LatentActionTokenizerForPreTraining`]. The defaults give the
+    paper's model (paper §3); fields that the paper leaves open say so.
+
+    Args:
+        image_size (`int`, *optional*, defaults to 224): Height and width of a frame, in pixels.
+        num_channels (`int`, *optional*, defaults to 3): Channels of a frame.
+        vision_config (`dict` or `PreTrainedConfig`, *optional*, defaults to DINOv2 ViT-B/14):
+            Any Auto vision model that yields patch tokens. `None` is a plain patch embedding of `patch_size`, for small
+            models trained from scratch.
+        patch_size (`int`, *optional*, defaults to 14): Patch of the decoder and of the discriminator, and of the
+            encoder where `vision_config` is `None`.
+        freeze_vision (`bool`, *optional*, defaults to `True`): Whether the vision model stays as it was loaded. It
+            passes gradients on to the pixels either way.
+        hidden_size (`int`, *optional*, defaults to 768): Width of encoder, decoder and discriminator.
+        intermediate_size (`int`, *optional*, defaults to 4 times `hidden_size`): Width of their feed-forward layers.
+        num_attention_heads (`int`, *optional*, defaults to 12): Attention heads a layer.
+        num_encoder_layers, num_decoder_layers, num_discriminator_layers (`int`, *optional*, defaults to 12): Depths.
+        codebook_size (`int`, *optional*, defaults to 16): K, the number of words.
+        num_latent_tokens (`int`, *optional*, defaults to 4): L, the words of one latent action.
+        codebook_dim (`int`, *optional*, defaults to 128): Width of a codebook vector (open in the paper).
+        normalize_codebook (`bool`, *optional*, defaults to `True`): Whether embeddings and words are of unit length.
+            Without it the embeddings of a tokenizer trained from scratch shrink to a point, and one word serves all.
+        buffer_batches (`int`, *optional*, defaults to 4): B, how many past batches the latent action buffer holds.
+        buffer_batch_size (`int`, *optional*, defaults to 256): Actions kept of each of them, at most. Sampling is
+            uniform, so an even subsample of a larger batch stands for all of it; a fixed shape lets a checkpoint
+            hold the buffer.
+        buffer_sampling (`"uniform"` or `"distinct"`, *optional*, defaults to `"distinct"`): Draw entries as they come
+            (the paper), or every *distinct* action equally often. By frequency, the commonest action is also the
+            safest answer, and the codebook collapses towards it.
+        reconstruction_weight, codebook_weight, commitment_weight, cycle_weight, adversarial_weight (`float`):
+            Weights of the loss terms (open in the paper). `cycle_weight=0, adversarial_weight=0` is the Genie
+            objective.
+        motion_weight (`float`, *optional*, defaults to 1.0): Extra weight of a pixel that moves, as a multiple of its
+            share of the mean squared change of the pair; 0 is the plain mean squared error. Without it a
+            static background outvotes the small part of the picture that an action is about.
+        residual_decoder (`bool`, *optional*, defaults to `True`): Whether the decoder predicts the *change* of the
+            current frame, so that it starts as a copy.
+        cycle_temperature (`float`, *optional*, defaults to 0.1): τ of L_C (open in the paper). Words of unit length are
+            at most 2 apart: with τ = 1 the softmax could not tell them apart, however well the cycle is closed.
+        cycle_start_copy_ratio (`float`, *optional*, defaults to 0.6): AC3 joins once the reconstruction error has
+            fallen below this share of the error of copying the current frame. Earlier, when the codes carry no motion
+            yet, it collapses the codebook. `1.0` or more starts at once.
+        cycle_ramp_steps (`int`, *optional*, defaults to 200): Steps over which the weights of AC3 then rise to full.
+        generated_noise_std (`float`, *optional*, defaults to 0.02): Noise on the generated frame before it is encoded
+            again, in units of the normalised pixels: invisible marks do not survive it.
+        dead_code_steps (`int`, *optional*, defaults to 50): A word unused for this many steps is moved onto an
+            embedding that the codebook serves badly; 0 switches that off.
+        hidden_act (`str`, *optional*, defaults to `"gelu"`), layer_norm_eps (`float`, *optional*, defaults to 1e-6),
+        initializer_range (`float`, *optional*, defaults to 0.02): As in every transformer.
+
+    Raises:
+        ValueError: a size below one, `image_size` no multiple of `patch_size`, `hidden_size` no multiple of
+            `num_attention_heads`, a `vision_config` that transformers does not know or that has no patches, an unknown
+            argument.
+
+    Example:
+
+    ```python
+    >>> from cyclemimic import LatentActionTokenizerConfig, LatentActionTokenizerModel
+
+    >>> config = LatentActionTokenizerConfig(
+    ...     image_size=64, patch_size=8, vision_config=None, hidden_size=64, num_attention_heads=4,
+    ...     num_encoder_layers=2, num_decoder_layers=2, codebook_dim=16,
+    ... )
+    >>> model = LatentActionTokenizerModel(config)
+    ```"""
+
+    model_type = "latent_action_tokenizer"
+    sub_configs = {"vision_config": AutoConfig}
+
+    image_size: int = 224
+    num_channels: int = 3
+    vision_config: dict[str, Any] | PreTrainedConfig | str | None = DEFAULT_VISION_MODEL_TYPE
+    patch_size: int = 14
+    freeze_vision: bool = True
+    hidden_size: int = 768
+    intermediate_size: int | None = None
+    num_attention_heads: int = 12
+    num_encoder_layers: int = 12
+    num_decoder_layers: int = 12
+    num_discriminator_layers: int = 12
+    codebook_size: int = 16
+    num_latent_tokens: int = 4
+    codebook_dim: int = 128
+    normalize_codebook: bool = True
+    buffer_batches: int = 4
+    buffer_batch_size: int = 256
+    buffer_sampling: Literal["uniform", "distinct"] = "distinct"
+    reconstruction_weight: float | int = 1.0
+    codebook_weight: float | int = 1.0
+    commitment_weight: float | int = 0.25
+    cycle_weight: float | int = 0.01
+    adversarial_weight: float | int = 0.01
+    motion_weight: float | int = 1.0
+    residual_decoder: bool = True
+    cycle_temperature: float | int = 0.1
+    cycle_start_copy_ratio: float | int = 0.6
+    cycle_ramp_steps: int = 200
+    generated_noise_std: float | int = 0.02
+    dead_code_steps: int = 50
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if unknown := sorted(kwargs.keys() - _LIBRARY_ARGUMENTS):
+            allowed = sorted(type(self).__annotations__)
+            raise ValueError(f"Unknown argument(s) {unknown} of {type(self).__name__}; allowed: {allowed}.")
+        if isinstance(self.vision_config, str):
+            self.vision_config = {"model_type": self.vision_config}
+        if isinstance(self.vision_config, dict):
+            sizes = {"image_size": self.image_size, "patch_size": self.patch_size}
+            self.vision_config = _config_from_dict(sizes | self.vision_config)
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        self._check_sizes()
+        super().__post_init__(**kwargs)
+
+    @property
+    def grid_size(self) -> int:
+        """Patches along one side of a frame."""
+        return self.image_size // self.patch_size
+
+    @property
+    def uses_ac3(self) -> bool:
+        """Whether any term of action-centric cycle consistency has a weight."""
+        return self.cycle_weight > 0 or self.adversarial_weight > 0
+
+    def _check_sizes(self) -> None:
+        for name in _SIZES:
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.codebook_size < 2:
+            raise ValueError(f"`codebook_size` must be at least 2, got {self.codebook_size}.")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"`image_size` must be a multiple of `patch_size` ({self.patch_size}), got {self.image_size}."
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"`hidden_size` must be a multiple of `num_attention_heads` ({self.num_attention_heads}), "
+                f"got {self.hidden_size}."
+            )
+        if self.cycle_temperature <= 0:
+            raise ValueError(f"`cycle_temperature` must be above 0, got {self.cycle_temperature}.")
+        if self.vision_config is not None:
+            sizes = [getattr(self.vision_config, name, None) for name in ("hidden_size", "patch_size")]
+            if not all(isinstance(size, int) for size in sizes):
+                raise ValueError(
+                    "`vision_config` must be of a model with patch tokens, with `hidden_size` and `patch_size`, "
+                    f"got {type(self.vision_config).__name__}."
+                )
+
+
+def _config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
+    values = dict(values)
+    model_type = values.pop("model_type", DEFAULT_VISION_MODEL_TYPE)
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"`vision_config` must have a `model_type` that transformers knows (such as 'dinov2'), got {model_type!r}."
+        )
+    return CONFIG_MAPPING[model_type](**values)
+
+
+__all__ = ["LatentActionTokenizerConfig"]

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames in, normalised tensors out, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+
+Frame = Image.Image | np.ndarray | torch.Tensor
+
+
+class LatentActionTokenizerImageProcessor(BaseImageProcessor):
+    r"""
+    Prepares pairs of frames for the latent action tokenizer.
+
+    Args:
+        size (`int`, *optional*, defaults to 224): Height and width of the output, in pixels. Frames of another shape are
+            squeezed to it, so that nothing at the border is lost.
+        image_mean, image_std (`list[float]`, *optional*, defaults to those of ImageNet, as DINOv2 wants them).
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from cyclemimic import LatentActionTokenizerImageProcessor
+
+    >>> processor = LatentActionTokenizerImageProcessor(size=64)
+    >>> frame = np.zeros((128, 128, 3), dtype=np.uint8)
+    >>> processor(frame, frame, return_tensors="pt")["future_pixel_values"].shape
+    torch.Size([1, 3, 64, 64])
+    ```"""
+
+    model_input_names = ["pixel_values", "future_pixel_values"]
+
+    def __init__(
+        self,
+        size: int = 224,
+        image_mean: Sequence[float] = (0.485, 0.456, 0.406),
+        image_std: Sequence[float] = (0.229, 0.224, 0.225),
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        if size < 1:
+            raise ValueError(f"`size` must be at least 1, got {size}.")
+        self.size = int(size)
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+
+    def __call__(
+        self,
+        current: Frame | Sequence[Frame],
+        future: Frame | Sequence[Frame] | None = None,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """
+        Args:
+            current (a frame or a sequence of frames): `o_t`; RGB, PIL images or uint8 arrays `(height, width, 3)`.
+            future (the same, *optional*): `o_{t+H}`, as many as `current`.
+            return_tensors (`str`): only `"pt"`.
+
+        Returns:
+            `BatchFeature` with `pixel_values` and, if given, `future_pixel_values`: float32 tensors of shape
+            `(batch_size, 3, size, size)`.
+
+        Raises:
+            ValueError: no frame, a frame that is not RGB uint8, unequal numbers of frames, another `return_tensors`.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f'`return_tensors` must be "pt", got {return_tensors!r}.')
+        features = {"pixel_values": self.normalize_frames(self.resize_frames(current, "current"))}
+        if future is not None:
+            features["future_pixel_values"] = self.normalize_frames(self.resize_frames(future, "future"))
+            counts = [len(tensor) for tensor in features.values()]
+            if counts[0] != counts[1]:
+                raise ValueError(f"`future` must hold as many frames as `current` ({counts[0]}), got {counts[1]}.")
+        return BatchFeature(features)
+
+    def preprocess(self, current: Frame | Sequence[Frame], future=None, return_tensors: str = "pt") -> BatchFeature:
+        """The same as calling the processor."""
+        return self(current, future, return_tensors)
+
+    def resize_frames(self, frames: Frame | Sequence[Frame], name: str = "frames") -> np.ndarray:
+        """Checked frames at the processor's size: uint8 `(batch_size, size, size, 3)`.
+
+        Data sets apply it once when they decode; frames that already have the size pass unchanged.
+        """
+        if not isinstance(frames, Frame | list | tuple):
+            raise ValueError(f"`{name}` must hold RGB frames, images or uint8 arrays, got {type(frames).__name__}.")
+        if isinstance(frames, Image.Image) or (not isinstance(frames, list | tuple) and frames.ndim == 3):
+            frames = [frames]
+        if len(frames) == 0:
+            raise ValueError(f"`{name}` must hold at least one frame, got none.")
+        return np.stack([self._resized(_as_rgb_array(frame, name)) for frame in frames])
+
+    def normalize_frames(self, frames: np.ndarray) -> torch.Tensor:
+        """uint8 `(batch_size, height, width, 3)` → float32 `(batch_size, 3, height, width)`, mean 0 and deviation 1."""
+        pixel_values = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float().div_(255)
+        mean, std = self._moments(pixel_values)
+        return pixel_values.sub_(mean).div_(std).contiguous()
+
+    def post_process(self, pixel_values: torch.Tensor) -> np.ndarray:
+        """Model output `(batch_size, 3, height, width)` → images, uint8 `(batch_size, height, width, 3)`."""
+        pixel_values = pixel_values.detach().float().cpu()
+        mean, std = self._moments(pixel_values)
+        images = (pixel_values * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
+        return images.permute(0, 2, 3, 1).numpy()
+
+    def _moments(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return like.new_tensor(self.image_mean).view(3, 1, 1), like.new_tensor(self.image_std).view(3, 1, 1)
+
+    def _resized(self, frame: np.ndarray) -> np.ndarray:
+        if frame.shape[:2] == (self.size, self.size):
+            return frame
+        return np.asarray(Image.fromarray(frame).resize((self.size, self.size), Image.Resampling.BICUBIC))
+
+
+def _as_rgb_array(frame: Frame, name: str) -> np.ndarray:
+    if isinstance(frame, Image.Image):
+        return np.asarray(frame.convert("RGB"))
+    array = np.asarray(frame)
+    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8:
+        raise ValueError(
+            f"`{name}` must hold RGB frames, uint8 of shape (height, width, 3), "
+            f"got {array.dtype} of shape {array.shape}."
+        )
+    return array
+
+
+__all__ = ["LatentActionTokenizerImageProcessor"]

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transformer layers of the latent action tokenizer: spatial, spatio-temporal, and patches in and out."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    weights = torch.softmax(query @ key.transpose(2, 3) * scaling, dim=-1)
+    return (weights @ value).transpose(1, 2), weights
+
+
+class LatentActionTokenizerAttention(nn.Module):
+    """Multi-head self-attention over the last but one dimension."""
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        batch_size, length, width = hidden_states.shape
+        qkv = self.qkv_proj(hidden_states).view(batch_size, length, 3, -1, self.head_dim)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        output, _ = attention(self, query, key, value, None, dropout=0.0, scaling=self.scaling)
+        return self.o_proj(output.reshape(batch_size, length, width))
+
+
+class LatentActionTokenizerMLP(nn.Module):
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation_fn = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+
+
+class LatentActionTokenizerSpatialLayer(GradientCheckpointingLayer):
+    """Pre-norm transformer layer: attention inside each frame, then a feed-forward network."""
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__()
+        self.spatial_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.spatial_attention = LatentActionTokenizerAttention(config)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = LatentActionTokenizerMLP(config)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`hidden_states` is of shape `(batch_size, length, hidden_size)`, and so is the result."""
+        hidden_states = hidden_states + self.spatial_attention(self.spatial_norm(hidden_states))
+        return hidden_states + self.mlp(self.mlp_norm(hidden_states))
+
+
+class LatentActionTokenizerSpatioTemporalLayer(LatentActionTokenizerSpatialLayer):
+    """The same, with attention over time, at each position, between the two."""
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__(config)
+        self.temporal_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.temporal_attention = LatentActionTokenizerAttention(config)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`hidden_states` is of shape `(batch_size, frames, length, hidden_size)`, and so is the result."""
+        batch_size, frames, length, width = hidden_states.shape
+        spatial = hidden_states.reshape(batch_size * frames, length, width)
+        spatial = spatial + self.spatial_attention(self.spatial_norm(spatial))
+        temporal = spatial.view(batch_size, frames, length, width).transpose(1, 2).reshape(-1, frames, width)
+        temporal = temporal + self.temporal_attention(self.temporal_norm(temporal))
+        temporal = temporal + self.mlp(self.mlp_norm(temporal))
+        return temporal.view(batch_size, length, frames, width).transpose(1, 2)
+
+
+class LatentActionTokenizerPatchEmbeddings(nn.Module):
+    """Patches of a frame, embedded, with their places: `(batch_size, num_patches, hidden_size)`."""
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.projection = nn.Linear(config.num_channels * config.patch_size**2, config.hidden_size)
+        self.position_embeddings = nn.Parameter(torch.zeros(config.grid_size**2, config.hidden_size))
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        # A strided convolution without the convolution: on a CPU the plain product is several times faster.
+        return self.projection(patchify(pixel_values, self.patch_size)) + self.position_embeddings
+
+
+def patchify(pixel_values: torch.Tensor, patch_size: int) -> torch.Tensor:
+    """`(batch_size, channels, height, width)` → `(batch_size, num_patches, channels · patch_size²)`, rows first."""
+    patches = pixel_values.unfold(2, patch_size, patch_size).unfold(3, patch_size, patch_size)
+    return patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+
+
+def unpatchify(patches: torch.Tensor, patch_size: int, image_size: int) -> torch.Tensor:
+    """The inverse of [`patchify`] for square frames."""
+    grid_size = image_size // patch_size
+    frames = patches.view(patches.shape[0], grid_size, grid_size, -1, patch_size, patch_size)
+    return frames.permute(0, 3, 1, 4, 2, 5).reshape(patches.shape[0], -1, image_size, image_size)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The losses of the latent action tokenizer: pure functions, one an equation of the paper."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def reconstruction_loss(
+    reconstruction: torch.Tensor,
+    future_pixel_values: torch.Tensor,
+    pixel_values: torch.Tensor,
+    motion_weight: float = 0.0,
+) -> torch.Tensor:
+    """
+    Mean squared error of `ô_{t+H}`, with the pixels that move counted more (paper §3; the distance is open there).
+
+    The weight of a pixel is `1 + motion_weight · c / mean(c)`, where `c` is its squared change from the current to the
+    future frame, averaged over the channels, and the mean is over the batch; weights are normalised to mean 1.
+
+    Args:
+        reconstruction (`torch.Tensor` of shape `(batch_size, channels, height, width)`): `ô_{t+H}`.
+        future_pixel_values (`torch.Tensor` of the same shape): `o_{t+H}`.
+        pixel_values (`torch.Tensor` of the same shape): `o_t`.
+        motion_weight (`float`): 0 is the plain mean squared error.
+
+    Returns:
+        `torch.Tensor`: scalar, in squared units of the normalised pixels.
+    """
+    squared_error = (reconstruction - future_pixel_values).square()
+    if motion_weight == 0:
+        return squared_error.mean()
+    change = (future_pixel_values - pixel_values).square().mean(dim=1, keepdim=True)
+    # The floor keeps a batch of identical frames at the plain mean squared error.
+    weight = 1 + motion_weight * change / change.mean().clamp_min(1e-8)
+    return (weight / weight.mean() * squared_error).mean()
+
+
+def codebook_loss(embeddings: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
+    """`‖sg[z^e] − e‖²`, averaged: moves the codebook towards the embeddings (VQ-VAE objective, paper §3).
+
+    Both arguments are of shape `(batch_size, num_latent_tokens, codebook_dim)`.
+    """
+    return F.mse_loss(quantized, embeddings.detach())
+
+
+def commitment_loss(embeddings: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
+    """`‖z^e − sg[e]‖²`, averaged: keeps the embeddings near the codebook (VQ-VAE objective, paper §3).
+
+    Both arguments are of shape `(batch_size, num_latent_tokens, codebook_dim)`.
+    """
+    return F.mse_loss(embeddings, quantized.detach())
+
+
+def cycle_logits(embeddings: torch.Tensor, codebook: torch.Tensor, temperature: float) -> torch.Tensor:
+    """`−d(ẑ_s^e, e_k) / τ` for every word k, `d` the L2 distance (paper §3.1).
+
+    Args:
+        embeddings (`torch.Tensor` of shape `(..., codebook_dim)`): before quantisation.
+        codebook (`torch.Tensor` of shape `(codebook_size, codebook_dim)`).
+        temperature (`float`): τ.
+
+    Returns:
+        `torch.Tensor` of shape `(..., codebook_size)`.
+    """
+    difference = embeddings.unsqueeze(-2) - codebook
+    # The square root has no gradient at zero distance; the floor keeps it finite.
+    return -difference.square().sum(-1).clamp_min(1e-12).sqrt() / temperature
+
+
+def cycle_consistency_loss(
+    embeddings: torch.Tensor, codebook: torch.Tensor, codes: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """`L_C = − Σ_k y_k · log softmax_k(−d(ẑ_s^e, e_k) / τ)`, averaged over tokens (paper §3.1, step 3).
+
+    Args:
+        embeddings (`torch.Tensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`): `ẑ_s^e = E(o_c, ô_g)`.
+        codebook (`torch.Tensor` of shape `(codebook_size, codebook_dim)`).
+        codes (`torch.LongTensor` of shape `(batch_size, num_latent_tokens)`): the sampled action.
+        temperature (`float`): τ.
+
+    Returns:
+        `torch.Tensor`: scalar, in nats.
+    """
+    logits = cycle_logits(embeddings, codebook, temperature)
+    return F.cross_entropy(logits.flatten(0, -2), codes.flatten())
+
+
+def generator_loss(local_logits: torch.Tensor, global_logits: torch.Tensor) -> torch.Tensor:
+    """`−log Ψ(D(o, z))`, the mean over patches plus the mean over images (paper §3.3).
+
+    Args:
+        local_logits (`torch.Tensor` of shape `(batch_size, num_patches)`): a logit a patch of a generated frame.
+        global_logits (`torch.Tensor` of shape `(batch_size,)`): a logit a generated frame.
+
+    Returns:
+        `torch.Tensor`: scalar, in nats.
+    """
+    return F.softplus(-local_logits).mean() + F.softplus(-global_logits).mean()
+
+
+def discriminator_loss(
+    real_local_logits: torch.Tensor,
+    real_global_logits: torch.Tensor,
+    generated_local_logits: torch.Tensor,
+    generated_global_logits: torch.Tensor,
+) -> torch.Tensor:
+    """`−log Ψ(o) − log(1 − Ψ(D(o, z)))`, over patches plus over images (paper §3.3).
+
+    Local logits are of shape `(batch_size, num_patches)`, global ones of shape `(batch_size,)`.
+
+    Returns:
+        `torch.Tensor`: scalar, in nats.
+    """
+    real = F.softplus(-real_local_logits).mean() + F.softplus(-real_global_logits).mean()
+    generated = F.softplus(generated_local_logits).mean() + F.softplus(generated_global_logits).mean()
+    return real + generated
+
+
+def codebook_perplexity(codes: torch.Tensor, codebook_size: int) -> torch.Tensor:
+    """`exp` of the entropy of the words' frequencies in a batch: 1 is collapse, `codebook_size` is even use.
+
+    Args:
+        codes (`torch.LongTensor` of any shape): word indices.
+        codebook_size (`int`): K.
+
+    Returns:
+        `torch.Tensor`: scalar in `[1, codebook_size]`.
+    """
+    frequencies = F.one_hot(codes.flatten(), codebook_size).float().mean(0)
+    return torch.special.entr(frequencies).sum().exp()

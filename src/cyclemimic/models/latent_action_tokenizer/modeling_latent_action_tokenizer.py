@@ -1,0 +1,760 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latent action tokenizer: encoder E, quantizer, decoder D, and their pretraining with AC3 (paper §3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
+from .layers_latent_action_tokenizer import (
+    LatentActionTokenizerPatchEmbeddings,
+    LatentActionTokenizerSpatialLayer,
+    LatentActionTokenizerSpatioTemporalLayer,
+    unpatchify,
+)
+from .loss_latent_action_tokenizer import (
+    codebook_loss,
+    codebook_perplexity,
+    commitment_loss,
+    cycle_consistency_loss,
+    discriminator_loss,
+    generator_loss,
+    reconstruction_loss,
+)
+
+# Before AC3 has joined, the host asks the device every so many steps whether it should: a sync a step would cost more.
+AC3_CHECK_STEPS = 20
+COPY_RATIO_MOMENTUM = 0.05
+
+
+@dataclass
+class LatentActionEncoderOutput(ModelOutput):
+    """
+    Args:
+        codes (`torch.LongTensor` of shape `(batch_size, num_latent_tokens)`): word indices in `[0, codebook_size)`.
+        quantized (`torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`): `z_t^q`, the words'
+            vectors; gradients pass straight through to `embeddings`.
+        embeddings (`torch.FloatTensor` of the same shape): `z_t^e`, before quantisation.
+    """
+
+    codes: torch.LongTensor | None = None
+    quantized: torch.FloatTensor | None = None
+    embeddings: torch.FloatTensor | None = None
+
+
+@dataclass
+class LatentActionDecoderOutput(ModelOutput):
+    """
+    Args:
+        pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`): the future frame, in the
+            normalisation of the input.
+    """
+
+    pixel_values: torch.FloatTensor | None = None
+
+
+@dataclass
+class LatentActionTokenizerOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor`): scalar, the weighted sum of the three terms of a plain VQ-VAE.
+        reconstruction_loss, codebook_loss, commitment_loss (`torch.FloatTensor`): scalars, unweighted.
+        pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`): `ô_{t+H}`.
+        codes, quantized, embeddings: as in [`LatentActionEncoderOutput`].
+    """
+
+    loss: torch.FloatTensor | None = None
+    reconstruction_loss: torch.FloatTensor | None = None
+    codebook_loss: torch.FloatTensor | None = None
+    commitment_loss: torch.FloatTensor | None = None
+    pixel_values: torch.FloatTensor | None = None
+    codes: torch.LongTensor | None = None
+    quantized: torch.FloatTensor | None = None
+    embeddings: torch.FloatTensor | None = None
+
+
+@dataclass
+class LatentActionTokenizerForPreTrainingOutput(ModelOutput):
+    """
+    Every term is an unweighted scalar; the AC3 terms are zero until AC3 has joined.
+
+    Args:
+        loss (`torch.FloatTensor`): scalar; one backward trains encoder, quantizer, decoder and discriminator.
+        reconstruction_loss, codebook_loss, commitment_loss (`torch.FloatTensor`): the VQ-VAE terms.
+        cycle_loss (`torch.FloatTensor`): `L_C`, in nats.
+        generator_loss, discriminator_loss (`torch.FloatTensor`): the adversarial pair, in nats.
+        codebook_perplexity (`torch.FloatTensor`): of the real pairs' words, in `[1, codebook_size]`.
+        cycle_accuracy (`torch.FloatTensor`): share of sampled words that came back. Says nothing alone: a watermark
+            or a collapsed codebook wins it too.
+        copy_ratio (`torch.FloatTensor`): mean squared reconstruction error over that of copying the current frame.
+        ac3_scale (`torch.FloatTensor`): how far the weights of AC3 have risen, in `[0, 1]`.
+        codes (`torch.LongTensor` of shape `(batch_size, num_latent_tokens)`): of the real pairs.
+    """
+
+    loss: torch.FloatTensor | None = None
+    reconstruction_loss: torch.FloatTensor | None = None
+    codebook_loss: torch.FloatTensor | None = None
+    commitment_loss: torch.FloatTensor | None = None
+    cycle_loss: torch.FloatTensor | None = None
+    generator_loss: torch.FloatTensor | None = None
+    discriminator_loss: torch.FloatTensor | None = None
+    codebook_perplexity: torch.FloatTensor | None = None
+    cycle_accuracy: torch.FloatTensor | None = None
+    copy_ratio: torch.FloatTensor | None = None
+    ac3_scale: torch.FloatTensor | None = None
+    codes: torch.LongTensor | None = None
+
+
+class LatentActionTokenizerVisionFeatures(nn.Module):
+    """
+    Patch features of single frames, by the vision model of the configuration or by a plain patch embedding. They depend
+    on one frame only, so each frame's are computed once however many pairs it stands in.
+    """
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__()
+        self.vision_model = None
+        if config.vision_config is None:
+            self.patch_embeddings = LatentActionTokenizerPatchEmbeddings(config)
+            return
+        self.vision_model = AutoModel.from_config(config.vision_config)
+        vision_grid = config.image_size // config.vision_config.patch_size
+        self.num_patches = vision_grid**2
+        self.projection = nn.Linear(config.vision_config.hidden_size, config.hidden_size)
+        self.position_embeddings = nn.Parameter(torch.zeros(self.num_patches, config.hidden_size))
+        self.frozen = config.freeze_vision
+        if self.frozen:
+            self.vision_model.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> LatentActionTokenizerVisionFeatures:
+        super().train(mode)
+        if self.vision_model is not None and self.frozen:
+            # Dropout or running statistics would change what is to stay as it was loaded.
+            self.vision_model.eval()
+        return self
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`).
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`.
+
+        Raises:
+            ValueError: the vision model yields no patch tokens, or fewer than the frame has patches.
+        """
+        if self.vision_model is None:
+            return self.patch_embeddings(pixel_values)
+        features = self.vision_model(pixel_values=pixel_values).last_hidden_state
+        if features.ndim != 3 or features.shape[1] < self.num_patches:
+            raise ValueError(
+                f"`vision_config` must be a model with at least {self.num_patches} patch tokens for this image size, "
+                f"got features of shape {tuple(features.shape)}."
+            )
+        # Class and register tokens stand first.
+        return self.projection(features[:, -self.num_patches :]) + self.position_embeddings
+
+
+class LatentActionTokenizerEncoder(nn.Module):
+    """E without its vision model: two frames' features → `z^e` (paper §3)."""
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__()
+        self.num_latent_tokens = config.num_latent_tokens
+        self.normalize = config.normalize_codebook
+        self.latent_tokens = nn.Parameter(torch.zeros(config.num_latent_tokens, config.hidden_size))
+        self.frame_embeddings = nn.Parameter(torch.zeros(2, 1, config.hidden_size))
+        self.layers = nn.ModuleList(
+            LatentActionTokenizerSpatioTemporalLayer(config) for _ in range(config.num_encoder_layers)
+        )
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.projection = nn.Linear(config.hidden_size, config.codebook_dim)
+
+    def forward(self, features: torch.Tensor, future_features: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            features, future_features (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`).
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`: `z^e`.
+        """
+        frames = torch.stack((features, future_features), dim=1)
+        latents = self.latent_tokens.expand(frames.shape[0], 2, -1, -1).to(frames.dtype)
+        hidden_states = torch.cat((latents, frames), dim=2) + self.frame_embeddings
+        for layer in self.layers:
+            hidden_states = layer(hidden_states)
+        # The future frame's action tokens have seen the current frame through the attention over time.
+        embeddings = self.projection(self.norm(hidden_states[:, 1, : self.num_latent_tokens]))
+        return F.normalize(embeddings, dim=-1) if self.normalize else embeddings
+
+
+class LatentActionTokenizerQuantizer(nn.Module):
+    """Nearest word of the codebook, straight-through (VQ-VAE, paper §3), with dead words brought back."""
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__()
+        self.dead_code_steps = config.dead_code_steps
+        self.normalize = config.normalize_codebook
+        self.codebook = nn.Parameter(torch.zeros(config.codebook_size, config.codebook_dim))
+        # Steps since each word was last used; starts at the limit, so that the first batch places every word.
+        self.register_buffer("idle_steps", torch.full((config.codebook_size,), config.dead_code_steps))
+
+    @property
+    def words(self) -> torch.Tensor:
+        """The codebook's vectors `e_k`, `(codebook_size, codebook_dim)`, of unit length if so configured."""
+        return F.normalize(self.codebook, dim=-1) if self.normalize else self.codebook
+
+    def lookup(self, codes: torch.LongTensor) -> torch.Tensor:
+        """Vectors of word indices: `(...)` → `(..., codebook_dim)`."""
+        return F.embedding(codes, self.words)
+
+    def forward(self, embeddings: torch.Tensor) -> tuple[torch.LongTensor, torch.Tensor]:
+        """
+        Args:
+            embeddings (`torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`): `z^e`.
+
+        Returns:
+            codes `(batch_size, num_latent_tokens)` and their vectors, which carry gradients to the codebook only.
+        """
+        if self.training and self.dead_code_steps > 0:
+            self._revive_dead_codes(embeddings.detach())
+        codes = self.nearest(embeddings.detach())
+        if self.training and self.dead_code_steps > 0:
+            used = F.one_hot(_all_gather(codes).flatten(), self.idle_steps.shape[0]).amax(0)
+            self.idle_steps.copy_((self.idle_steps + 1) * (1 - used))
+        return codes, self.lookup(codes)
+
+    def nearest(self, embeddings: torch.Tensor) -> torch.LongTensor:
+        """Word indices: `(batch_size, num_latent_tokens, codebook_dim)` → `(batch_size, num_latent_tokens)`."""
+        # In fp32 whatever the autocast: near ties decide which word is trained.
+        return torch.cdist(embeddings.float(), self.words.detach().float()[None]).argmin(-1)
+
+    @torch.no_grad()
+    def _revive_dead_codes(self, embeddings: torch.Tensor) -> None:
+        """Moves words unused for `dead_code_steps` onto embeddings far from every word, alike on every rank."""
+        candidates = _all_gather(embeddings).flatten(0, 1).float()
+        distance = torch.cdist(candidates, self.words.float()).amin(-1)
+        # Spread over the worse-served half instead of its top, which is a few outliers close to each other.
+        order = distance.argsort(descending=True)[: max(1, distance.shape[0] // 2)]
+        slots = torch.arange(self.codebook.shape[0], device=order.device) * order.shape[0] // self.codebook.shape[0]
+        dead = self.idle_steps >= self.dead_code_steps
+        replacement = candidates[order[slots]].to(self.codebook.dtype)
+        self.codebook.copy_(torch.where(dead[:, None], replacement, self.codebook))
+        self.idle_steps.masked_fill_(dead, 0)
+
+
+class LatentActionTokenizerDecoder(nn.Module):
+    """D: current frame and action → future frame, in pixels (paper §3)."""
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__()
+        self.residual = config.residual_decoder
+        self.num_latent_tokens = config.num_latent_tokens
+        self.patch_size = config.patch_size
+        self.patch_embeddings = LatentActionTokenizerPatchEmbeddings(config)
+        self.action_projection = nn.Linear(config.codebook_dim, config.hidden_size)
+        self.action_position_embeddings = nn.Parameter(torch.zeros(config.num_latent_tokens, config.hidden_size))
+        self.layers = nn.ModuleList(
+            LatentActionTokenizerSpatialLayer(config) for _ in range(config.num_decoder_layers)
+        )
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.num_channels * config.patch_size**2)
+
+    def forward(self, pixel_values: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`): the current frame.
+            quantized (`torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`): the action.
+
+        Returns:
+            `torch.FloatTensor` of the shape of `pixel_values`: the future frame.
+        """
+        actions = self.action_projection(quantized) + self.action_position_embeddings
+        hidden_states = torch.cat((actions, self.patch_embeddings(pixel_values)), dim=1)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states)
+        patches = self.head(self.norm(hidden_states[:, self.num_latent_tokens :]))
+        output = unpatchify(patches, self.patch_size, pixel_values.shape[-1])
+        return pixel_values + output if self.residual else output
+
+
+class LatentActionTokenizerDiscriminator(nn.Module):
+    """Ψ, local-global: a logit a patch by an MLP, and one an image by convolution and pooling (paper §3.3)."""
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__()
+        self.grid_size = config.grid_size
+        self.patch_embeddings = LatentActionTokenizerPatchEmbeddings(config)
+        self.layers = nn.ModuleList(
+            LatentActionTokenizerSpatialLayer(config) for _ in range(config.num_discriminator_layers)
+        )
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.local_head = nn.Sequential(
+            nn.Linear(config.hidden_size, config.hidden_size), nn.GELU(), nn.Linear(config.hidden_size, 1)
+        )
+        self.global_convolution = nn.Conv2d(config.hidden_size, config.hidden_size, 3, stride=2, padding=1)
+        self.global_head = nn.Linear(config.hidden_size, 1)
+
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`).
+
+        Returns:
+            Logits that the frame is real: local `(batch_size, num_patches)` and global `(batch_size,)`.
+        """
+        hidden_states = self.patch_embeddings(pixel_values)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states)
+        hidden_states = self.norm(hidden_states)
+        grid = hidden_states.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))
+        pooled = F.gelu(self.global_convolution(grid)).mean((2, 3))
+        return self.local_head(hidden_states).squeeze(-1), self.global_head(pooled).squeeze(-1)
+
+
+class LatentActionBuffer(nn.Module):
+    """
+    Z: the actions of the previous `buffer_batches` batches with the body each came from (paper §3.2). Holds word
+    indices, so a sampled action always stands for the codebook's vectors of today. Global over data-parallel ranks.
+    """
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__()
+        self.codebook_size = config.codebook_size
+        self.sampling = config.buffer_sampling
+        shape = (config.buffer_batches, config.buffer_batch_size)
+        self.register_buffer("codes", torch.zeros(*shape, config.num_latent_tokens, dtype=torch.long))
+        self.register_buffer("embodiment_ids", torch.full(shape, -1))
+        self.register_buffer("filled", torch.zeros(shape, dtype=torch.bool))
+
+    @torch.no_grad()
+    def add(self, codes: torch.LongTensor, embodiment_ids: torch.LongTensor) -> None:
+        """Puts one batch in, `(batch_size, num_latent_tokens)` and `(batch_size,)`, and the oldest batch out."""
+        codes, embodiment_ids = _all_gather(codes), _all_gather(embodiment_ids)
+        kept = min(codes.shape[0], self.codes.shape[1])
+        chosen = torch.arange(kept, device=codes.device) * codes.shape[0] // kept
+        for buffer, values in ((self.codes, codes[chosen]), (self.embodiment_ids, embodiment_ids[chosen])):
+            buffer.copy_(buffer.roll(1, 0))
+            buffer[0, :kept] = values
+        self.filled.copy_(self.filled.roll(1, 0))
+        self.filled[0] = torch.arange(self.filled.shape[1], device=codes.device) < kept
+
+    @torch.no_grad()
+    def sample(self, embodiment_ids: torch.LongTensor) -> torch.LongTensor:
+        """
+        One action for each frame, from another body than the frame's wherever the buffer has one (paper §3.1, step 4).
+
+        Args:
+            embodiment_ids (`torch.LongTensor` of shape `(batch_size,)`): the bodies of the frames `o_c`.
+
+        Returns:
+            `torch.LongTensor` of shape `(batch_size, num_latent_tokens)`.
+        """
+        codes, filled = self.codes.flatten(0, 1), self.filled.flatten()
+        crossing = filled & (self.embodiment_ids.flatten() != embodiment_ids[:, None])
+        weights = torch.where(crossing.any(-1, keepdim=True), crossing, filled).float()
+        if self.sampling == "distinct":
+            # How often the action stands among those the frame may take: an action that bodies share is no rarer.
+            same = (codes[:, None] == codes[None]).all(-1).float()
+            weights = weights / (weights @ same).clamp_min(1)
+        return codes[torch.multinomial(weights, 1).squeeze(-1)]
+
+
+class LatentActionTokenizerPreTrainedModel(PreTrainedModel):
+    config_class = LatentActionTokenizerConfig
+    config: LatentActionTokenizerConfig
+    base_model_prefix = "tokenizer"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["LatentActionTokenizerSpatialLayer", "LatentActionTokenizerSpatioTemporalLayer"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, LatentActionTokenizerQuantizer):
+            init.uniform_(module.codebook, -1 / module.codebook.shape[0], 1 / module.codebook.shape[0])
+            init.constant_(module.idle_steps, self.config.dead_code_steps)
+        elif isinstance(module, LatentActionBuffer):
+            init.zeros_(module.codes)
+            init.constant_(module.embodiment_ids, -1)
+            init.zeros_(module.filled)
+        elif isinstance(module, LatentActionTokenizerForPreTraining):
+            init.ones_(module.mean_copy_ratio)
+            init.zeros_(module.steps)
+            init.zeros_(module.ac3_steps)
+        for parameter in (p for name, p in module.named_parameters(recurse=False) if _is_embedding(name)):
+            init.trunc_normal_(parameter, std=std)
+        if isinstance(module, LatentActionTokenizerDecoder) and module.residual:
+            # The first reconstruction is a copy of the current frame, plus next to nothing.
+            init.zeros_(module.head.weight)
+
+
+class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
+    r"""
+    Encoder E, quantizer and decoder D (paper §3): names the change between two frames with `num_latent_tokens` words of
+    a codebook, and makes the future frame from the current one and those words.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from cyclemimic import LatentActionTokenizerConfig, LatentActionTokenizerModel
+
+    >>> config = LatentActionTokenizerConfig(
+    ...     image_size=32, patch_size=8, vision_config=None, hidden_size=32, num_attention_heads=2,
+    ...     num_encoder_layers=1, num_decoder_layers=1, codebook_dim=8,
+    ... )
+    >>> model = LatentActionTokenizerModel(config).eval()
+    >>> current, future, other = torch.randn(3, 1, 3, 32, 32)
+    >>> codes = model.encode(current, future).codes
+    >>> transferred = model.decode(other, codes=codes).pixel_values
+    >>> codes.shape, transferred.shape
+    (torch.Size([1, 4]), torch.Size([1, 3, 32, 32]))
+    ```"""
+
+    _keys_to_ignore_on_load_unexpected = [r"^discriminator\.", r"^buffer\.", r"^mean_copy_ratio$", r"^(ac3_)?steps$"]
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__(config)
+        self.vision_features = LatentActionTokenizerVisionFeatures(config)
+        self.encoder = LatentActionTokenizerEncoder(config)
+        self.quantizer = LatentActionTokenizerQuantizer(config)
+        self.decoder = LatentActionTokenizerDecoder(config)
+        self.post_init()
+
+    def encode(
+        self, pixel_values: torch.FloatTensor, future_pixel_values: torch.FloatTensor
+    ) -> LatentActionEncoderOutput:
+        """
+        Names the change between two frames: `z_t^q = E(o_t, o_{t+H})`.
+
+        Args:
+            pixel_values, future_pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`):
+                normalised frames, both of `image_size`.
+
+        Returns:
+            [`LatentActionEncoderOutput`]
+
+        Raises:
+            ValueError: frames of another shape than the configuration's, or of two shapes.
+        """
+        self._check_frames(pixel_values, future_pixel_values)
+        return self.encode_features(*self.vision_features(torch.cat((pixel_values, future_pixel_values))).chunk(2))
+
+    def encode_features(self, features: torch.Tensor, future_features: torch.Tensor) -> LatentActionEncoderOutput:
+        """
+        The same from the frames' `vision_features`, for callers that use a frame in several pairs.
+
+        Args:
+            features, future_features (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`).
+
+        Returns:
+            [`LatentActionEncoderOutput`]
+        """
+        embeddings = self.encoder(features, future_features)
+        codes, words = self.quantizer(embeddings)
+        # Straight-through: the value of the word, the gradient of the embedding.
+        quantized = embeddings + (words - embeddings).detach()
+        return LatentActionEncoderOutput(codes=codes, quantized=quantized, embeddings=embeddings)
+
+    def decode(
+        self,
+        pixel_values: torch.FloatTensor,
+        codes: torch.LongTensor | None = None,
+        quantized: torch.FloatTensor | None = None,
+    ) -> LatentActionDecoderOutput:
+        """
+        Applies an action to a frame: `ô_{t+H} = D(o_t, z_t^q)`.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`): the current frame.
+            codes (`torch.LongTensor` of shape `(batch_size, num_latent_tokens)`, *optional*): the action as words,
+            quantized (`torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`, *optional*): or as
+                vectors; exactly one of the two.
+
+        Returns:
+            [`LatentActionDecoderOutput`]
+
+        Raises:
+            ValueError: both or neither of `codes` and `quantized`, codes out of range, shapes that do not fit.
+        """
+        if (codes is None) == (quantized is None):
+            raise ValueError("`decode` takes exactly one of `codes` and `quantized`, got both or neither.")
+        self._check_frames(pixel_values)
+        if codes is not None:
+            quantized = self.quantizer.lookup(self._checked_codes(codes, pixel_values.shape[0]))
+        expected = (pixel_values.shape[0], self.config.num_latent_tokens, self.config.codebook_dim)
+        if tuple(quantized.shape) != expected:
+            raise ValueError(f"`quantized` must be of shape {expected}, got {tuple(quantized.shape)}.")
+        return LatentActionDecoderOutput(self.decoder(pixel_values, quantized))
+
+    def forward(
+        self, pixel_values: torch.FloatTensor, future_pixel_values: torch.FloatTensor
+    ) -> LatentActionTokenizerOutput:
+        """
+        Encodes a pair and reconstructs its future frame, with the losses of a plain VQ-VAE.
+
+        Args:
+            pixel_values, future_pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`).
+
+        Returns:
+            [`LatentActionTokenizerOutput`]
+        """
+        action = self.encode(pixel_values, future_pixel_values)
+        reconstruction = self.decoder(pixel_values, action.quantized)
+        terms = self.vq_vae_terms(reconstruction, future_pixel_values, pixel_values, action)
+        return LatentActionTokenizerOutput(
+            loss=self.vq_vae_loss(terms), **terms, pixel_values=reconstruction, **action
+        )
+
+    def vq_vae_terms(
+        self,
+        reconstruction: torch.Tensor,
+        future_pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor,
+        action: LatentActionEncoderOutput,
+    ) -> dict[str, torch.Tensor]:
+        """The three unweighted terms of a VQ-VAE, by name."""
+        words = self.quantizer.lookup(action.codes)
+        return {
+            "reconstruction_loss": reconstruction_loss(
+                reconstruction, future_pixel_values, pixel_values, self.config.motion_weight
+            ),
+            "codebook_loss": codebook_loss(action.embeddings, words),
+            "commitment_loss": commitment_loss(action.embeddings, words),
+        }
+
+    def vq_vae_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The weighted sum of [`~LatentActionTokenizerModel.vq_vae_terms`]."""
+        weights = self.config.reconstruction_weight, self.config.codebook_weight, self.config.commitment_weight
+        return sum(weight * term for weight, term in zip(weights, terms.values(), strict=True))
+
+    def _check_frames(self, *frames: torch.Tensor) -> None:
+        expected = (self.config.num_channels, self.config.image_size, self.config.image_size)
+        for name, frame in zip(("pixel_values", "future_pixel_values"), frames, strict=False):
+            if frame is None or frame.ndim != 4 or tuple(frame.shape[1:]) != expected:
+                got = "nothing" if frame is None else tuple(frame.shape)
+                raise ValueError(
+                    f"`{name}` must be of shape (batch_size, {', '.join(map(str, expected))}), got {got}."
+                )
+        if len(frames) == 2 and frames[0].shape[0] != frames[1].shape[0]:
+            raise ValueError(
+                "`pixel_values` and `future_pixel_values` must hold as many frames, "
+                f"got {frames[0].shape[0]} and {frames[1].shape[0]}."
+            )
+
+    def _checked_codes(self, codes: torch.LongTensor, batch_size: int) -> torch.LongTensor:
+        expected = (batch_size, self.config.num_latent_tokens)
+        if tuple(codes.shape) != expected:
+            raise ValueError(f"`codes` must be of shape {expected}, got {tuple(codes.shape)}.")
+        if codes.numel() and not (0 <= int(codes.min()) and int(codes.max()) < self.config.codebook_size):
+            raise ValueError(
+                f"`codes` must lie in [0, {self.config.codebook_size}), got [{int(codes.min())}, {int(codes.max())}]."
+            )
+        return codes
+
+
+class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
+    r"""
+    [`LatentActionTokenizerModel`] with discriminator and latent action buffer, trained with action-centric cycle
+    consistency (AC3, paper §3.1): an action met in one scene, applied to a frame of another, must be read back from the
+    generated frame. `cycle_weight=0, adversarial_weight=0` is the Genie objective.
+    """
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__(config)
+        self.tokenizer = LatentActionTokenizerModel(config)
+        if config.uses_ac3:
+            self.discriminator = LatentActionTokenizerDiscriminator(config)
+            self.buffer = LatentActionBuffer(config)
+        self.register_buffer("mean_copy_ratio", torch.ones(()))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("ac3_steps", torch.zeros((), dtype=torch.long))
+        # Host copies of `steps` and of "has AC3 joined", read when first needed: a loaded model goes on where it was.
+        self._host_steps: int | None = None
+        self._ac3_active = False
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor,
+        future_pixel_values: torch.FloatTensor,
+        embodiment_ids: torch.LongTensor | None = None,
+    ) -> LatentActionTokenizerForPreTrainingOutput:
+        """
+        One training step's losses. In training mode it also moves the buffer and the schedule of AC3 on.
+
+        Args:
+            pixel_values, future_pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`):
+                normalised frames.
+            embodiment_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): the body in each pair, so that
+                sampled actions cross bodies; all one body where it is not given.
+
+        Returns:
+            [`LatentActionTokenizerForPreTrainingOutput`]
+
+        Raises:
+            ValueError: as [`LatentActionTokenizerModel.encode`]; `embodiment_ids` of another length.
+        """
+        model = self.tokenizer
+        model._check_frames(pixel_values, future_pixel_values)
+        embodiment_ids = self._checked_embodiment_ids(embodiment_ids, pixel_values)
+        features, future_features = model.vision_features(torch.cat((pixel_values, future_pixel_values))).chunk(2)
+        action = model.encode_features(features, future_features)
+        if self._ac3_joins():
+            sampled = self.buffer.sample(embodiment_ids)
+            reconstruction, generated = self._decode_both(pixel_values, action.quantized, sampled)
+            ac3_terms = self._ac3_terms(features, future_pixel_values, generated, sampled)
+        else:
+            reconstruction = model.decoder(pixel_values, action.quantized)
+            ac3_terms = self._absent_ac3_terms(reconstruction)
+        terms = model.vq_vae_terms(reconstruction, future_pixel_values, pixel_values, action)
+        copy_ratio = _copy_ratio(reconstruction.detach(), future_pixel_values, pixel_values)
+        ac3_scale = (self.ac3_steps / max(1, self.config.cycle_ramp_steps)).clamp(max=1.0)
+        loss = model.vq_vae_loss(terms) + self._ac3_loss(ac3_terms, ac3_scale)
+        if self.training:
+            self._advance(action.codes, embodiment_ids, copy_ratio)
+        return LatentActionTokenizerForPreTrainingOutput(
+            loss=loss,
+            **terms,
+            **ac3_terms,
+            codebook_perplexity=codebook_perplexity(action.codes, self.config.codebook_size),
+            copy_ratio=copy_ratio,
+            ac3_scale=ac3_scale,
+            codes=action.codes,
+        )
+
+    def _decode_both(
+        self, pixel_values: torch.Tensor, quantized: torch.Tensor, sampled: torch.LongTensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reconstruction and generated frame in one call of D; the batch's current frames serve as `o_c`."""
+        # The codebook is trained by the real pairs only: L_C must not drag the words to where the cycle is easy.
+        words = self.tokenizer.quantizer.lookup(sampled).detach()
+        frames = self.tokenizer.decoder(pixel_values.repeat(2, 1, 1, 1), torch.cat((quantized, words)))
+        return frames.chunk(2)
+
+    def _ac3_terms(
+        self, features: torch.Tensor, real: torch.Tensor, generated: torch.Tensor, sampled: torch.LongTensor
+    ) -> dict[str, torch.Tensor]:
+        """Cycle and adversarial terms of the generated frames (paper §3.1, §3.3)."""
+        quantizer = self.tokenizer.quantizer
+        noise = torch.randn_like(generated) * self.config.generated_noise_std
+        embeddings = self.tokenizer.encoder(features, self.tokenizer.vision_features(generated + noise))
+        codebook = quantizer.words.detach()
+        real_logits, generated_logits = self._discriminate(real, generated)
+        return {
+            "cycle_loss": cycle_consistency_loss(embeddings, codebook, sampled, self.config.cycle_temperature),
+            "generator_loss": generator_loss(*self._discriminate_fixed(generated)),
+            "discriminator_loss": discriminator_loss(*real_logits, *generated_logits),
+            "cycle_accuracy": (quantizer.nearest(embeddings.detach()) == sampled).float().mean(),
+        }
+
+    def _discriminate(self, real: torch.Tensor, generated: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], ...]:
+        """Logits of real and of generated frames in one call, with gradients to Ψ alone."""
+        local_logits, global_logits = self.discriminator(torch.cat((real, generated.detach())))
+        return tuple(zip(local_logits.chunk(2), global_logits.chunk(2), strict=True))
+
+    def _discriminate_fixed(self, generated: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of generated frames, with gradients to the pixels and none to Ψ."""
+        # In evaluation mode, so that its layers are not checkpointed: the backward would run them again, with gradients
+        # to Ψ. Ψ has no dropout, and computes the same.
+        self.discriminator.requires_grad_(False).eval()
+        try:
+            return self.discriminator(generated)
+        finally:
+            self.discriminator.requires_grad_(True).train(self.training)
+
+    def _absent_ac3_terms(self, like: torch.Tensor) -> dict[str, torch.Tensor]:
+        zero = like.new_zeros(())
+        return dict.fromkeys(("cycle_loss", "generator_loss", "discriminator_loss", "cycle_accuracy"), zero)
+
+    def _ac3_loss(self, terms: dict[str, torch.Tensor], scale: torch.Tensor) -> torch.Tensor:
+        # Ψ follows its own loss at full weight from the first moment: it should know real frames before D heeds it.
+        generator = self.config.cycle_weight * terms["cycle_loss"]
+        generator = generator + self.config.adversarial_weight * terms["generator_loss"]
+        return scale * generator + terms["discriminator_loss"]
+
+    def _ac3_joins(self) -> bool:
+        """Whether this step has AC3 terms. The device is asked once in a while, and never again after AC3 has joined."""
+        if not self.config.uses_ac3:
+            return False
+        loaded = self._host_steps is None
+        if loaded:
+            self._host_steps = int(self.steps)
+        since_check = self._host_steps % AC3_CHECK_STEPS
+        if not self._ac3_active and (loaded or since_check == 0):
+            # A loaded model is asked what the last check saw: resumed between two checks, it goes on as it would have.
+            self._ac3_active = int(self.ac3_steps) > since_check
+        return self._ac3_active
+
+    @torch.no_grad()
+    def _advance(self, codes: torch.LongTensor, embodiment_ids: torch.LongTensor, copy_ratio: torch.Tensor) -> None:
+        if not self.config.uses_ac3:
+            return
+        self.buffer.add(codes, embodiment_ids)
+        # No better than a copy is all that a larger ratio says: a batch where nothing moves must not blow up the mean.
+        self.mean_copy_ratio.lerp_(_all_mean(copy_ratio.clamp(max=1.0)), COPY_RATIO_MOMENTUM)
+        begins = (self.mean_copy_ratio <= self.config.cycle_start_copy_ratio) | (self.ac3_steps > 0)
+        self.ac3_steps += begins
+        self.steps += 1
+        self._host_steps += 1
+
+    def _checked_embodiment_ids(
+        self, embodiment_ids: torch.LongTensor | None, pixel_values: torch.Tensor
+    ) -> torch.LongTensor:
+        if embodiment_ids is None:
+            return torch.zeros(pixel_values.shape[0], dtype=torch.long, device=pixel_values.device)
+        if tuple(embodiment_ids.shape) != (pixel_values.shape[0],):
+            raise ValueError(
+                f"`embodiment_ids` must be of shape ({pixel_values.shape[0]},), got {tuple(embodiment_ids.shape)}."
+            )
+        return embodiment_ids
+
+
+def _copy_ratio(reconstruction: torch.Tensor, future: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
+    """Squared error of the reconstruction over that of copying the current frame: 1 is no better than a copy."""
+    return F.mse_loss(reconstruction, future) / F.mse_loss(current, future).clamp_min(1e-8)
+
+
+def _all_gather(tensor: torch.Tensor) -> torch.Tensor:
+    """The rows of all data-parallel ranks in order of rank; each rank must hold as many."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+def _all_mean(scalar: torch.Tensor) -> torch.Tensor:
+    return _all_gather(scalar[None]).mean()
+
+
+def _is_embedding(name: str) -> bool:
+    return name.endswith(("embeddings", "latent_tokens"))
+
+
+__all__ = [
+    "LatentActionTokenizerForPreTraining",
+    "LatentActionTokenizerModel",
+    "LatentActionTokenizerPreTrainedModel",
+]

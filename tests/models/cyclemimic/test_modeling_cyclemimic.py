@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForImageTextToText, Trainer, TrainingArguments
+
+from cyclemimic.models.cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionPrediction
+
+# LLaVA takes the vision features before the vision model's closing norm.
+UNUSED = {"backbone.model.vision_tower.layernorm.weight", "backbone.model.vision_tower.layernorm.bias"}
+STAGES = [CycleMimicForLatentActionPrediction, CycleMimicForActionPrediction]
+
+
+@pytest.fixture
+def latent_model(config):
+    return CycleMimicForLatentActionPrediction(config).eval()
+
+
+@pytest.fixture
+def action_model(config):
+    return CycleMimicForActionPrediction(config).eval()
+
+
+@pytest.fixture
+def batch(processor, images, texts, codes, actions):
+    return processor(images, texts, codes, actions)
+
+
+def without_actions(batch):
+    return {key: value for key, value in batch.items() if not key.startswith("actions")}
+
+
+def record_inputs(module, positional=True):
+    """What `module` is called with from now on, a call each."""
+    calls = []
+    module.register_forward_pre_hook(
+        lambda _, args, kwargs: calls.append(args if positional else kwargs), with_kwargs=True
+    )
+    return calls
+
+
+def test_latent_output(latent_model, batch, config):
+    output = latent_model(**without_actions(batch), output_hidden_states=True)
+    assert output.loss.shape == () and output.loss.requires_grad
+    assert output.logits.shape == (3, 4, config.get_text_config().vocab_size)
+    assert len(output.hidden_states) == 3
+    del batch["labels"]
+    output = latent_model(**without_actions(batch))
+    assert output.loss is None and output.logits.shape == (3, 1, config.get_text_config().vocab_size)
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_loss_equals_that_of_full_logits(config, processor, images, texts, codes, padding_side):
+    model = CycleMimicForLatentActionPrediction(config).double().eval()
+    batch = processor(images, texts, codes, padding_side=padding_side)
+    batch["pixel_values"] = batch["pixel_values"].double()
+    output = model(**batch)
+    losses = []
+    for row in range(3):  # each sample alone, without its padding, through the backbone's own forward
+        kept = batch["attention_mask"][row].bool()
+        ids = batch["input_ids"][row][kept]
+        logits = model.backbone(input_ids=ids[None], pixel_values=batch["pixel_values"][row][None]).logits[0]
+        for step, code in enumerate(codes[row]):
+            position = len(ids) - 4 + step
+            assert torch.allclose(output.logits[row, step], logits[position - 1], atol=1e-9)
+            losses.append(-torch.log_softmax(logits[position - 1], -1)[processor.latent_token_ids[code]])
+    assert output.loss.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-6)
+
+
+def test_only_latent_positions_meet_the_vocabulary(action_model, batch):
+    calls = record_inputs(action_model.get_output_embeddings())
+    action_model(**batch)
+    assert [states.shape[:2] for (states,) in calls] == [(3, 4)]
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_greedy_decoding_equals_one_without_a_cache(latent_model, processor, images, texts, padding_side):
+    predicted = latent_model.predict_latent_actions(**processor(images, texts, padding_side=padding_side))
+    assert predicted.dtype == torch.int64
+    allowed = torch.tensor(processor.latent_token_ids)
+    for row in range(3):
+        inputs = processor(images[row], texts[row])
+        expected = []
+        for _ in range(4):
+            with torch.no_grad():
+                logits = latent_model.backbone(**inputs).logits[0, -1]
+            expected.append(int(logits[allowed].argmax()))
+            inputs["input_ids"] = torch.cat([inputs["input_ids"], allowed[expected[-1:]][None]], dim=1)
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        assert predicted[row].tolist() == expected
+
+
+def test_the_prompt_is_read_once(action_model, processor, images, texts):
+    vision = record_inputs(action_model.backbone.model.vision_tower, positional=False)
+    language = record_inputs(action_model.backbone.model.language_model, positional=False)
+    inputs = processor(images, texts)
+    action_model.predict_action_chunk(**inputs)
+    assert len(vision) == 1
+    lengths = [call["inputs_embeds"].shape[1] for call in language]
+    assert lengths == [inputs["input_ids"].shape[1], 1, 1, 1, 1 + 2]
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_training_and_prediction_read_the_same_states(action_model, processor, images, texts, padding_side):
+    prompt = processor(images, texts, padding_side=padding_side)
+    codes = action_model.predict_latent_actions(**prompt)
+    calls = record_inputs(action_model.action_decoder)
+    predicted = action_model.predict_action_chunk(**prompt)
+    other_side = "left" if padding_side == "right" else "right"
+    for side in (padding_side, other_side):
+        output = action_model(**processor(images, texts, latent_actions=codes, padding_side=side))
+        for at_prediction, in_training in zip(calls[0], calls[-1]):
+            assert torch.allclose(at_prediction, in_training, atol=1e-4)
+        assert torch.allclose(output.actions, predicted, atol=1e-4)
+    alone = processor(images[1], texts[1], latent_actions=codes[1:2])
+    assert torch.allclose(action_model(**alone).actions, predicted[1:2], atol=1e-4)
+    visual, act = calls[0]
+    assert visual.shape == (3, 16, 32) and act.shape == (3, 2, 32)
+
+
+def test_decoder_reads_image_and_act_states_where_they_are(action_model, processor, images, texts, codes):
+    calls = record_inputs(action_model.action_decoder)
+    action_model(**processor(images[0], texts[0], codes[:1]))
+    visual, act = calls[0]
+    ids = processor(images[0], texts[0], codes[:1])["input_ids"]
+    ids = torch.cat([ids, torch.tensor([processor.act_token_ids])], dim=1)
+    pixel_values = processor(images[0], texts[0])["pixel_values"]
+    states = action_model.backbone.model(input_ids=ids, pixel_values=pixel_values).last_hidden_state
+    assert torch.allclose(visual, states[:, :16], atol=1e-5)
+    assert torch.allclose(act, states[:, -2:], atol=1e-5)
+
+
+def test_act_tokens_see_the_latent_action(action_model, processor, images, texts, codes):
+    first, second = (
+        action_model(**processor(images, texts, latent_actions=given)).actions for given in (codes, codes[::-1].copy())
+    )
+    assert not torch.allclose(first, second, atol=1e-4)
+
+
+def test_action_output(action_model, batch, config):
+    output = action_model(**batch)
+    assert output.actions.shape == (3, 5, 4) and output.logits.shape[:2] == (3, 4)
+    assert torch.allclose(output.loss, output.latent_action_loss + output.action_loss)
+    config.latent_action_loss_weight, config.action_loss_weight = 0.5, 2.0
+    assert torch.allclose(action_model(**batch).loss, 0.5 * output.latent_action_loss + 2.0 * output.action_loss)
+    only_actions = action_model(**{key: value for key, value in batch.items() if key != "labels"})
+    assert torch.allclose(only_actions.loss, 2.0 * output.action_loss) and only_actions.latent_action_loss is None
+    assert action_model(**without_actions(batch)).action_loss is None
+
+
+def test_action_loss_leaves_masked_steps_out(action_model, batch):
+    batch["actions_mask"][0, 2:] = False
+    batch["actions_mask"][2] = False
+    output = action_model(**batch)
+    kept = [(0, 0), (0, 1)] + [(1, step) for step in range(5)]
+    errors = [(output.actions[at] - batch["actions"][at]).abs().mean().item() for at in kept]
+    assert output.action_loss.item() == pytest.approx(np.mean(errors), abs=1e-6)
+    batch["actions_mask"][:] = False
+    assert action_model(**batch).action_loss.item() == 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_save_and_load(stage, config, processor, images, texts, tmp_path):
+    model = stage(config).eval()
+    model.save_pretrained(tmp_path)
+    reloaded, info = stage.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, reloaded.state_dict()[name]), name
+    inputs = processor(images, texts)
+    verb = "predict_latent_actions" if stage is CycleMimicForLatentActionPrediction else "predict_action_chunk"
+    assert torch.equal(getattr(model, verb)(**inputs), getattr(reloaded.eval(), verb)(**inputs))
+
+
+def test_pretraining_checkpoint_lacks_only_the_action_decoder(latent_model, processor, images, texts, tmp_path):
+    latent_model.save_pretrained(tmp_path)
+    model, info = CycleMimicForActionPrediction.from_pretrained(tmp_path, output_loading_info=True)
+    expected = {name for name in model.state_dict() if name.startswith("action_decoder.")}
+    assert set(info["missing_keys"]) == expected
+    assert not info["unexpected_keys"] and not info["mismatched_keys"]
+    inputs = processor(images, texts)
+    assert torch.equal(model.eval().predict_latent_actions(**inputs), latent_model.predict_latent_actions(**inputs))
+    # The new parts start as in a model made from scratch, not as whatever memory held.
+    assert 0.1 < model.action_decoder.context_positions[:16].std() < 1.0
+    assert model.action_decoder.layers[0].q_proj.weight.std().item() == pytest.approx(1 / 32**0.5, rel=0.2)
+
+
+def test_auto_class_loads_the_deployed_policy(action_model, tmp_path):
+    action_model.save_pretrained(tmp_path)
+    assert type(AutoModel.from_pretrained(tmp_path)) is CycleMimicForActionPrediction
+
+
+def test_tied_embeddings(config, tmp_path):
+    config.backbone_config.tie_word_embeddings = config.backbone_config.text_config.tie_word_embeddings = True
+    model = CycleMimicForLatentActionPrediction(config)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    model.save_pretrained(tmp_path)
+    reloaded, info = CycleMimicForLatentActionPrediction.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert reloaded.get_output_embeddings().weight is reloaded.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_gradients_reach_all_that_trains(stage, config, batch):
+    model = stage(config)
+    inputs = batch if stage is CycleMimicForActionPrediction else without_actions(batch)
+    model(**inputs).loss.backward()
+    without = {name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()}
+    assert without == UNUSED
+
+
+def test_action_loss_reaches_the_patches(action_model, batch):
+    action_model(**batch).action_loss.backward()
+    patches = action_model.backbone.model.vision_tower.embeddings.patch_embeddings.projection
+    assert patches.weight.grad.abs().sum() > 0
+
+
+def test_gradient_checkpointing_changes_nothing(config, batch):
+    model = CycleMimicForActionPrediction(config).train()
+    plain = model(**batch).loss
+    model.gradient_checkpointing_enable()
+    loss = model(**batch).loss
+    loss.backward()
+    assert torch.allclose(plain, loss)
+
+
+def overfit(model, batch, steps):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model.train()(**batch).loss
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+def test_overfit_latent_actions(config, processor, images, texts, codes):
+    model = CycleMimicForLatentActionPrediction(config)
+    assert overfit(model, processor(images, texts, codes), steps=60) < 0.05
+    assert model.eval().predict_latent_actions(**processor(images, texts)).tolist() == codes.tolist()
+
+
+def test_overfit_actions(config, processor, images, codes, actions):
+    model = CycleMimicForActionPrediction(config)
+    texts = ["reach"] * 3  # only the image tells the samples apart
+    overfit(model, processor(images, texts, codes, actions), steps=150)
+    predicted = model.eval().predict_action_chunk(**processor(images, texts))
+    physical = processor.post_process_actions(predicted, "arm")
+    assert np.abs(physical - actions).mean() < 0.1
+
+
+def test_tanh_bounds_the_actions(config, batch):
+    config.action_activation = "tanh"
+    model = CycleMimicForActionPrediction(config)
+    torch.nn.init.constant_(model.action_decoder.head[2].bias, 9.0)
+    assert model(**batch).actions.abs().max() <= 1.0
+
+
+def test_trainer(config, processor, images, texts, codes, actions, tmp_path):
+    samples = [
+        {"image": image, "text": text, "latent": latent, "chunk": chunk}
+        for image, text, latent, chunk in zip(images, texts, codes, actions)
+    ]
+
+    def collate(items):
+        columns = [[item[key] for item in items] for key in ("image", "text", "latent", "chunk")]
+        return dict(processor(*columns))
+
+    seen = {}
+    arguments = TrainingArguments(
+        tmp_path,
+        max_steps=2,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        report_to=[],
+        use_cpu=True,
+        remove_unused_columns=False,
+        logging_steps=1,
+        disable_tqdm=True,
+    )
+    trainer = Trainer(
+        CycleMimicForActionPrediction(config),
+        arguments,
+        data_collator=collate,
+        train_dataset=samples,
+        eval_dataset=samples,
+        processing_class=processor,
+        compute_metrics=lambda prediction: seen.update(shapes=[np.shape(part) for part in prediction[0]]) or {},
+    )
+    trainer.train()
+    vocab_size = config.get_text_config().vocab_size
+    assert 0 < trainer.evaluate()["eval_loss"] < 20
+    assert seen["shapes"][-2:] == [(3, 5, 4), (3, 4, vocab_size)]
+    trainer.save_model(tmp_path / "last")
+    CycleMimicForActionPrediction.from_pretrained(tmp_path / "last")
+
+
+def test_from_backbone(config, processor, images, texts, codes, tmp_path):
+    config.backbone_config.text_config.vocab_size -= 10
+    backbone = AutoModelForImageTextToText.from_config(config.backbone_config)
+    backbone.save_pretrained(tmp_path)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    model = CycleMimicForActionPrediction.from_backbone(str(tmp_path), processor, action_decoder_hidden_size=64)
+    assert model.config.get_text_config().vocab_size == len(processor.tokenizer)
+    new_ids = processor.latent_token_ids + processor.act_token_ids
+    old_ids = [token for token in range(len(processor.tokenizer)) if token not in new_ids]
+    for name, value in model.backbone.state_dict().items():
+        if "embed_tokens" in name or "lm_head" in name:
+            assert torch.equal(value[old_ids], before[name][old_ids])
+            spread = value[old_ids].std(dim=0).mean()
+            rows = value[new_ids] - value[old_ids].mean(dim=0)
+            assert 0.05 * spread < rows.std() < 0.2 * spread
+            assert len(value[new_ids].unique(dim=0)) == len(new_ids)
+        else:
+            assert torch.equal(value, before[name]), name
+    assert torch.isfinite(model(**processor(images, texts, codes)).latent_action_loss)
+    model.save_pretrained(tmp_path / "policy")
+    CycleMimicForActionPrediction.from_pretrained(tmp_path / "policy")
+
+
+def test_from_backbone_keeps_the_precision(config, processor):
+    backbone = AutoModelForImageTextToText.from_config(config.backbone_config).to(torch.bfloat16)
+    model = CycleMimicForActionPrediction.from_backbone(backbone, processor, action_decoder_hidden_size=64)
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    assert model.latent_token_ids.dtype == torch.int64
+
+
+def test_bad_arguments(config, processor, batch, action_model):
+    with pytest.raises(
+        ValueError, match="without latent actions or actions, got \\['actions', 'actions_mask', 'labels'\\]"
+    ):
+        action_model.predict_action_chunk(**batch)
+    backbone = AutoModelForImageTextToText.from_config(config.backbone_config)
+    backbone.config.image_token_id = 3
+    with pytest.raises(ValueError, match="must use the backbone's image token \\(id 3\\), got '<image>'"):
+        CycleMimicForActionPrediction.from_backbone(backbone, processor)
+    config.num_image_tokens = None
+    with pytest.raises(ValueError, match="must hold `num_image_tokens`"):
+        CycleMimicForActionPrediction(config)
+    config.latent_token_ids = None
+    with pytest.raises(ValueError, match="`latent_token_ids` and `act_token_ids`"):
+        CycleMimicForLatentActionPrediction(config)

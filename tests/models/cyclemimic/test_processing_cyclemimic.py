@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor, CLIPImageProcessorPil, GPT2Tokenizer
+
+from cyclemimic.models.cyclemimic import CycleMimicProcessor
+
+
+def test_inference_batch(processor, images, texts):
+    batch = processor(images, texts)
+    assert sorted(batch) == ["attention_mask", "input_ids", "pixel_values"]
+    assert batch["pixel_values"].shape == (3, 3, 32, 32) and batch["pixel_values"].dtype == torch.float32
+    row, mask = batch["input_ids"][0], batch["attention_mask"][0].bool()
+    assert row[:16].tolist() == [processor.image_token_id] * 16
+    prompt = processor.tokenizer.decode(row[mask][16:])
+    assert prompt == "In: What action should the robot take to open the drawer?\nOut:"
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_training_batch(processor, images, texts, codes, actions, padding_side):
+    batch = processor(images, texts, codes, actions, padding_side=padding_side)
+    lengths = batch["attention_mask"].sum(1)
+    assert len(set(lengths.tolist())) == 3
+    for row in range(3):
+        kept = batch["attention_mask"][row].bool()
+        edge = 0 if padding_side == "left" else -1
+        assert kept[edge] == (lengths[row] == lengths.max())
+        ids, labels = batch["input_ids"][row][kept], batch["labels"][row]
+        assert ids[-4:].tolist() == [processor.latent_token_ids[code] for code in codes[row]]
+        assert labels[kept][-4:].tolist() == ids[-4:].tolist()
+        assert (labels == -100).sum() == labels.numel() - 4
+        alone = processor(images[row], texts[row])["input_ids"][0]
+        assert ids[:-4].tolist() == alone.tolist()
+
+
+def test_tokens_are_added_once(processor):
+    vocab = processor.tokenizer.get_vocab()
+    assert processor.latent_token_ids == [vocab[f"<LACT_{k}>"] for k in range(16)]
+    assert processor.act_token_ids == [vocab["<ACT_0>"], vocab["<ACT_1>"]]
+    size = len(processor.tokenizer)
+    again = CycleMimicProcessor(processor.image_processor, processor.tokenizer, num_act_tokens=2)
+    assert len(again.tokenizer) == size and again.latent_token_ids == processor.latent_token_ids
+
+
+def test_instruction_case_and_space_do_not_matter(processor, images):
+    first, second = (processor(images[0], text)["input_ids"] for text in ("open the drawer", " Open the Drawer "))
+    assert torch.equal(first, second)
+
+
+def test_prompts_are_tokenised_once(processor, images, texts, monkeypatch):
+    processor(images, texts)
+    monkeypatch.setattr(type(processor.tokenizer), "__call__", lambda *args, **kwargs: pytest.fail("tokenised again"))
+    processor(images, texts[::-1])
+
+
+def test_a_closing_token_is_left_out(processor, images):
+    expected = processor(images[0], "reach")["input_ids"]
+    plain = type(processor.tokenizer).__call__
+    ending = processor.tokenizer.eos_token_id
+
+    class Closing(type(processor.tokenizer)):
+        def __call__(self, *args, **kwargs):
+            encoding = plain(self, *args, **kwargs)
+            encoding["input_ids"].append(ending)
+            return encoding
+
+    processor.tokenizer.__class__ = Closing
+    processor._prompts.clear()
+    assert torch.equal(processor(images[0], "reach")["input_ids"], expected)
+
+
+def test_fast_image_path_equals_the_image_processors(processor, images):
+    expected = processor.image_processor(images, return_tensors="pt")["pixel_values"]
+    assert processor._affine_map((32, 32, 3)) is not None
+    actual = processor(images, ["reach"] * 3)["pixel_values"]
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
+    assert actual.is_contiguous()
+
+
+@pytest.mark.parametrize("side", [20, 48])
+def test_other_sizes_take_the_image_processors_path(processor, side):
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    assert processor._affine_map(image.shape) is None
+    expected = processor.image_processor([image], return_tensors="pt")["pixel_values"]
+    assert torch.equal(processor(image, "reach")["pixel_values"], expected)
+
+
+def test_fast_image_path_holds_a_mean_and_deviation_a_channel(processor, images):
+    clip = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    other = CycleMimicProcessor(clip, processor.tokenizer, num_image_tokens=16)
+    assert other._affine_map((32, 32, 3)) is not None
+    expected = clip(images, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(other(images, ["reach"] * 3)["pixel_values"], expected, rtol=0, atol=1e-5)
+    cropping = CycleMimicProcessor(
+        CLIPImageProcessorPil(do_resize=False, crop_size={"height": 24, "width": 24}), processor.tokenizer
+    )
+    assert cropping._affine_map((32, 32, 3)) is None
+
+
+def test_image_forms_agree(processor, images):
+    expected = processor(images, ["reach"] * 3)["pixel_values"]
+    for form in (np.stack(images), torch.from_numpy(np.stack(images)), [Image.fromarray(image) for image in images]):
+        torch.testing.assert_close(processor(form, ["reach"] * 3)["pixel_values"], expected, rtol=0, atol=1e-6)
+
+
+def test_actions_by_hand(processor, images, codes):
+    physical = np.tile(np.array([1.0, -1.0, 9.0, 0.7], np.float32), (3, 5, 1))
+    batch = processor(images, ["reach"] * 3, codes, physical)
+    # (1+2)/4*2-1; the lower bound; beyond the upper bound, clipped; left alone.
+    assert batch["actions"][0, 0].tolist() == pytest.approx([0.5, -1.0, 1.0, 0.7])
+    assert batch["actions"].dtype == torch.float32 and batch["actions_mask"].all()
+    assert processor.post_process_actions(batch["actions"])[2, 4].tolist() == pytest.approx([1.0, -1.0, 4.0, 0.7])
+
+
+def test_actions_round_trip(processor, images, codes, actions):
+    mask = np.ones((3, 5), bool)
+    mask[1, 3:] = False
+    batch = processor(images, ["reach"] * 3, codes, actions, actions_mask=mask, dataset="arm")
+    assert batch["actions_mask"].tolist() == mask.tolist()
+    np.testing.assert_allclose(processor.post_process_actions(batch["actions"], "arm"), actions, atol=1e-6)
+    assert processor.post_process_actions(batch["actions"].bfloat16()).dtype == np.float32
+
+
+def test_a_dimension_without_width_comes_back(processor, images, codes, actions):
+    processor.add_action_statistics("still", {"q01": [0.5] * 4, "q99": [0.5] * 4})
+    batch = processor(images, ["reach"] * 3, codes, actions, dataset="still")
+    assert (batch["actions"] == 0).all()
+    assert (processor.post_process_actions(batch["actions"], "still") == 0.5).all()
+
+
+def test_data_set_by_name(processor, images, codes, actions):
+    processor.add_action_statistics("base", {"q01": [-1] * 4, "q99": [1] * 4, "mean": [0] * 4})
+    with pytest.raises(ValueError, match="`dataset` must be one of \\['arm', 'base'\\], got None"):
+        processor(images, ["reach"] * 3, codes, actions)
+    with pytest.raises(ValueError, match="`dataset` must be one of \\['arm', 'base'\\], got 'amr'"):
+        processor.post_process_actions(actions, dataset="amr")
+    assert not np.allclose(
+        processor.post_process_actions(actions, "arm"), processor.post_process_actions(actions, "base")
+    )
+
+
+@pytest.mark.parametrize("loader", [CycleMimicProcessor, AutoProcessor])
+def test_save_and_load(processor, images, texts, codes, actions, tmp_path, loader):
+    processor.add_action_statistics("base", {"q01": np.full(4, -0.1), "q99": np.ones(4), "mask": np.ones(4, bool)})
+    processor.save_pretrained(tmp_path)
+    reloaded = loader.from_pretrained(tmp_path)
+    assert type(reloaded) is CycleMimicProcessor
+    assert reloaded.action_statistics == processor.action_statistics
+    assert reloaded.to_dict() == processor.to_dict()
+    expected = processor(images, texts, codes, actions, dataset="base")
+    for key, value in reloaded(images, texts, codes, actions, dataset="base").items():
+        assert torch.equal(value, expected[key]), key
+
+
+BAD_CALLS = {
+    "code too large": (
+        {"latent_actions": [[0, 1, 2, 16]] * 3},
+        "`latent_actions` must be in \\[0, 16\\), got 0 to 16",
+    ),
+    "code negative": ({"latent_actions": [[0, 1, 2, -1]] * 3}, "`latent_actions` must be in"),
+    "codes too few": ({"latent_actions": [[0, 1, 2]] * 3}, "shape \\(3, 4\\), got \\(3, 3\\)"),
+    "codes not integers": ({"latent_actions": np.zeros((3, 4))}, "`latent_actions` must be integers, got .*float64"),
+    "codes ragged": ({"latent_actions": [[0], [1, 2]]}, "`latent_actions` must have rows of one shape"),
+    "actions too wide": (
+        {"actions": np.zeros((3, 5, 7))},
+        "`actions` must have shape \\(3, 5, 4\\), got \\(3, 5, 7\\)",
+    ),
+    "chunk too long": ({"actions": np.zeros((3, 6, 4))}, "`actions` must have shape"),
+    "actions not finite": ({"actions": np.full((3, 5, 4), np.nan)}, "`actions` must be finite, got 60 values"),
+    "actions no numbers": ({"actions": [["left"]]}, "`actions` must be numbers"),
+    "actions alone": ({"latent_actions": None}, "`latent_actions` must come with `actions`"),
+    "mask of integers": ({"actions_mask": np.ones((3, 5))}, "`actions_mask` must be bool of shape \\(3, 5\\)"),
+    "grey image": ({"images": [Image.new("L", (32, 32))] * 3}, "PIL image of mode 'L'"),
+    "float image": ({"images": np.zeros((3, 32, 32, 3))}, "got float64 of shape \\(32, 32, 3\\)"),
+    "channels first": ({"images": np.zeros((3, 3, 32, 32), np.uint8)}, "got uint8 of shape \\(3, 32, 32\\)"),
+    "image path": ({"images": ["frame.png"] * 3}, "`images` must be RGB.* got str"),
+    "no image": ({"images": [], "text": []}, "got an empty list"),
+    "texts too few": ({"text": "reach"}, "`text` must hold one instruction an image \\(3\\), got 1"),
+    "text empty": ({"text": ["reach", " ", "reach"]}, "`text` must be an instruction that is not empty, got ' '"),
+    "text no string": ({"text": ["reach", None, "reach"]}, "`text` must be an instruction.* got None"),
+    "text with an image": ({"text": ["reach <image>"] * 3}, "`text` must not hold the image token '<image>'"),
+    "numpy wanted": ({"return_tensors": "np"}, "`return_tensors` must be 'pt', got 'np'"),
+    "padding side": ({"padding_side": "top"}, "`padding_side` must be 'left' or 'right', got 'top'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_bad_calls(processor, images, texts, codes, actions, name):
+    changes, message = BAD_CALLS[name]
+    arguments = {"images": images, "text": texts, "latent_actions": codes, "actions": actions, **changes}
+    with pytest.raises(ValueError, match=message):
+        processor(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_image_tokens": 0}, "`num_image_tokens` must be an integer of at least 1, got 0"),
+        ({"image_token": "<picture>"}, "must have the image token '<picture>'"),
+        ({"prompt_template": "{image}do it"}, "`prompt_template` must hold {instruction} once"),
+        (
+            {"action_statistics": {"arm": {"q01": [0] * 7}}},
+            "action_statistics\\['arm'\\]` must hold 7 .* 'q99', got None",
+        ),
+        ({"action_statistics": {"arm": {"q01": [0] * 6, "q99": [0] * 6}}}, "must hold 7 finite values as 'q01'"),
+        ({"action_statistics": {"arm": {"q01": [1] * 7, "q99": [0] * 7}}}, "must have q01 <= q99"),
+    ],
+)
+def test_bad_arguments(processor, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CycleMimicProcessor(processor.image_processor, processor.tokenizer, **arguments)
+
+
+def test_missing_statistics_and_padding_token(processor, images, texts, codes, actions):
+    bare = CycleMimicProcessor(processor.image_processor, processor.tokenizer, chunk_size=5, action_dim=4)
+    with pytest.raises(ValueError, match="`action_statistics` must hold the statistics of a data set, got none"):
+        bare(images, texts, codes, actions)
+    with pytest.raises(ValueError, match="`action_statistics` must hold"):
+        bare.post_process_actions(actions)
+    tokenizer = GPT2Tokenizer(vocab={"<image>": 0}, merges=[])
+    tokenizer.pad_token = tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="padding or an end-of-sequence token"):
+        CycleMimicProcessor(processor.image_processor, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [(np.zeros((1, 5, 7)), "`actions` must have shape"), (np.full((1, 5, 4), np.inf), "`actions` must be finite")],
+)
+def test_post_process_checks_its_input(processor, actions, message):
+    with pytest.raises(ValueError, match=message):
+        processor.post_process_actions(actions)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"texts": []}, "`texts` must be a list"),
+        ({"texts": "reach"}, "`texts` must be a list"),
+        ({"texts": ["reach"], "image_size": 100}, "`image_size` must be a multiple of `patch_size` \\(16\\), got 100"),
+    ],
+)
+def test_from_texts_checks_its_input(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CycleMimicProcessor.from_texts(**arguments)
+
+
+def test_from_texts_spells_unknown_words(processor, images):
+    ids = processor(images[0], "fürchte den Roboter")["input_ids"][0]
+    assert "fürchte den roboter?" in processor.tokenizer.decode(ids)

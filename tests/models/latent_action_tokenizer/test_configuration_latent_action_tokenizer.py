@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, Dinov2Config, SiglipVisionConfig
+
+from cyclemimic import LatentActionTokenizerConfig
+
+
+def test_defaults_are_the_papers():
+    config = LatentActionTokenizerConfig()
+    assert (config.image_size, config.patch_size, config.grid_size) == (224, 14, 16)
+    assert (config.hidden_size, config.num_attention_heads, config.intermediate_size) == (768, 12, 3072)
+    layers = config.num_encoder_layers, config.num_decoder_layers, config.num_discriminator_layers
+    assert layers == (12, 12, 12)
+    assert (config.codebook_size, config.num_latent_tokens, config.codebook_dim) == (16, 4, 128)
+    assert config.buffer_batches == 4 and config.freeze_vision and config.uses_ac3
+    vision = config.vision_config
+    assert isinstance(vision, Dinov2Config) and (vision.hidden_size, vision.num_hidden_layers) == (768, 12)
+    assert (vision.patch_size, vision.image_size) == (14, 224)
+
+
+@pytest.mark.parametrize("vision", ["none", "default", "tiny", "siglip"])
+def test_round_trip(vision, make_config, tiny_dinov2, tmp_path):
+    siglip = SiglipVisionConfig(hidden_size=8, patch_size=4, image_size=16)
+    given = {"none": {"vision_config": None}, "default": {}, "tiny": {"vision_config": tiny_dinov2}}
+    fields = {"codebook_size": 5, "buffer_sampling": "uniform", "cycle_weight": 0.5}
+    config = LatentActionTokenizerConfig(**fields, **given.get(vision, {"vision_config": siglip}))
+    config.save_pretrained(tmp_path)
+    for reloaded in (LatentActionTokenizerConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
+        assert {**reloaded.to_dict(), "_name_or_path": ""} == {**config.to_dict(), "_name_or_path": ""}
+        assert type(reloaded.vision_config) is type(config.vision_config)
+        assert (reloaded.codebook_size, reloaded.buffer_sampling, reloaded.cycle_weight) == (5, "uniform", 0.5)
+    if vision == "tiny":
+        assert reloaded.vision_config.hidden_size == 8 and reloaded.vision_config.patch_size == 8
+    if vision == "siglip":
+        assert isinstance(reloaded.vision_config, SiglipVisionConfig)
+
+
+def test_vision_model_takes_the_sizes_that_it_does_not_name():
+    config = LatentActionTokenizerConfig(image_size=64, patch_size=8, vision_config={"hidden_size": 96})
+    assert isinstance(config.vision_config, Dinov2Config)
+    assert (config.vision_config.image_size, config.vision_config.patch_size) == (64, 8)
+    config = LatentActionTokenizerConfig(image_size=64, patch_size=8, vision_config="siglip_vision_model")
+    assert isinstance(config.vision_config, SiglipVisionConfig) and config.vision_config.patch_size == 8
+
+
+def test_genie_objective_is_a_setting(make_config):
+    assert not make_config(cycle_weight=0, adversarial_weight=0).uses_ac3
+    assert make_config(cycle_weight=0.1, adversarial_weight=0).uses_ac3
+    assert make_config(cycle_weight=0, adversarial_weight=0.1).uses_ac3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"codebok_size": 16}, r"Unknown argument\(s\) \['codebok_size'\].*allowed.*'codebook_size'"),
+        ({"codebook_size": 0}, "`codebook_size` must be at least 2, got 0"),
+        ({"codebook_size": 1}, "`codebook_size` must be at least 2, got 1"),
+        ({"num_latent_tokens": 0}, "`num_latent_tokens` must be at least 1, got 0"),
+        ({"buffer_batches": 0}, "`buffer_batches` must be at least 1, got 0"),
+        ({"num_attention_heads": 0}, "`num_attention_heads` must be at least 1, got 0"),
+        ({"num_encoder_layers": -1}, "`num_encoder_layers` must be at least 1, got -1"),
+        ({"image_size": 18}, r"`image_size` must be a multiple of `patch_size` \(4\), got 18"),
+        ({"hidden_size": 15}, r"`hidden_size` must be a multiple of `num_attention_heads` \(2\), got 15"),
+        ({"cycle_temperature": 0}, "`cycle_temperature` must be above 0, got 0"),
+        ({"vision_config": "dinov9"}, "`vision_config` must have a `model_type` .* got 'dinov9'"),
+        ({"vision_config": {"model_type": "resnet"}}, "`vision_config` must be of a model with patch tokens.*ResNet"),
+    ],
+)
+def test_bad_arguments(arguments, message, make_config):
+    with pytest.raises(ValueError, match=message):
+        make_config(**arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"codebook_size": "16"}, {"buffer_sampling": "rare"}])
+def test_types_are_checked(arguments, make_config):
+    with pytest.raises(StrictDataclassError, match=next(iter(arguments))):
+        make_config(**arguments)

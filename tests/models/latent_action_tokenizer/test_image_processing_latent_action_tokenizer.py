@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cyclemimic import LatentActionTokenizerImageProcessor
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def processor() -> LatentActionTokenizerImageProcessor:
+    return LatentActionTokenizerImageProcessor(size=16)
+
+
+def test_batch(processor):
+    batch = processor(list(FRAMES), list(FRAMES[::-1]))
+    assert list(batch) == ["pixel_values", "future_pixel_values"]
+    for tensor in batch.values():
+        assert tensor.shape == (3, 3, 16, 16) and tensor.dtype == torch.float32 and tensor.is_contiguous()
+    assert torch.equal(batch["pixel_values"], batch["future_pixel_values"].flip(0))
+    assert list(processor(FRAMES[0])) == ["pixel_values"]
+    assert torch.equal(processor.preprocess(FRAMES[0])["pixel_values"], processor(FRAMES[0])["pixel_values"])
+
+
+def test_values_by_hand():
+    frame = np.array([[[255, 0, 51]]], dtype=np.uint8)
+    pixel_values = LatentActionTokenizerImageProcessor(size=1)(frame)["pixel_values"].flatten()
+    # (1 - 0.485) / 0.229, (0 - 0.456) / 0.224 and (0.2 - 0.406) / 0.225
+    assert pixel_values.tolist() == pytest.approx([2.2489083, -2.0357143, -0.9155556], abs=1e-6)
+
+
+def test_every_kind_of_frame_gives_the_same(processor):
+    expected = processor(FRAMES)["pixel_values"]
+    images = [Image.fromarray(frame) for frame in FRAMES]
+    for frames in (list(FRAMES), tuple(FRAMES), images, torch.from_numpy(FRAMES), list(torch.from_numpy(FRAMES))):
+        assert torch.equal(processor(frames)["pixel_values"], expected)
+    for frame in (FRAMES[0], images[0], torch.from_numpy(FRAMES[0])):
+        assert torch.equal(processor(frame)["pixel_values"], expected[:1])
+
+
+def test_frames_of_different_sizes_become_one_size(processor):
+    frames = [np.full((height, width, 3), 7, np.uint8) for height, width in ((16, 16), (64, 8), (5, 40))]
+    resized = processor.resize_frames(frames)
+    assert resized.shape == (3, 16, 16, 3) and (resized == 7).all()
+
+
+def test_resizing_twice_is_resizing_once(processor):
+    once = processor.resize_frames(FRAMES)
+    assert once.dtype == np.uint8 and once.shape == (3, 16, 16, 3)
+    np.testing.assert_array_equal(processor.resize_frames(once), once)
+    assert torch.equal(processor(once)["pixel_values"], processor(FRAMES)["pixel_values"])
+
+
+def test_post_process_inverts_the_normalisation():
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
+    processor = LatentActionTokenizerImageProcessor(size=16)
+    pixel_values = processor(levels)["pixel_values"]
+    images = processor.post_process(pixel_values.requires_grad_())
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images, levels)
+    np.testing.assert_array_equal(processor.post_process(torch.full((1, 3, 2, 2), 99.0)), 255)
+    np.testing.assert_array_equal(processor.post_process(torch.full((1, 3, 2, 2), -99.0)), 0)
+
+
+def test_save_and_load(tmp_path):
+    processor = LatentActionTokenizerImageProcessor(size=12, image_mean=(0.1, 0.2, 0.3), image_std=(1.0, 2.0, 3.0))
+    processor.save_pretrained(tmp_path)
+    reloaded = LatentActionTokenizerImageProcessor.from_pretrained(tmp_path)
+    assert (reloaded.size, reloaded.image_mean, reloaded.image_std) == (12, [0.1, 0.2, 0.3], [1.0, 2.0, 3.0])
+    assert torch.equal(reloaded(FRAMES)["pixel_values"], processor(FRAMES)["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    ("current", "future", "message"),
+    [
+        ([], None, "`current` must hold at least one frame, got none"),
+        (FRAMES[:0], None, "`current` must hold at least one frame, got none"),
+        (FRAMES.astype(np.float32), None, "`current` must hold RGB frames, uint8 .* got float32"),
+        (FRAMES[..., :1], None, r"`current` must hold RGB frames.* got uint8 of shape \(20, 30, 1\)"),
+        (FRAMES[0, :, :, 0], None, r"`current` must hold RGB frames.* got uint8 of shape \(30,\)"),
+        (None, None, "`current` must hold RGB frames.* got NoneType"),
+        (FRAMES, "future.png", "`future` must hold RGB frames.* got str"),
+        (FRAMES, FRAMES[:2], r"`future` must hold as many frames as `current` \(3\), got 2"),
+        (FRAMES, [FRAMES[0], None, FRAMES[1]], "`future` must hold RGB frames"),
+    ],
+)
+def test_bad_frames(processor, current, future, message):
+    with pytest.raises(ValueError, match=message):
+        processor(current, future)
+
+
+def test_other_bad_arguments(processor):
+    with pytest.raises(ValueError, match="`return_tensors` must be \"pt\", got 'np'"):
+        processor(FRAMES, return_tensors="np")
+    with pytest.raises(ValueError, match="`size` must be at least 1, got 0"):
+        LatentActionTokenizerImageProcessor(size=0)
