@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,29 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
         return process
 
     return run
+
+
+@pytest.fixture(scope="session")
+def square_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    A LeRobot data set of four episodes of 12 frames at 10 fps: a bright square goes right or down, as the instruction
+    says. Actions are of size 4, as Metaworld's: the way it goes, then noise and a gripper of two values.
+    """
+    import numpy as np
+
+    from cyclemimic.data import LeRobotWriter
+
+    root = tmp_path_factory.mktemp("data") / "squares"
+    random = np.random.default_rng(0)
+    names = ["x", "y", "z", "gripper"]
+    with LeRobotWriter(root, 10, "square", names) as writer:
+        for index in range(4):
+            right, down = (2, 0) if index % 2 == 0 else (0, 2)
+            frames = np.full((12, 32, 32, 3), 40, dtype=np.uint8)
+            actions = random.normal(0, 0.1, (12, 4)) + [right, down, 0, 0]
+            actions[:, 3] = np.arange(12) > 6
+            for step, frame in enumerate(frames):
+                top, left = 2 + index + down * step // 2, 2 + index + right * step // 2
+                frame[top : top + 8, left : left + 8] = 220
+            writer.add_episode(frames, actions, "go right" if right else "go down")
+    return root

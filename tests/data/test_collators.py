@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from cyclemimic.data import CycleMimicCollator, LatentActionTokenizerCollator
@@ -61,3 +62,75 @@ def test_policy_batch_without_targets():
     CycleMimicCollator(processor)([{"image": FRAMES[0], "instruction": "push"}])
     given = processor.arguments
     assert given["latent_actions"] is given["actions"] is given["actions_mask"] is given["dataset"] is None
+
+
+def noisy_pairs(count, seed=0):
+    frames = np.random.default_rng(seed).integers(0, 256, (2, count, 4, 4, 3), dtype=np.uint8)
+    return [{"current": current, "future": future, "embodiment_id": 0} for current, future in zip(*frames)]
+
+
+def which_reversed(items, share):
+    batch = LatentActionTokenizerCollator(fake_image_processor, reversed_share=share)(items)
+    pairs = zip(batch["pixel_values"].numpy(), batch["future_pixel_values"].numpy(), strict=True)
+    found = []
+    for item, (current, future) in zip(items, pairs, strict=True):
+        expected = (item["current"], item["future"])
+        back = not np.array_equal(current, expected[0])
+        # Exchanged whole or not at all.
+        np.testing.assert_array_equal((current, future), expected[::-1] if back else expected)
+        found.append(back)
+    return found
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_share_of_reversed_pairs(share):
+    reversed_ = which_reversed(noisy_pairs(2000), share)
+    assert np.mean(reversed_) == pytest.approx(share, abs=5 * (share * (1 - share) / 2000) ** 0.5)
+
+
+def test_draws_depend_on_the_batch_alone():
+    items = noisy_pairs(40)
+    torch.manual_seed(0)
+    state, first = torch.get_rng_state(), which_reversed(items, 0.5)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(1)
+    assert which_reversed(items, 0.5) == first
+    assert which_reversed(noisy_pairs(40, seed=1), 0.5) != first
+    assert which_reversed(items[::-1], 0.5) != first[::-1]
+
+
+def shifted_images(images, shift):
+    processor = FakeProcessor()
+    CycleMimicCollator(processor, image_shift=shift)([{"image": image, "instruction": "push"} for image in images])
+    return processor.arguments["images"]
+
+
+def test_images_are_shifted_with_their_border_repeated():
+    images = np.random.default_rng(0).integers(0, 256, (200, 5, 6, 3), dtype=np.uint8)
+    seen = set()
+    for image, shifted in zip(images, shifted_images(images, 2), strict=True):
+        assert shifted.shape == image.shape and shifted.dtype == np.uint8
+        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="edge")
+        offsets = {
+            (down, right)
+            for down in range(-2, 3)
+            for right in range(-2, 3)
+            if np.array_equal(padded[2 - down : 7 - down, 2 - right : 8 - right], shifted)
+        }
+        assert len(offsets) == 1
+        seen |= offsets
+    assert len(seen) == 25
+    np.testing.assert_array_equal(shifted_images(images, 2), shifted_images(images, 2))
+
+
+def test_shift_by_hand():
+    image = np.arange(9, dtype=np.uint8).reshape(3, 3, 1).repeat(3, axis=2)
+    by_offset = {shifted[..., 0].tobytes() for shifted in shifted_images([image] * 100, 1)}
+    # One down and one to the right: the first row and column stand twice.
+    assert bytes([0, 0, 1, 0, 0, 1, 3, 3, 4]) in by_offset
+    assert len(by_offset) == 9
+
+
+def test_without_a_shift_images_pass_as_they_are():
+    images = list(FRAMES)
+    assert all(given is image for given, image in zip(shifted_images(images, 0), images, strict=True))

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+
+IGNORED_LABEL = -100
+"""What torch's cross-entropy, and so every model of transformers, passes over."""
 
 
 @dataclass
@@ -19,8 +23,8 @@ class LatentActionTokenizerCollator:
 
     Args:
         image_processor (`Callable`): A `LatentActionTokenizerImageProcessor`.
-        reversed_share (`float`, *optional*, defaults to 0): Share of the pairs whose frames are exchanged, drawn with
-            torch's generator, whose state a Trainer saves.
+        reversed_share (`float`, *optional*, defaults to 0): Share of the pairs whose frames are exchanged. Which ones
+            depends on the batch alone, so that a resumed run sees what an uninterrupted one does.
 
     Example, two items to a batch:
 
@@ -44,7 +48,8 @@ class LatentActionTokenizerCollator:
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         pairs = [(item["current"], item["future"]) for item in items]
         if self.reversed_share > 0:
-            is_reversed = (torch.rand(len(pairs)) < self.reversed_share).tolist()
+            draws = torch.rand(len(pairs), generator=_generator_of([current for current, _ in pairs]))
+            is_reversed = (draws < self.reversed_share).tolist()
             pairs = [pair[::-1] if back else pair for pair, back in zip(pairs, is_reversed, strict=True)]
         current, future = map(list, zip(*pairs, strict=True))
         batch = self.image_processor(current=current, future=future, return_tensors="pt")
@@ -59,7 +64,7 @@ class CycleMimicCollator:
         processor (`Callable`): A `CycleMimicProcessor`.
         dataset_name (`str`, *optional*): Data set whose action statistics normalise the actions.
         image_shift (`int`, *optional*, defaults to 0): Images are shifted by up to so many pixels in each direction,
-            their border repeated; drawn with torch's generator.
+            their border repeated. How far depends on the batch alone, as above.
 
     Example, two items to a batch:
 
@@ -82,6 +87,7 @@ class CycleMimicCollator:
     processor: Callable[..., Mapping[str, Any]]
     dataset_name: str | None = None
     image_shift: int = 0
+    corrupted_share: float = 0.0
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         batch = self.processor(
@@ -93,13 +99,33 @@ class CycleMimicCollator:
             dataset=self.dataset_name,
             return_tensors="pt",
         )
+        if self.corrupted_share > 0 and "labels" in batch:
+            batch["input_ids"] = self._corrupted(batch["input_ids"], batch["labels"])
         return dict(batch)
+
+    def _corrupted(self, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        words = torch.tensor(self.processor.latent_token_ids)
+        random_words = words[torch.randint(len(words), input_ids.shape)]
+        chosen = (labels != IGNORED_LABEL) & (torch.rand(input_ids.shape) < self.corrupted_share)
+        return torch.where(chosen, random_words, input_ids)
 
     def _shifted(self, images: list[np.ndarray]) -> list[np.ndarray]:
         if self.image_shift == 0:
             return images
-        offsets = torch.randint(-self.image_shift, self.image_shift + 1, (len(images), 2)).tolist()
-        return [_shift(image, *offset) for image, offset in zip(images, offsets, strict=True)]
+        draws = torch.randint(
+            -self.image_shift, self.image_shift + 1, (len(images), 2), generator=_generator_of(images)
+        )
+        return [_shift(image, *offset) for image, offset in zip(images, draws.tolist(), strict=True)]
+
+
+def _generator_of(frames: Sequence[np.ndarray]) -> torch.Generator:
+    """A generator seeded with the frames: another for every batch, the same whenever that batch comes."""
+    # A data loader fetches ahead of the training step, so the state of torch's own generator in a checkpoint has been
+    # drawn from for batches that the resumed run draws for again.
+    seed = 0
+    for frame in frames:
+        seed = zlib.crc32(np.ascontiguousarray(frame), seed)
+    return torch.Generator().manual_seed(seed)
 
 
 def _shift(image: np.ndarray, down: int, right: int) -> np.ndarray:

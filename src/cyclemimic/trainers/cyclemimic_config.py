@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training arguments of the policy, for pretraining and for fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class CycleMimicTrainingArguments(TrainingArguments):
+    r"""
+    [`~transformers.TrainingArguments`] with the defaults of paper §4.
+
+    Args:
+        image_shift (`int`, *optional*, defaults to 0): Training images are shifted by up to this many pixels in each
+            direction, the border repeated. With few demonstrations it is the cheapest remedy against learning them by
+            heart.
+        corrupted_share (`float`, *optional*, defaults to 0.0): Share of the latent action tokens that the policy reads
+            replaced by random ones, so that the action decoder does not rely on them more than predictions deserve.
+
+    The rest is [`~transformers.TrainingArguments`]'s.
+    """
+
+    learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate (paper §4, Bridge)."})
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule of the learning rate (paper §4)."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs every column."})
+    image_shift: int = field(default=0, metadata={"help": "Random shift of training images, in pixels."})
+
+    corrupted_share: float = field(
+        default=0.0, metadata={"help": "Share of the latent tokens read that are replaced."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_shift < 0:
+            raise ValueError(f"`image_shift` must be at least 0, got {self.image_shift}.")
+        if not 0 <= self.corrupted_share <= 1:
+            raise ValueError(f"`corrupted_share` must be in [0, 1], got {self.corrupted_share}.")

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training arguments of the latent action tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class LatentActionTokenizerTrainingArguments(TrainingArguments):
+    r"""
+    [`~transformers.TrainingArguments`] with the defaults of paper §3.4 where it gives them.
+
+    Args:
+        interval_s (`float`, *optional*, defaults to 1.0): Seconds between the two frames of a pair.
+        min_interval_s (`float`, *optional*, defaults to 0.5): Shortest pair taken near an episode's end, in seconds.
+        reversed_share (`float`, *optional*, defaults to 0.0): Share of the pairs shown with their frames exchanged.
+            Where experts always do the same thing, the current frame gives the future away and the codes learn
+            nothing; played backwards as often as forwards, it does not.
+
+    The rest is [`~transformers.TrainingArguments`]'s.
+    """
+
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate (paper §3.4)."})
+    weight_decay: float = field(default=1e-2, metadata={"help": "Weight decay of AdamW (paper §3.4)."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs every column."})
+    interval_s: float = field(default=1.0, metadata={"help": "Seconds between the two frames of a pair."})
+    min_interval_s: float = field(default=0.5, metadata={"help": "Shortest pair near an episode's end, in seconds."})
+    reversed_share: float = field(default=0.0, metadata={"help": "Share of the pairs shown backwards in time."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.min_interval_s <= self.interval_s:
+            raise ValueError(
+                f"`min_interval_s` must be above 0 and at most `interval_s` ({self.interval_s}), "
+                f"got {self.min_interval_s}."
+            )
+        if not 0 <= self.reversed_share <= 1:
+            raise ValueError(f"`reversed_share` must be in [0, 1], got {self.reversed_share}.")

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from cyclemimic import CycleMimicTrainingArguments
+
+
+def test_defaults_are_the_papers(tmp_path):
+    arguments = CycleMimicTrainingArguments(output_dir=str(tmp_path))
+    assert arguments.learning_rate == 2e-5 and arguments.lr_scheduler_type == "constant"
+    assert arguments.image_shift == 0 and not arguments.remove_unused_columns
+
+
+def test_bad_arguments(tmp_path):
+    with pytest.raises(ValueError, match="`image_shift` must be at least 0, got -1"):
+        CycleMimicTrainingArguments(output_dir=str(tmp_path), image_shift=-1)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import set_seed
+
+from cyclemimic import (
+    CycleMimicForActionPrediction,
+    CycleMimicForLatentActionPrediction,
+    CycleMimicProcessor,
+    CycleMimicTrainer,
+    CycleMimicTrainingArguments,
+)
+from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LatentLabels, compute_action_statistics
+from cyclemimic.models.cyclemimic import make_tiny_backbone_config
+
+
+@pytest.fixture
+def labels(sources) -> LatentLabels:
+    rows = [(source.name, episode.index, frame) for source in sources for episode in source for frame in range(6)]
+    names, episodes, frames = zip(*rows)
+    codes = np.random.default_rng(0).integers(0, 16, (len(rows), 4))
+    columns = {"source": names, "episode_index": episodes, "frame_index": frames, "codes": codes}
+    return LatentLabels(
+        columns | {"future_index": np.array(frames) + 2}, {"codebook_size": 16, "num_latent_tokens": 4}
+    )
+
+
+@pytest.fixture
+def make_trainer(sources, labels, small_run):
+    def make(output_dir, finetunes: bool, **changes) -> CycleMimicTrainer:
+        arguments = CycleMimicTrainingArguments(**small_run(output_dir, learning_rate=1e-3, image_shift=2) | changes)
+        set_seed(arguments.seed)
+        processor = CycleMimicProcessor.from_texts(
+            ["task 0", "task 1"], image_size=16, patch_size=8, chunk_size=3, action_dim=2
+        )
+        processor.add_action_statistics("arm", compute_action_statistics(sources[:1]))
+        backbone = make_tiny_backbone_config(
+            processor, image_size=16, patch_size=8, hidden_size=32, num_vision_layers=1, num_text_layers=1
+        )
+        config = processor.make_config(backbone, action_decoder_hidden_size=16, action_decoder_num_heads=2)
+        kind = CycleMimicForActionPrediction if finetunes else CycleMimicForLatentActionPrediction
+        frames = DemonstrationDataset(
+            sources[:1] if finetunes else sources,
+            labels,
+            chunk_size=3 if finetunes else None,
+            transform=processor.resize_images,
+        )
+        return CycleMimicTrainer(
+            model=kind(config),
+            args=arguments,
+            train_dataset=frames,
+            eval_dataset=torch.utils.data.Subset(frames, range(4)),
+            data_collator=CycleMimicCollator(processor, "arm" if finetunes else None, arguments.image_shift),
+            processing_class=processor,
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("finetunes", [False, True])
+def test_a_run_logs_every_term_and_saves_what_loads(finetunes, make_trainer, tmp_path):
+    trainer = make_trainer(tmp_path, finetunes)
+    trainer.train()
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    assert len(lines) == 2
+    for line in lines:
+        assert ("latent_action_loss" in line, "action_loss" in line) == (finetunes, finetunes)
+        if finetunes:
+            assert line["loss"] == pytest.approx(line["latent_action_loss"] + line["action_loss"], abs=1e-3)
+    assert 0 < trainer.evaluate()["eval_loss"] < 20
+
+    trainer.save_model(str(tmp_path / "last"))
+    reloaded = type(trainer.model).from_pretrained(tmp_path / "last")
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, reloaded.state_dict()[name]), name
+    assert CycleMimicProcessor.from_pretrained(tmp_path / "last").chunk_size == 3
+
+
+@pytest.mark.parametrize("finetunes", [False, True])
+def test_resumed_equals_uninterrupted(finetunes, make_trainer, tmp_path):
+    # The schedule of the learning rate is constant: the same for a run of four steps and one that stops after two.
+    whole = make_trainer(tmp_path / "whole", finetunes)
+    whole.train()
+    make_trainer(tmp_path / "parts", finetunes, max_steps=2).train()
+    resumed = make_trainer(tmp_path / "parts", finetunes)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 4
+    expected, actual = whole.model.state_dict(), resumed.model.state_dict()
+    assert [name for name in expected if not torch.equal(expected[name], actual[name])] == []
+    assert whole.state.log_history[-2]["loss"] == resumed.state.log_history[-2]["loss"]

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from transformers import TrainingArguments
+from transformers.utils import ModelOutput
+
+from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
+
+
+@dataclass
+class ToyOutput(ModelOutput):
+    loss: torch.Tensor | None = None
+    term: torch.Tensor | None = None
+    absent: torch.Tensor | None = None
+
+
+class ToyModel(torch.nn.Module):
+    """The term is the mean of the batch, the loss three times that, whatever the weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, value: torch.Tensor) -> ToyOutput:
+        term = value.mean() + 0 * self.weight
+        return ToyOutput(loss=3 * term, term=term)
+
+
+class ToyTrainer(TermLoggingTrainer):
+    logged_terms = ("term", "absent")
+
+
+@pytest.fixture
+def train(small_run, tmp_path):
+    def run(**changes) -> ToyTrainer:
+        arguments = TrainingArguments(
+            **small_run(tmp_path, per_device_train_batch_size=1, save_strategy="no", **changes)
+        )
+        # In order, so that the batches are known.
+        rows = [{"value": float(value)} for value in range(1, 9)]
+        trainer = ToyTrainer(ToyModel(), arguments, train_dataset=rows, eval_dataset=[{"value": 100.0}])
+        trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(rows)
+        trainer.train()
+        return trainer
+
+    return run
+
+
+def test_terms_are_means_since_the_last_line(train):
+    lines = [line for line in train().state.log_history if "loss" in line]
+    # Batches 1, 2 and 3, 4.
+    assert [line["term"] for line in lines] == [1.5, 3.5]
+    assert [line["loss"] for line in lines] == pytest.approx([4.5, 10.5])
+    assert not any("absent" in line for line in lines)
+
+
+def test_terms_with_gradient_accumulation(train):
+    lines = [line for line in train(gradient_accumulation_steps=2).state.log_history if "loss" in line]
+    # Batches 1 to 4 and 5 to 8; the loss of a step is the mean of its batches', not their sum.
+    assert [line["term"] for line in lines] == [2.5, 6.5]
+    assert [line["loss"] for line in lines] == pytest.approx([7.5, 19.5])
+
+
+def test_evaluation_has_a_loss_and_leaves_the_terms_to_training(train):
+    history = train(eval_strategy="steps", eval_steps=1).state.log_history
+    assert [line["term"] for line in history if "loss" in line] == [1.5, 3.5]
+    evaluations = [line for line in history if "eval_loss" in line]
+    assert [line["eval_loss"] for line in evaluations] == [300.0] * 4
+    assert not any("term" in line for line in evaluations + history[-1:])
