@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process that hosts simulated environments, and carries out what is asked of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+# A worker that says nothing for so long is taken for dead; a request takes a second or two.
+_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Put the environment in `slot` to work on `task`, at variation `initial_state`."""
+
+    slot: int
+    task: str
+    initial_state: int
+    filmed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Act:
+    """Carry out `actions`, `(n, action_dim)`, in `slot`, up to success. After the `last` ones nobody looks any more."""
+
+    slot: int
+    actions: np.ndarray
+    last: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a request: the camera image now (`None` when the trial is over) and the films' new frames."""
+
+    slot: int
+    image: np.ndarray | None
+    instruction: str
+    success: bool = False
+    num_steps: int = 0
+    frames: Sequence[np.ndarray] = ()
+
+
+class EnvironmentWorker:
+    """
+    A process with environments in numbered slots. A context manager; the process ends with the block, or with its parent.
+
+    Args:
+        make_environment (`Callable`): Task → environment with `reset`, `step`, `render`, `close` and `instruction`; must
+            be importable in a new process.
+        film_every (`int`): Steps between two frames of a film.
+        timeout_s (`float`, *optional*, defaults to 120): Silence after which the process is given up.
+    """
+
+    def __init__(self, make_environment: Callable[[str], Any], film_every: int, timeout_s: float = _TIMEOUT_S) -> None:
+        # Not forked: neither OpenGL nor torch survives a fork.
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._timeout_s = timeout_s
+        self._process = context.Process(target=_serve, args=(theirs, make_environment, film_every), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> EnvironmentWorker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.close()  # the worker sees the end of the stream and leaves
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def send(self, requests: Sequence[Reset | Act]) -> None:
+        """Asks for something in some of the slots; `receive` must follow.
+
+        Raises:
+            RuntimeError: the process died.
+        """
+        try:
+            self._connection.send(requests)
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._death() from None
+
+    def receive(self) -> list[Outcome]:
+        """What came of the last requests, in their order.
+
+        Raises:
+            RuntimeError: the process died, is silent, or its environment failed.
+            SimulatorError: the simulator cannot run.
+        """
+        try:
+            if not self._connection.poll(self._timeout_s):
+                raise RuntimeError(f"a simulator process has been silent for {self._timeout_s:g} s")
+            reply = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            raise self._death() from None
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def _death(self) -> RuntimeError:
+        self._process.join(timeout=1)
+        return RuntimeError(f"a simulator process died (exit code {self._process.exitcode})")
+
+
+def _serve(connection: Connection, make_environment: Callable[[str], Any], film_every: int) -> None:
+    # Ctrl-C reaches all processes of a terminal; the parent answers it, and closes the connection.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    slots: dict[int, _Slot] = {}
+    try:
+        while True:
+            outcomes = []
+            for request in connection.recv():
+                slot = slots.setdefault(request.slot, _Slot(make_environment, film_every))
+                outcomes.append(slot.reset(request) if isinstance(request, Reset) else slot.act(request))
+            connection.send(outcomes)
+    except (EOFError, ConnectionResetError, BrokenPipeError):
+        pass
+    except Exception as error:
+        connection.send(_portable(error))
+    finally:
+        for slot in slots.values():
+            slot.close()
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that survives the way to the parent: ours as it is, others by their text."""
+    if isinstance(error, ValueError):
+        return error
+    portable = RuntimeError(f"a simulated environment failed: {type(error).__name__}: {error}")
+    portable.add_note(traceback.format_exc())
+    return portable
+
+
+class _Slot:
+    """One environment at a time, kept from trial to trial while the task stays."""
+
+    def __init__(self, make_environment: Callable[[str], Any], film_every: int) -> None:
+        self._make_environment, self._film_every = make_environment, film_every
+        self._environment: Any = None
+        self._task: str | None = None
+        self._filmed, self._num_steps = False, 0
+
+    def reset(self, request: Reset) -> Outcome:
+        if request.task != self._task:
+            self.close()
+            self._environment, self._task = self._make_environment(request.task), request.task
+        self._environment.reset(request.initial_state)
+        self._filmed, self._num_steps = request.filmed, 0
+        return Outcome(request.slot, self._environment.render(), self._environment.instruction)
+
+    def act(self, request: Act) -> Outcome:
+        success, frames, before = False, [], self._num_steps
+        for action in request.actions:
+            if self._filmed and self._num_steps % self._film_every == 0:
+                frames.append(self._environment.render())
+            success = self._environment.step(action)
+            self._num_steps += 1
+            if success:
+                break
+        is_over = success or request.last
+        image = self._environment.render() if self._filmed or not is_over else None
+        if self._filmed and is_over:
+            frames.append(image)
+        num_steps = self._num_steps - before
+        image = None if is_over else image
+        return Outcome(request.slot, image, self._environment.instruction, success, num_steps, frames)
+
+    def close(self) -> None:
+        if self._environment is not None:
+            self._environment.close()
+        self._environment = self._task = None

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Closed-loop rollouts: simulators in worker processes, one batched policy call for all that need an action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Outcome, Reset
+from cyclemimic.evaluation.intervals import wilson_interval
+
+
+class RolloutPolicy(Protocol):
+    """Anything that maps camera images and instructions to action chunks."""
+
+    def predict(self, images: list[np.ndarray], instructions: list[str]) -> np.ndarray:
+        """uint8 images `(height, width, 3)` and as many instructions → actions `(len(images), T, A)`, physical units."""
+
+
+class ChunkPolicy:
+    """
+    A trained policy, behind its processor.
+
+    Args:
+        model: A `CycleMimicForActionPrediction` in evaluation mode.
+        processor: Its `CycleMimicProcessor`.
+        dataset (`str`, *optional*): Whose action statistics to use.
+    """
+
+    def __init__(self, model: Any, processor: Any, dataset: str | None = None) -> None:
+        self.model, self.processor, self.dataset = model.eval(), processor, dataset
+
+    def predict(self, images: list[np.ndarray], instructions: list[str]) -> np.ndarray:
+        inputs = self.processor(images=images, text=instructions).to(self.model.device)
+        with torch.inference_mode():
+            actions = self.model.predict_action_chunk(**inputs)
+        return self.processor.post_process_actions(actions, self.dataset)
+
+
+class RandomPolicy:
+    """Uniformly random actions in [-1, 1], the floor of every table."""
+
+    def __init__(self, action_dim: int, chunk_size: int, seed: int = 0) -> None:
+        self.shape = (chunk_size, action_dim)
+        self.random = np.random.default_rng(seed)
+
+    def predict(self, images: list[np.ndarray], instructions: list[str]) -> np.ndarray:
+        return self.random.uniform(-1, 1, (len(images), *self.shape)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One rollout to make: a task, the variation of its scene, and whether it is filmed."""
+
+    task: str
+    initial_state: int
+    filmed: bool = False
+
+
+@dataclass(eq=False)
+class TrialResult:
+    """What became of a trial; `frames`, uint8 `(n, height, width, 3)`, where it was filmed."""
+
+    trial: Trial
+    success: bool = False
+    num_steps: int = 0
+    frames: list[np.ndarray] = field(default_factory=list)
+
+
+def run_rollouts(
+    policy: RolloutPolicy,
+    trials: Sequence[Trial],
+    make_environment: Callable[[str], Any],
+    max_steps: int,
+    num_action_steps: int,
+    num_workers: int = 2,
+    film_every: int = 2,
+    description: str = "rollout",
+    num_environments: int = 8,
+) -> list[TrialResult]:
+    """
+    Runs the trials, `num_environments` at a time: all carry out their actions, then the policy is called once for all. A
+    trial that ends makes room for the next. A scene is rendered only when the policy looks, every `num_action_steps`
+    steps, and in filmed trials. The policy sees camera image and instruction, nothing else.
+
+    Args:
+        policy ([`RolloutPolicy`]): What acts.
+        trials (`Sequence[Trial]`): What to run; trials of one task should stand together.
+        make_environment (`Callable`): Task → environment with `reset`, `step`, `render`, `close` and `instruction`;
+            must be importable in a new process.
+        max_steps (`int`): Steps after which a trial has failed.
+        num_action_steps (`int`): Actions of a chunk that are executed before the policy looks again.
+        num_workers (`int`, *optional*, defaults to 2): Processes; results do not depend on it.
+        film_every (`int`, *optional*, defaults to 2): Steps between two frames of a film.
+        description (`str`, *optional*): Label of the progress bar.
+        num_environments (`int`, *optional*, defaults to 8): Trials under way at once, the policy's largest batch.
+
+    Returns:
+        `list[TrialResult]`: In the order of `trials`.
+
+    Raises:
+        ValueError: a number below 1.
+        SimulatorError: the simulator cannot run here.
+        RuntimeError: a worker died, or its environment failed.
+    """
+    numbers = {"max_steps": max_steps, "num_action_steps": num_action_steps, "num_workers": num_workers}
+    for name, number in {**numbers, "film_every": film_every, "num_environments": num_environments}.items():
+        if number < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {number}.")
+    results = [TrialResult(trial) for trial in trials]
+    pending = iter(results)
+    num_environments = min(num_environments, len(trials))
+    with ExitStack() as stack, tqdm(total=len(trials), desc=description, unit="trial") as progress:
+        workers = [
+            stack.enter_context(EnvironmentWorker(make_environment, film_every))
+            for _ in range(min(num_workers, num_environments))
+        ]
+        active: dict[int, TrialResult] = {}
+        views = _exchange(workers, _assign(range(num_environments), active, pending))
+        while active:
+            # By slot, so that a policy that draws random numbers draws them in one order, whatever the processes do.
+            slots = sorted(active)
+            images, instructions = zip(*((views[slot].image, views[slot].instruction) for slot in slots), strict=True)
+            chunks = policy.predict(list(images), list(instructions))[:, :num_action_steps]
+            steps_left = [max_steps - active[slot].num_steps for slot in slots]
+            requests = [
+                Act(slot, chunk[:steps], last=steps <= len(chunk))
+                for slot, chunk, steps in zip(slots, chunks, steps_left, strict=True)
+            ]
+            views = _exchange(workers, requests)
+            finished = _record(views, active)
+            progress.update(len(finished))
+            views |= _exchange(workers, _assign(finished, active, pending))
+    return results
+
+
+def _assign(free: Iterable[int], active: dict[int, TrialResult], pending: Iterator[TrialResult]) -> list[Reset | Act]:
+    """Gives free slots the next trials."""
+    requests: list[Reset | Act] = []
+    for slot in free:
+        result = next(pending, None)
+        if result is not None:
+            active[slot] = result
+            requests.append(Reset(slot, result.trial.task, result.trial.initial_state, result.trial.filmed))
+    return requests
+
+
+def _exchange(workers: Sequence[EnvironmentWorker], requests: Sequence[Reset | Act]) -> dict[int, Outcome]:
+    """Sends every request before it waits for the first answer, so that the workers run side by side."""
+    batches = [[request for request in requests if request.slot % len(workers) == n] for n in range(len(workers))]
+    asked = [(worker, batch) for worker, batch in zip(workers, batches, strict=True) if batch]
+    for worker, batch in asked:
+        worker.send(batch)
+    return {outcome.slot: outcome for worker, _ in asked for outcome in worker.receive()}
+
+
+def _record(outcomes: dict[int, Outcome], active: dict[int, TrialResult]) -> list[int]:
+    """Books what the environments did; returns the slots whose trial has ended."""
+    finished = []
+    for slot, outcome in sorted(outcomes.items()):
+        result = active[slot]
+        result.success = outcome.success
+        result.num_steps += outcome.num_steps
+        result.frames.extend(outcome.frames)
+        if outcome.image is None:
+            finished.append(slot)
+            del active[slot]
+    return finished
+
+
+def success_rates(results: Sequence[TrialResult]) -> dict[str, dict[str, float]]:
+    """
+    Success a task, and over all trials as `"mean"`.
+
+    Returns:
+        `dict`: task → `{"successes", "trials", "rate", "low", "high"}`, the last two Wilson's 95 % interval. Every task
+        should have as many trials, then the rate over all trials is the mean of the tasks' rates.
+    """
+    by_task: dict[str, list[bool]] = {}
+    for result in results:
+        by_task.setdefault(result.trial.task, []).append(result.success)
+    by_task["mean"] = [result.success for result in results]
+    rates = {}
+    for task, outcomes in by_task.items():
+        successes, trials = sum(outcomes), len(outcomes)
+        low, high = wilson_interval(successes, trials)
+        rates[task] = {
+            "successes": successes,
+            "trials": trials,
+            "rate": successes / trials,
+            "low": low,
+            "high": high,
+        }
+    return rates

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from cyclemimic.evaluation.intervals import wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "expected"),
+    # Newcombe, "Two-sided confidence intervals for the single proportion", Statistics in Medicine 17 (1998), table I.
+    [(81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605)), (0, 20, (0.0, 0.1611)), (1, 29, (0.0061, 0.1718))],
+)
+def test_published_values(successes, trials, expected):
+    assert wilson_interval(successes, trials) == pytest.approx(expected, abs=5e-5)
+
+
+def test_failures_mirror_successes():
+    low, high = wilson_interval(6, 20)
+    assert wilson_interval(14, 20) == pytest.approx((1 - high, 1 - low))
+
+
+def test_more_confidence_is_wider():
+    assert wilson_interval(5, 10, 0.99)[0] < wilson_interval(5, 10, 0.95)[0] < 0.5
+
+
+@pytest.mark.parametrize("arguments", [(1, 0), (3, 2), (-1, 2), (1, 2, 1.0)])
+def test_bad_arguments_are_named(arguments):
+    with pytest.raises(ValueError, match=r"must be in .*got"):
+        wilson_interval(*arguments)
