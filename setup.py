@@ -19,6 +19,7 @@ INSTALL_REQUIRES = [
     "numpy>=1.26",
     "peft>=0.18",
     "pillow>=10.0",
+    "psutil>=5.9",
     "pyarrow>=15.0",
     "pyyaml>=6.0",
     "safetensors>=0.5",

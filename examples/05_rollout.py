@@ -1,0 +1,45 @@
+"""Stage 5, policy and simulator -> success rates. The policy sees camera image and instruction, nothing else.
+
+python examples/05_rollout.py --policy outputs/policy --tasks drawer-open-v3
+"""
+
+import argparse
+from functools import partial
+
+from cyclemimic.evaluation.environments.metaworld import MAX_STEPS, MetaworldEnvironment
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--policy", default="outputs/policy")
+    parser.add_argument("--tasks", nargs="+", default=["reach-v3", "button-press-topdown-v3", "drawer-open-v3"])
+    parser.add_argument("--episodes", type=int, default=5, help="trials of each task")
+    parser.add_argument("--first_state", type=int, default=500_000, help="first variation of the scene")
+    parser.add_argument("--action_repeat", type=int, default=2, help="control steps an action lasts, as in the data")
+    arguments = parser.parse_args()
+
+    # Here, because the simulator's processes import this file again, and need none of it.
+    from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+    from cyclemimic.evaluation.rollout import ChunkPolicy, Trial, run_rollouts, success_rates
+
+    processor = CycleMimicProcessor.from_pretrained(arguments.policy)
+    policy = ChunkPolicy(CycleMimicForActionPrediction.from_pretrained(arguments.policy), processor)
+    trials = [
+        Trial(task, arguments.first_state + index) for task in arguments.tasks for index in range(arguments.episodes)
+    ]
+    results = run_rollouts(
+        policy,
+        trials,
+        partial(MetaworldEnvironment, action_repeat=arguments.action_repeat),
+        max_steps=MAX_STEPS // arguments.action_repeat,
+        # Half a chunk, then the policy looks again.
+        num_action_steps=max(1, processor.chunk_size // 2),
+    )
+    for task, rate in success_rates(results).items():
+        print(
+            f"{task}: {rate['successes']} of {rate['trials']}, 95 % interval {rate['low']:.2f} to {rate['high']:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cyclemimic finetune`: pretrained policy and a few demonstrations → a policy that acts (paper §4)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor, CycleMimicTrainingArguments
+    from cyclemimic.data import EpisodeSource, LatentLabels
+
+
+@dataclass
+class FinetuneArguments:
+    """Data and model of `cyclemimic finetune`; the help of each field says what it is."""
+
+    policy: str = field(metadata={"help": "Policy checkpoint to start from, as `cyclemimic pretrain` saves it."})
+    data: list[str] = field(metadata={"help": "Folders of LeRobot data sets, with actions of one action space."})
+    camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})
+    num_episodes: int | None = field(
+        default=None, metadata={"help": "Episodes of each data set to learn from, from the first; by default all."}
+    )
+    labels: str | None = field(default=None, metadata={"help": "Folder that `cyclemimic label` made of the data."})
+    tokenizer: str | None = field(default=None, metadata={"help": "Or: tokenizer checkpoint to label the data with."})
+    interval_s: float = field(
+        default=1.0, metadata={"help": "With `tokenizer`: seconds between the frames of a pair, as in its training."}
+    )
+    min_interval_s: float = field(default=0.5, metadata={"help": "With `tokenizer`: shortest pair, in seconds."})
+    chunk_size: int | None = field(
+        default=None,
+        metadata={"help": "Actions predicted at once; by default as many as fit between a pair's frames."},
+    )
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Name to keep the action statistics under, by default the first data set's."}
+    )
+
+
+def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:
+    """Parses the flags of the verb, or its YAML file."""
+    from cyclemimic import CycleMimicTrainingArguments
+    from cyclemimic.training_arguments import parse_training_arguments
+
+    return parse_training_arguments([FinetuneArguments, CycleMimicTrainingArguments], argv, prog)
+
+
+def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str | None:
+    """Fine-tunes a policy and saves it with its processor."""
+    from transformers import set_seed
+
+    from cyclemimic import CycleMimicTrainer
+    from cyclemimic.commands.inputs import check_labels, instructions_of, open_sources, read_config
+    from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
+    from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, compute_action_statistics
+
+    wanted, training = arguments
+    if (wanted.labels is None) == (wanted.tokenizer is None):
+        raise ValueError("Exactly one of `labels` and `tokenizer` must be given, got both or neither.")
+    checkpoint = checkpoint_to_resume(training)
+    sources = open_sources(wanted.data, wanted.camera, wanted.num_episodes)
+    instructions_of(sources)
+    statistics = compute_action_statistics(sources)
+    config = read_config("policy", wanted.policy, "cyclemimic")
+    labels = _read_or_make_labels(wanted, sources)
+    check_labels(labels, config.codebook_size, config.num_latent_tokens)
+    set_seed(training.seed)
+    sizes = {"chunk_size": _chunk_size(wanted, sources, labels), "action_dim": len(statistics["q01"])}
+    model, processor = load_for_actions(wanted.policy, sizes)
+    dataset_name = wanted.dataset_name or sources[0].name
+    processor.add_action_statistics(dataset_name, {**statistics, "fps": _frame_rate(sources)})
+    trainer = CycleMimicTrainer(
+        model=model,
+        args=training,
+        train_dataset=DemonstrationDataset(
+            sources, labels, chunk_size=processor.chunk_size, transform=processor.resize_images
+        ),
+        data_collator=CycleMimicCollator(processor, dataset_name, training.image_shift, training.corrupted_share),
+        processing_class=processor,
+    )
+    return train_and_save(trainer, checkpoint)
+
+
+def _read_or_make_labels(arguments: FinetuneArguments, sources: Sequence[EpisodeSource]) -> LatentLabels:
+    from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
+    from cyclemimic.commands.inputs import check_interval, choose_device, read_config
+    from cyclemimic.data import LatentLabels
+    from cyclemimic.labeling import label_videos
+
+    if arguments.labels is not None:
+        return LatentLabels.from_folder(arguments.labels)
+    check_interval(arguments.interval_s, arguments.min_interval_s)
+    read_config("tokenizer", arguments.tokenizer, "latent_action_tokenizer")
+    with tempfile.TemporaryDirectory() as folder:
+        path = label_videos(
+            LatentActionTokenizerModel.from_pretrained(arguments.tokenizer).to(choose_device(None)),
+            LatentActionTokenizerImageProcessor.from_pretrained(arguments.tokenizer),
+            sources,
+            Path(folder) / "labels",
+            arguments.interval_s,
+            arguments.min_interval_s,
+            tokenizer_name=arguments.tokenizer,
+        )
+        return LatentLabels.from_folder(path)
+
+
+def _chunk_size(arguments: FinetuneArguments, sources: Sequence[EpisodeSource], labels: LatentLabels) -> int:
+    """Actions in a chunk: as asked for, or those between the frames of a labelled pair."""
+    if arguments.chunk_size is not None:
+        return arguments.chunk_size
+    if "interval_s" not in labels.metadata:
+        raise ValueError("`chunk_size` must be given where labels do not say their `interval_s`, got None.")
+    return max(1, round(labels.metadata["interval_s"] * _frame_rate(sources)))
+
+
+def _frame_rate(sources: Sequence[EpisodeSource]) -> float:
+    """Frames, and so actions, a second: one rate, or an action would not mean the same in all data sets."""
+    rates = sorted({source.fps for source in sources})
+    if len(rates) > 1:
+        raise ValueError(f"`data` must be of one frame rate, got {rates} frames a second.")
+    return rates[0]
+
+
+def load_for_actions(
+    checkpoint: str, sizes: dict[str, int]
+) -> tuple[CycleMimicForActionPrediction, CycleMimicProcessor]:
+    """
+    A policy that predicts actions, and its processor. A pretraining checkpoint says nothing of actions yet: it takes
+    `chunk_size` and `action_dim` from `sizes`. One that was fine-tuned before must have them already.
+
+    Raises:
+        ValueError: a fine-tuned checkpoint has other sizes, or a size is below one.
+    """
+    from cyclemimic import CycleMimicConfig, CycleMimicForActionPrediction, CycleMimicProcessor
+
+    config = CycleMimicConfig.from_pretrained(checkpoint)
+    known = {name: getattr(config, name) for name in sizes}
+    if CycleMimicForActionPrediction.__name__ in (config.architectures or []) and known != sizes:
+        raise ValueError(f"`policy` must be of {sizes}, as the data says, got {known}, for which it was fine-tuned.")
+    processor = CycleMimicProcessor.from_pretrained(checkpoint, **sizes)
+    return CycleMimicForActionPrediction.from_pretrained(checkpoint, **sizes), processor

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several verbs open, and check before they start to work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, PreTrainedConfig
+
+from cyclemimic.data import DataError, EpisodeSource, LatentLabels, open_source
+from cyclemimic.data.episode import list_episodes
+
+
+def open_sources(
+    paths: Sequence[str | Path], camera: str | None = None, num_episodes: int | None = None
+) -> list[EpisodeSource]:
+    """Opens data sets, of which no two may share a name; with `num_episodes`, so many of each, from the first.
+
+    Raises:
+        DataError: one of them cannot be used, or two go by one name.
+        ValueError: a data set has fewer episodes.
+    """
+    sources = [open_source(path, camera) for path in paths]
+    if num_episodes is not None:
+        for source in sources:
+            if not 1 <= num_episodes <= len(source):
+                raise ValueError(
+                    f"`num_episodes` must be in [1, {len(source)}], what {source.name} has, got {num_episodes}."
+                )
+        chosen = [[episode.index for episode in source][:num_episodes] for source in sources]
+        sources = [open_source(path, camera, episodes=indices) for path, indices in zip(paths, chosen, strict=True)]
+    list_episodes(sources)
+    return sources
+
+
+def instructions_of(sources: Sequence[EpisodeSource]) -> list[str]:
+    """The distinct instructions of some data sets.
+
+    Raises:
+        DataError: an episode has none.
+    """
+    episodes = list_episodes(sources)
+    silent = [episode for episode in episodes if not (episode.instruction or "").strip()]
+    if silent:
+        raise DataError(
+            f"{silent[0].source}: {len(silent)} episodes have no instruction, episode {silent[0].index} first; the "
+            "policy needs one an episode"
+        )
+    return sorted({episode.instruction for episode in episodes})
+
+
+def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTrainedConfig:
+    """The configuration of a checkpoint of the package: a folder, or an id on the Hub.
+
+    Args:
+        argument (`str`): Which argument named it, for messages.
+        checkpoint (`str` or `Path`): What it named.
+        model_type (`str`): What it must be, e.g. `"cyclemimic"`.
+
+    Raises:
+        ValueError: there is no such checkpoint, or it is one of another model.
+    """
+    try:
+        config = AutoConfig.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"`{argument}` must be a checkpoint folder or a Hub id, got {checkpoint}: {reason}"
+        ) from error
+    if config.model_type != model_type:
+        raise ValueError(
+            f"`{argument}` must be a checkpoint of model type {model_type}, got {checkpoint} of {config.model_type}."
+        )
+    return config
+
+
+def check_labels(labels: LatentLabels, codebook_size: int, num_latent_tokens: int) -> None:
+    """Raises `ValueError` unless the policy has a word for every code of the labels."""
+    if (labels.codebook_size, labels.num_latent_tokens) != (codebook_size, num_latent_tokens):
+        raise ValueError(
+            f"`labels` must be of {num_latent_tokens} tokens out of {codebook_size}, as the policy is, got "
+            f"{labels.num_latent_tokens} out of {labels.codebook_size}."
+        )
+
+
+def check_interval(interval_s: float, min_interval_s: float) -> None:
+    """Raises `ValueError` unless the two are times between the frames of a pair."""
+    if not 0 < min_interval_s <= interval_s < float("inf"):
+        raise ValueError(
+            f"`min_interval_s` must be above 0 and at most `interval_s` ({interval_s:g}), got {min_interval_s:g}."
+        )
+
+
+def check_at_least_one(**numbers: int) -> None:
+    """Raises `ValueError` naming a number below 1."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {number}.")
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name; without a name, the GPU where there is one.
+
+    Raises:
+        ValueError: torch does not know it, or it is not there.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    # A build of torch without CUDA says so in an assertion.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"`device` must be one that torch can use here, such as cpu, got {name}: {reason}") from error

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cyclemimic pretrain`: video, instructions and labels → a policy that predicts latent actions (paper §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cyclemimic import CycleMimicTrainingArguments
+
+
+@dataclass
+class PretrainArguments:
+    """Data and model of `cyclemimic pretrain`; the help of each field says what it is."""
+
+    data: list[str] = field(metadata={"help": "Folders of LeRobot data sets; actions are not read."})
+    labels: str = field(metadata={"help": "Folder that `cyclemimic label` made of these data sets."})
+    camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})
+    policy: str | None = field(default=None, metadata={"help": "Policy checkpoint to go on from."})
+    backbone: str | None = field(
+        default=None, metadata={"help": "Or: any checkpoint for AutoModelForImageTextToText, to make a policy of."}
+    )
+    tiny: bool = field(
+        default=False, metadata={"help": "Or: a small backbone from scratch, for machines without GPU."}
+    )
+    tiny_image_size: int = field(default=128, metadata={"help": "Pixels of the small backbone's images."})
+    tiny_hidden_size: int = field(default=128, metadata={"help": "Its width, a multiple of 32."})
+    tiny_num_layers: int = field(default=3, metadata={"help": "Depth of its vision model, and of its language model."})
+
+
+def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:
+    """Parses the flags of the verb, or its YAML file."""
+    from cyclemimic import CycleMimicTrainingArguments
+    from cyclemimic.training_arguments import parse_training_arguments
+
+    return parse_training_arguments([PretrainArguments, CycleMimicTrainingArguments], argv, prog)
+
+
+def run(arguments: tuple[PretrainArguments, CycleMimicTrainingArguments]) -> str | None:
+    """Pretrains a policy and saves it with its processor."""
+    from transformers import set_seed
+
+    from cyclemimic import CycleMimicTrainer
+    from cyclemimic.commands.inputs import check_labels, instructions_of, open_sources
+    from cyclemimic.commands.policies import load_policy, make_policy_of_backbone, make_tiny_policy
+    from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
+    from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LatentLabels
+
+    wanted, training = arguments
+    given = [name for name in ("policy", "backbone", "tiny") if getattr(wanted, name)]
+    if len(given) != 1:
+        raise ValueError(f"Exactly one of `policy`, `backbone` and `tiny` must be given, got {given or 'none'}.")
+    checkpoint = checkpoint_to_resume(training)
+    sources = open_sources(wanted.data, wanted.camera)
+    instructions = instructions_of(sources)
+    labels = LatentLabels.from_folder(wanted.labels)
+    set_seed(training.seed)
+    if wanted.policy is not None:
+        model, processor = load_policy(wanted.policy)
+    elif wanted.backbone is not None:
+        model, processor = make_policy_of_backbone(wanted.backbone, labels)
+    else:
+        sizes = (wanted.tiny_image_size, wanted.tiny_hidden_size, wanted.tiny_num_layers)
+        model, processor = make_tiny_policy(instructions, labels, *sizes)
+    check_labels(labels, processor.codebook_size, processor.num_latent_tokens)
+    trainer = CycleMimicTrainer(
+        model=model,
+        args=training,
+        train_dataset=DemonstrationDataset(sources, labels, transform=processor.resize_images),
+        data_collator=CycleMimicCollator(processor, image_shift=training.image_shift),
+        processing_class=processor,
+    )
+    return train_and_save(trainer, checkpoint)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cyclemimic train-tokenizer`: video → latent action tokenizer (paper §3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from cyclemimic import (
+        LatentActionTokenizerForPreTraining,
+        LatentActionTokenizerImageProcessor,
+        LatentActionTokenizerTrainingArguments,
+    )
+
+
+@dataclass
+class TrainTokenizerArguments:
+    """Data and model of `cyclemimic train-tokenizer`; the help of each field says what it is."""
+
+    data: list[str] = field(metadata={"help": "Folders of LeRobot data sets; actions are not read."})
+    camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})
+    tokenizer: str | None = field(default=None, metadata={"help": "Checkpoint to go on from; by default a new one."})
+    tokenizer_config: str | None = field(
+        default=None,
+        metadata={
+            "help": "Fields of LatentActionTokenizerConfig for a new tokenizer: a JSON or YAML file, JSON text, or in "
+            "--config a mapping. By default the paper's size."
+        },
+    )
+    vision_model: str = field(
+        default="facebook/dinov2-base",
+        metadata={"help": "Pretrained vision model of a new tokenizer, unless its config has a `vision_config`."},
+    )
+
+
+def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:
+    """Parses the flags of the verb, or its YAML file."""
+    from cyclemimic import LatentActionTokenizerTrainingArguments
+    from cyclemimic.training_arguments import parse_training_arguments
+
+    return parse_training_arguments([TrainTokenizerArguments, LatentActionTokenizerTrainingArguments], argv, prog)
+
+
+def run(arguments: tuple[TrainTokenizerArguments, LatentActionTokenizerTrainingArguments]) -> str | None:
+    """Trains a tokenizer and saves it with its image processor."""
+    from transformers import set_seed
+
+    from cyclemimic import LatentActionTokenizerTrainer
+    from cyclemimic.commands.inputs import open_sources
+    from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
+    from cyclemimic.data import FramePairDataset, LatentActionTokenizerCollator
+
+    wanted, training = arguments
+    checkpoint = checkpoint_to_resume(training)
+    sources = open_sources(wanted.data, wanted.camera)
+    set_seed(training.seed)
+    model, image_processor = load_or_make_tokenizer(wanted)
+    pairs = FramePairDataset(
+        sources, training.interval_s, training.min_interval_s, transform=image_processor.resize_frames
+    )
+    trainer = LatentActionTokenizerTrainer(
+        model=model,
+        args=training,
+        train_dataset=pairs,
+        data_collator=LatentActionTokenizerCollator(image_processor, training.reversed_share),
+        processing_class=image_processor,
+    )
+    return train_and_save(trainer, checkpoint)
+
+
+def load_or_make_tokenizer(
+    arguments: TrainTokenizerArguments,
+) -> tuple[LatentActionTokenizerForPreTraining, LatentActionTokenizerImageProcessor]:
+    """The tokenizer that training starts with, and its image processor.
+
+    Raises:
+        ValueError: both `tokenizer` and `tokenizer_config`, no such checkpoint, fields that do not fit.
+    """
+    from cyclemimic import (
+        LatentActionTokenizerConfig,
+        LatentActionTokenizerForPreTraining,
+        LatentActionTokenizerImageProcessor,
+    )
+    from cyclemimic.commands.inputs import read_config
+
+    if arguments.tokenizer is not None:
+        if arguments.tokenizer_config is not None:
+            raise ValueError("`tokenizer_config` must be left out where `tokenizer` names a checkpoint, got both.")
+        read_config("tokenizer", arguments.tokenizer, "latent_action_tokenizer")
+        image_processor = LatentActionTokenizerImageProcessor.from_pretrained(arguments.tokenizer)
+        return LatentActionTokenizerForPreTraining.from_pretrained(arguments.tokenizer), image_processor
+    fields = read_tokenizer_config(arguments.tokenizer_config)
+    vision_model = None
+    if "vision_config" not in fields:
+        LatentActionTokenizerConfig(**fields)  # refuses a wrong field before a download
+        vision_model = _load_vision_model(arguments.vision_model)
+        fields = {**fields, "vision_config": vision_model.config}
+    config = LatentActionTokenizerConfig(**fields)
+    if config.vision_config is not None and config.freeze_vision and vision_model is None:
+        raise ValueError(
+            "`tokenizer_config` must leave `vision_config` out (then `vision_model` is loaded), set it to null, or set "
+            "`freeze_vision` to false, got a vision model without weights that training leaves as it is."
+        )
+    model = LatentActionTokenizerForPreTraining(config)
+    if vision_model is not None:
+        model.tokenizer.vision_features.vision_model.load_state_dict(vision_model.state_dict())
+    return model, LatentActionTokenizerImageProcessor(size=config.image_size)
+
+
+def _load_vision_model(checkpoint: str) -> PreTrainedModel:
+    from transformers import AutoModel
+
+    try:
+        return AutoModel.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"`vision_model` must be a checkpoint folder or a Hub id, got {checkpoint}: {reason}"
+        ) from error
+
+
+def read_tokenizer_config(text_or_file: str | None) -> dict[str, Any]:
+    """Fields of a configuration: JSON text, or a file of JSON or YAML; none without either.
+
+    Raises:
+        ValueError: it is neither, or no mapping.
+    """
+    if text_or_file is None:
+        return {}
+    allowed = "`tokenizer_config` must be a file of JSON or YAML, or JSON text"
+    is_text = text_or_file.lstrip().startswith("{")
+    if not is_text and not Path(text_or_file).is_file():
+        raise ValueError(f"{allowed}, got {text_or_file}, which is no file.")
+    try:
+        text = text_or_file if is_text else Path(text_or_file).read_text(encoding="utf-8")
+        # YAML reads JSON too, but for numbers such as 1e-06, which it takes for text.
+        fields = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{allowed}, got {text_or_file}: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{allowed}, with a mapping of names to values, got {type(fields).__name__}.")
+    # Of a saved configuration, not fields to set.
+    ignored = ("architectures", "auto_map", "model_type", "transformers_version", "dtype")
+    return {name: value for name, value in fields.items() if name not in ignored}

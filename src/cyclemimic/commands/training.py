@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a training verb starts, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+
+def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
+    """
+    The checkpoint to go on from, `None` for a start.
+
+    Args:
+        arguments ([`~transformers.TrainingArguments`]): `resume_from_checkpoint` is a checkpoint's folder, or `true`
+            for the last one in `output_dir`.
+
+    Raises:
+        ValueError: there is no such checkpoint; or training is to start where a finished model lies.
+    """
+    output_dir, wanted = Path(arguments.output_dir), arguments.resume_from_checkpoint
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(f"`output_dir` must be a folder, got the file {output_dir}.")
+    if wanted is None or wanted.lower() == "false":
+        if (output_dir / "config.json").exists():
+            raise ValueError(
+                f"`output_dir` must not hold a model yet, got {output_dir}, which does; give another folder, or go on "
+                "with `resume_from_checkpoint`."
+            )
+        return None
+    if wanted.lower() == "true":
+        wanted = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
+        if wanted is None:
+            raise ValueError(
+                f"`resume_from_checkpoint` must find a checkpoint in `output_dir`, got none in {output_dir}."
+            )
+    if not (Path(wanted) / "trainer_state.json").is_file():
+        raise ValueError(f"`resume_from_checkpoint` must be a checkpoint's folder or true, got {wanted}.")
+    return wanted
+
+
+def train_and_save(trainer: Trainer, checkpoint: str | None) -> str | None:
+    """
+    Trains, then saves model and processor into `output_dir`, beside the checkpoints. `config.json` comes last: a model
+    that was not written to its end cannot be taken for one.
+
+    Returns:
+        `str` or `None`: What to print; nothing from processes other than the first.
+    """
+    trainer.train(resume_from_checkpoint=checkpoint)
+    output_dir = Path(trainer.args.output_dir)
+    partial = output_dir / "model.partial"
+    try:
+        trainer.save_model(str(partial))
+        if not trainer.is_world_process_zero():
+            return None
+        trainer.save_state()
+        for path in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(path, output_dir / path.name)
+    finally:
+        if trainer.is_world_process_zero():
+            shutil.rmtree(partial, ignore_errors=True)
+    return f"Saved: {output_dir}"

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job, stage after stage: from video to a moving robot."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cyclemimic.data import open_source
+from cyclemimic.demo import learning, moving
+from cyclemimic.demo.data_split import DemoData, instructions_of, open_demo_data, split_demo_data
+from cyclemimic.demo.recording import Shot, record_shots
+from cyclemimic.demo.report_pages import write_demo_report
+from cyclemimic.demo.settings import DemoConfig, DemoSettings, settings_for
+from cyclemimic.demo.stage_records import StageRecords, describe
+from cyclemimic.demo.summary import summarise
+from cyclemimic.evaluation.environments.metaworld import MetaworldEnvironment
+from cyclemimic.models.cyclemimic.processing_cyclemimic import CycleMimicProcessor
+
+logger = logging.getLogger(__name__)
+
+# Variations of the scene: demonstrations, videos and evaluation never meet the same one.
+_FIRST_DEMONSTRATION, _FIRST_VIDEO, _FIRST_EVALUATION = 0, 1_000, 500_000
+_NEEDED_BYTES = 2 << 30
+
+
+def run_demo(config: DemoConfig, settings: DemoSettings | None = None) -> Path:
+    """
+    Runs every stage that is not done yet, and writes the report.
+
+    Args:
+        config ([`DemoConfig`]): What the user asked for.
+        settings ([`DemoSettings`], *optional*): Sizes, by default those that go with `config`.
+
+    Returns:
+        `Path`: The report, `report.html` in the output folder; beside it `metrics.json`, `data/`, `tokenizer/`,
+        `labels/` and `policy/`.
+
+    Raises:
+        DataError: `config.data` is no data set that can be used.
+        SimulatorError: the simulator cannot run here.
+        ValueError: the output folder holds another run, or its disk is nearly full.
+    """
+    settings = settings or settings_for(config)
+    _check_input(config)
+    output = config.output
+    records = StageRecords(output / "stages", {"request": describe(config), "settings": describe(settings)})
+    done = {"record": records.run("record", lambda: _record(config, settings))}
+    data = split_demo_data(config, settings)
+
+    tokenizer, labels, pretrained = output / "tokenizer", output / "labels", output / "stages" / "pretrained_policy"
+    done["tokenizer"] = records.run(
+        "tokenizer", lambda: learning.train_tokenizer([data.videos], settings, config.seed, tokenizer)
+    )
+    done["label"] = records.run("label", lambda: learning.label([data.videos], settings, tokenizer, labels))
+    processor = learning.make_policy_processor(data.demonstrations, instructions_of(data.videos), settings)
+    done["pretrain"] = records.run(
+        "pretrain",
+        lambda: learning.pretrain([data.videos], labels, processor, settings, config.seed, pretrained),
+    )
+    policies = {"policy": output / "policy", "policy_without_pretraining": output / "stages" / "policy_from_scratch"}
+    for name, folder in policies.items():
+        start = pretrained if name == "policy" else None
+        done[f"finetune_{name}"] = records.run(
+            f"finetune_{name}",
+            lambda folder=folder, start=start: learning.finetune(
+                data.demonstrations, labels, processor, settings, config.seed, folder, start
+            ),
+        )
+    for name, folder in {**policies, "random": None}.items():
+        done[f"evaluate_{name}"] = records.run(
+            f"evaluate_{name}", lambda name=name, folder=folder: _evaluate(config, settings, data, name, folder)
+        )
+    metrics = summarise(config, settings, done, labels)
+    _write_text(output / "metrics.json", json.dumps(metrics, indent=2))
+    return write_demo_report(config, settings, data, done, metrics)
+
+
+def _check_input(config: DemoConfig) -> None:
+    """Refuses, before any work, what would fail after minutes of it."""
+    if config.output.exists() and not config.output.is_dir():
+        raise ValueError(f"`output` must be a folder, got the file {config.output}.")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"`seed` must be in [0, 2**32), got {config.seed}.")
+    if config.data is None and config.camera is not None:
+        raise ValueError(f"`camera` goes with `data`: the simulator has one camera; got {config.camera!r} alone.")
+    if config.data is None:
+        MetaworldEnvironment("reach-v3").close()
+    else:
+        open_demo_data(config)
+    config.output.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(config.output).free
+    if free < _NEEDED_BYTES:
+        raise ValueError(
+            f"`output` ({config.output}) needs {_NEEDED_BYTES >> 20} MB of free disk, got {free >> 20} MB."
+        )
+
+
+def _record(config: DemoConfig, settings: DemoSettings) -> dict[str, Any]:
+    """Films the experts; for recorded data, decodes one frame of each episode, so that a broken video shows now."""
+    if config.data is not None:
+        source = open_demo_data(config)
+        for episode in source:
+            episode.read_frames([0])
+        return {"episodes": len(source), "frames": sum(episode.num_frames for episode in source)}
+    shots = [
+        Shot(task, _FIRST_DEMONSTRATION + index, noise=settings.demonstration_noise, labelled=True)
+        for task in settings.tasks
+        for index in range(settings.demonstrations_per_task)
+    ] + [
+        Shot(task, _FIRST_VIDEO + index, push_rate=settings.push_rate, noise=settings.video_noise)
+        for task in settings.tasks
+        for index in range(settings.videos_per_task)
+    ]
+    shutil.rmtree(config.output / "data", ignore_errors=True)
+    source = open_source(
+        record_shots(config.output / "data", shots, settings.policy_image_size, action_repeat=settings.action_repeat)
+    )
+    return {"episodes": len(source), "frames": sum(episode.num_frames for episode in source)}
+
+
+def _evaluate(
+    config: DemoConfig, settings: DemoSettings, data: DemoData, name: str, policy_dir: Path | None
+) -> dict[str, Any]:
+    processor = CycleMimicProcessor.from_pretrained(config.output / "policy")
+    policy = moving.load_policy(policy_dir, processor, data.name, config.seed)
+    if config.data is None:
+        films = config.output / "stages" / "films" / name
+        return moving.evaluate_in_simulator(policy, processor, settings, _FIRST_EVALUATION, films)
+    return moving.evaluate_open_loop(policy, processor, data.demonstrations, data.held_out)
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flags and YAML files for the dataclasses of a training verb."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def parse_training_arguments(
+    dataclass_types: Sequence[type], argv: Sequence[str], prog: str | None = None
+) -> tuple[Any, ...]:
+    """Parses flags, or one YAML file and flags that override it, into configuration dataclasses.
+
+    The file is flat: one key a field, of whichever dataclass. A value from it passes the same checks as the flag of
+    that name; `null` sets `None`.
+
+    Args:
+        dataclass_types (`Sequence[type]`): Dataclasses without a field in common, `TrainingArguments` among them.
+        argv (`Sequence[str]`): The flags, e.g. `["--config", "tokenizer.yaml", "--learning_rate", "1e-4"]`.
+        prog (`str`, *optional*): The program's name in messages.
+
+    Returns:
+        `tuple`: One instance a dataclass, in their order.
+
+    Raises:
+        ValueError: If the file is not a YAML mapping, has a key that is no field, or a dataclass refuses a value.
+        SystemExit: With code 2, by argparse, for an unknown flag or a value that does not have the flag's type.
+
+    Example:
+
+    ```python
+    >>> from transformers import TrainingArguments
+    >>> (arguments,) = parse_training_arguments([TrainingArguments], ["--output_dir", "out", "--max_steps", "10"])
+    >>> arguments.max_steps
+    10
+    ```
+    """
+    from transformers import HfArgumentParser
+
+    # An abbreviated flag would silently take another meaning once a field is added; argparse's own usage line would
+    # bury an error under two hundred flags.
+    parser = HfArgumentParser(list(dataclass_types), prog=prog, allow_abbrev=False)
+    parser.usage = "%(prog)s [--config FILE] [--FLAG VALUE ...]"
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="a YAML file of these arguments; flags override it"
+    )
+    known = [field.name for kind in dataclass_types for field in dataclasses.fields(kind) if field.init]
+
+    flags = list(argv)
+    config_file = _find_config_file(flags)
+    if config_file is not None:
+        values = _read_config_file(config_file, known)
+        # No flag says "nothing" or "an empty list".
+        parser.set_defaults(**{name: value for name, value in values.items() if value is None or value == []})
+        flags = [flag for name, value in values.items() for flag in _as_flags(name, value)] + flags
+
+    *outputs, unknown = parser.parse_args_into_dataclasses(
+        flags, return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown:
+        flag = unknown[0].split("=")[0]
+        parser.error(f"unrecognized argument {flag}{_suggest(flag, [f'--{name}' for name in known])}")
+    return tuple(outputs[: len(dataclass_types)])
+
+
+def _find_config_file(flags: Sequence[str]) -> Path | None:
+    if {"-h", "--help"} & set(flags):
+        return None
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    # `nargs="?"`: a missing value is for the full parser to report.
+    finder.add_argument("--config", type=Path, nargs="?")
+    return finder.parse_known_args(flags)[0].config
+
+
+def _read_config_file(path: Path, known: Sequence[str]) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a mapping of argument names to values, got {type(values).__name__}")
+    for key in values:
+        if key not in known:
+            raise ValueError(f"{path}: unknown key {key!r}{_suggest(str(key), known)}")
+    return values
+
+
+def _as_flags(name: str, value: Any) -> Iterator[str]:
+    if value is None or value == []:
+        return
+    if isinstance(value, list):
+        yield f"--{name}"
+        yield from map(str, value)
+    else:
+        yield f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""

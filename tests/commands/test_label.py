@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from cyclemimic.commands import label
+from cyclemimic.data import LatentLabels
+
+
+def test_labels_every_pair(labels, tokenizer):
+    written = LatentLabels.from_folder(labels)
+    assert len(written) == 4 * 10
+    assert written.tokenizer == str(tokenizer)
+    assert written.metadata["interval_s"] == 0.3
+    assert written.lookup("squares", 3, 9).shape == (4,)
+
+
+def test_help_is_quick(run_python):
+    program = """
+import sys
+from cyclemimic import cli
+try:
+    cli.main(["label", "--help"])
+except SystemExit:
+    print("heavy", *sorted({"torch", "transformers", "numpy"} & set(sys.modules)))
+"""
+    assert run_python(program).stdout.splitlines()[-1] == "heavy"
+
+
+def test_defaults():
+    arguments = label.parse("--tokenizer t --data a b --output o".split(), "cyclemimic label")
+    assert (arguments.data, arguments.interval_s, arguments.batch_size) == (["a", "b"], 1.0, 128)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("", "the following arguments are required: --tokenizer, --data"),
+        ("--tokenizer {tokenizer} --data {tmp}", "is empty; give the folder of a LeRobot data set"),
+        ("--tokenizer {tmp} --data {data}", "`tokenizer` must be a checkpoint folder or a Hub id, got"),
+        ("--tokenizer {policy} --data {data}", "must be a checkpoint of model type latent_action_tokenizer, got"),
+        ("--tokenizer {tokenizer} --data {data} --interval_s 0", "`min_interval_s` must be above 0"),
+        ("--tokenizer {tokenizer} --data {data} --interval_s 9 --min_interval_s 9", "no label was added"),
+        ("--tokenizer {tokenizer} --data {data} --batch_size 0", "`batch_size` must be at least 1, got 0"),
+        ("--tokenizer {tokenizer} --data {data} --device abacus", "`device` must be one that torch can use here"),
+        ("--tokenizer {tokenizer} --data {data} --output {tokenizer}", "tokenizer exists already"),
+    ],
+)
+def test_bad_input(refuses, square_data, tokenizer, policy, tmp_path, flags, message):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    names = {"data": square_data, "tmp": empty, "tokenizer": tokenizer, "policy": policy}
+    output = ["--output", tmp_path / "labels"] if flags else []
+    assert message in refuses("label", *output, *flags.format(**names).split())
+    assert list(tmp_path.iterdir()) == [empty]

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from transformers import GPT2Tokenizer, LlavaForConditionalGeneration, LlavaProcessor, SiglipImageProcessorPil
+
+from cyclemimic import CycleMimicForLatentActionPrediction, CycleMimicProcessor
+from cyclemimic.data import write_labels
+from cyclemimic.models.cyclemimic import make_tiny_backbone_config
+
+
+def predict(folder):
+    model = CycleMimicForLatentActionPrediction.from_pretrained(folder).eval()
+    processor = CycleMimicProcessor.from_pretrained(folder)
+    image = np.zeros((32, 32, 3), np.uint8)
+    return model.predict_latent_actions(**processor(image, "go right")), model, processor
+
+
+def test_output_can_be_loaded(pretrained):
+    codes, model, processor = predict(pretrained)
+    assert codes.shape == (1, 4)
+    assert model.config.hidden_size == 32
+    assert processor.num_image_tokens == 4
+
+
+def test_goes_on_from_a_policy(verb, pretrained, square_data, labels, tmp_path):
+    output = tmp_path / "output"
+    config = tmp_path / "pretrain.yaml"
+    config.write_text(
+        f"policy: {pretrained}\ndata: [{square_data}]\nlabels: {labels}\nmax_steps: 1\nuse_cpu: true\nimage_shift: 2\n"
+        "per_device_train_batch_size: 4\nsave_strategy: 'no'\ndisable_tqdm: true\n"
+    )
+    assert verb("pretrain", "--config", config, "--output_dir", output) == 0
+    assert predict(output)[1].config.hidden_size == 32
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    """A LLaVA checkpoint with its own processor, which knows nothing of latent actions."""
+    own = CycleMimicProcessor.from_texts(["go right"], image_size=32, patch_size=8)
+    config = make_tiny_backbone_config(own, 32, 8, hidden_size=32, num_vision_layers=1, num_text_layers=1)
+    tokenizer = GPT2Tokenizer(vocab={}, merges=[]).train_new_from_iterator(
+        ["go right"], vocab_size=400, new_special_tokens=["<pad>", "<image>"], show_progress=False
+    )
+    tokenizer.pad_token = "<pad>"
+    config.text_config.vocab_size = len(tokenizer)
+    config.image_token_index = config.image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    processor = LlavaProcessor(
+        SiglipImageProcessorPil(size={"height": 32, "width": 32}),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="full",
+    )
+    LlavaForConditionalGeneration(config).save_pretrained(tmp_path / "backbone")
+    processor.save_pretrained(tmp_path / "backbone")
+    return tmp_path / "backbone"
+
+
+def test_makes_a_policy_of_a_backbone(verb, backbone, square_data, labels, tmp_path):
+    output = tmp_path / "output"
+    flags = ["--backbone", backbone, "--data", square_data, "--labels", labels, "--output_dir", output]
+    training = "--max_steps 1 --per_device_train_batch_size 4 --use_cpu --save_strategy no --disable_tqdm true"
+    assert verb("pretrain", *flags, *training.split()) == 0
+    codes, model, processor = predict(output)
+    assert codes.shape == (1, 4)
+    assert processor.num_image_tokens == 16
+    assert model.get_input_embeddings().weight.shape[0] >= len(processor.tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--data {data}", "the following arguments are required: --labels"),
+        ("--data {data} --labels {labels}", "Exactly one of `policy`, `backbone` and `tiny` must be given, got none"),
+        ("--data {data} --labels {labels} --tiny --policy {policy}", "must be given, got ['policy', 'tiny']"),
+        ("--data {data} --labels {tmp} --tiny", "holds no labels"),
+        ("--data {data} --labels {foreign} --tiny", "no frame has a label"),
+        ("--data {data} --labels {foreign} --policy {policy}", "`labels` must be of 4 tokens out of 16"),
+        ("--data {data} --labels {labels} --policy {tokenizer}", "must be a checkpoint of model type cyclemimic"),
+        ("--data {data} --labels {labels} --backbone {tmp}", "`backbone` must be a checkpoint folder or a Hub id"),
+        ("--data {data} --labels {labels} --tiny --tiny_hidden_size 33", "`hidden_size` must be a multiple of 32"),
+        ("--data {data} --labels {labels} --tiny --image_shift -1", "`image_shift` must be at least 0"),
+    ],
+)
+def test_bad_input(refuses, square_data, tokenizer, labels, pretrained, tmp_path, flags, message):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    foreign = tmp_path / "foreign"
+    row = {"episode_index": [0], "frame_index": [0], "future_index": [3], "instruction": ["go"], "codes": [[1, 2]]}
+    write_labels(foreign, {"source": ["another"], **row}, codebook_size=8, num_latent_tokens=2, tokenizer="t")
+    names = {"data": square_data, "tmp": empty, "tokenizer": tokenizer, "labels": labels, "policy": pretrained}
+    given = flags.format(foreign=foreign, **names).split()
+    output = tmp_path / "output"
+    assert message in refuses("pretrain", "--use_cpu", "--output_dir", output, *given)
+    assert not output.exists()

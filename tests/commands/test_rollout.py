@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cyclemimic.commands.rollout import format_table, parse_tasks
+from cyclemimic.data import decode_frames
+from cyclemimic.evaluation.environments.metaworld import MetaworldEnvironment, SimulatorError
+
+
+@pytest.fixture(scope="module")
+def simulator():
+    try:
+        MetaworldEnvironment("reach-v3").close()
+    except SimulatorError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.usefixtures("simulator")
+def test_writes_results_and_clips(verb, policy, tmp_path, capsys):
+    output = tmp_path / "rollout"
+    flags = ["--policy", policy, "--env", "metaworld:reach-v3", "--output", output, "--device", "cpu"]
+    sizes = "--episodes 2 --first_state 7 --clips 1 --max_steps 4 --num_action_steps 3 --num_workers 1 --image_size 32"
+    assert verb("rollout", *flags, *sizes.split()) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == ["task", "reach-v3", "mean", "Saved:"]
+    results = json.loads((output / "results.json").read_text())
+    assert results["success"]["mean"]["trials"] == 2
+    assert results["arguments"]["action_repeat"] == 8  # 80 control steps a second, 10 actions
+    assert [trial["initial_state"] for trial in results["trials"]] == [7, 8]
+    assert results["trials"][0]["film"] == "clips/reach-v3_7.mp4"
+    assert decode_frames(output / "clips" / "reach-v3_7.mp4", 5, num_frames=3).shape == (3, 32, 32, 3)
+    assert "film" not in results["trials"][1]
+    assert [path.name for path in tmp_path.iterdir()] == ["rollout"]
+
+
+def test_table():
+    rates = {"reach-v3": {"successes": 3, "trials": 4, "rate": 0.75, "low": 0.3, "high": 0.954}}
+    assert format_table(rates).splitlines() == [
+        "task      successes  rate  95 % interval",
+        "reach-v3  3/4        0.75  0.30-0.95",
+    ]
+
+
+def test_a_task_named_twice_counts_once():
+    assert parse_tasks("metaworld:reach-v3,drawer-open-v3,reach-v3") == ["reach-v3", "drawer-open-v3"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--policy {policy}", "the following arguments are required: --env"),
+        ("--policy {policy} --env libero:spatial", "`env` must be metaworld:TASK[,TASK...], got 'libero:spatial'"),
+        ("--policy {policy} --env metaworld:raech-v3", "`env` must name tasks out of ['button-press-topdown-v3'"),
+        ("--policy {policy} --env metaworld:", "got ''"),
+        ("--policy {tmp} --env metaworld:reach-v3", "`policy` must be a checkpoint folder or a Hub id"),
+        ("--policy {pretrained} --env metaworld:reach-v3", "`policy` must be fine-tuned, got"),
+        ("--policy {policy} --env metaworld:reach-v3 --dataset circles", "`dataset` must be one of ['squares']"),
+        ("--policy {policy} --env metaworld:reach-v3 --episodes 0", "`episodes` must be at least 1, got 0"),
+        ("--policy {policy} --env metaworld:reach-v3 --max_steps 0", "`max_steps` must be at least 1, got 0"),
+        ("--policy {policy} --env metaworld:reach-v3 --first_state -1", "`first_state` and `clips` must be"),
+    ],
+)
+def test_bad_input(refuses, policy, pretrained, tmp_path, flags, message):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    given = flags.format(policy=policy, pretrained=pretrained, tmp=empty).split()
+    assert message in refuses("rollout", "--output", tmp_path / "rollout", *given)
+    assert list(tmp_path.iterdir()) == [empty]

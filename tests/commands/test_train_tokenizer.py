@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import Dinov2Config, Dinov2Model
+
+from cyclemimic import (
+    LatentActionTokenizerForPreTraining,
+    LatentActionTokenizerImageProcessor,
+    LatentActionTokenizerModel,
+)
+from cyclemimic.commands import train_tokenizer
+from cyclemimic.commands.train_tokenizer import (
+    TrainTokenizerArguments,
+    load_or_make_tokenizer,
+    read_tokenizer_config,
+)
+
+LAYERS = {"num_encoder_layers": 1, "num_decoder_layers": 1, "num_discriminator_layers": 1}
+SMALL = json.dumps({"image_size": 28, "patch_size": 7, "hidden_size": 32, "num_attention_heads": 2, **LAYERS})
+
+
+def test_output_can_be_loaded(tokenizer):
+    model = LatentActionTokenizerForPreTraining.from_pretrained(tokenizer)
+    assert model.config.hidden_size == 32
+    assert int(model.steps) == 2
+    assert LatentActionTokenizerModel.from_pretrained(tokenizer).config.codebook_dim == 8
+    assert LatentActionTokenizerImageProcessor.from_pretrained(tokenizer).size == 32
+    assert not (tokenizer / "model.partial").exists()
+
+
+def test_yaml_file_goes_on_from_a_checkpoint_and_resumes(verb, tokenizer, square_data, tmp_path, capsys):
+    output = tmp_path / "output"
+    config = tmp_path / "train.yaml"
+    config.write_text(
+        f"data: {square_data}\ntokenizer: {tokenizer}\noutput_dir: {output}\ninterval_s: 0.3\nmin_interval_s: 0.2\n"
+        "reversed_share: 0.5\nmax_steps: 2\nsave_steps: 1\nper_device_train_batch_size: 4\nuse_cpu: true\n"
+        "disable_tqdm: true\n"
+    )
+    assert verb("train-tokenizer", "--config", config) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"Saved: {output}"
+    assert int(LatentActionTokenizerForPreTraining.from_pretrained(output).steps) == 4
+
+    flags = ["--config", config, "--max_steps", "3", "--resume_from_checkpoint", "true"]
+    assert verb("train-tokenizer", *flags) == 0
+    assert int(LatentActionTokenizerForPreTraining.from_pretrained(output).steps) == 5
+    assert verb("train-tokenizer", "--config", config, "--max_steps", "3") == 2  # a finished model lies there
+
+
+def test_pretrained_vision_model_is_loaded(tmp_path):
+    vision_config = Dinov2Config(
+        image_size=28, patch_size=14, hidden_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    vision_model = Dinov2Model(vision_config)
+    vision_model.save_pretrained(tmp_path / "vision")
+    arguments = TrainTokenizerArguments(["data"], tokenizer_config=SMALL, vision_model=str(tmp_path / "vision"))
+    model, image_processor = load_or_make_tokenizer(arguments)
+    loaded = model.tokenizer.vision_features.vision_model
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in vision_model.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert image_processor.size == 28
+
+
+def test_configuration_in_the_yaml_file(tmp_path):
+    config = tmp_path / "train.yaml"
+    config.write_text("data: [a, b]\ntokenizer_config:\n  hidden_size: 32\n  vision_config: null\nuse_cpu: true\n")
+    arguments, training = train_tokenizer.parse(["--config", str(config), "--interval_s", "2"], "cyclemimic")
+    assert arguments.data == ["a", "b"]
+    assert read_tokenizer_config(arguments.tokenizer_config) == {
+        "hidden_size": 32,
+        "vision_config": None,
+    }
+    assert training.interval_s == 2.0
+
+
+def test_saved_configuration_can_be_given_again(tokenizer):
+    fields = read_tokenizer_config(str(tokenizer / "config.json"))
+    assert fields["hidden_size"] == 32
+    arguments = TrainTokenizerArguments(["data"], tokenizer_config=str(tokenizer / "config.json"))
+    assert load_or_make_tokenizer(arguments)[0].config.hidden_size == 32
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("", "the following arguments are required: --data"),
+        ("--data {data} --tokenizr x", "unrecognized argument --tokenizr (did you mean '--tokenizer'?)"),
+        ("--data {tmp}/absent", "absent does not exist; give the folder of a LeRobot data set"),
+        ("--data {data} {data}", "two data sets or episodes go by the name 'squares'"),
+        ("--data {data} --camera wrist", "no camera"),
+        ("--data {data} --tokenizer_config {tmp}/absent.yaml", "which is no file"),
+        ('--data {data} --tokenizer_config {{"hidden_sze":1}}', "hidden_sze"),
+        ("--data {data} --tokenizer_config {{[]", "must be a file of JSON or YAML, or JSON text"),
+        ("--data {data} --tokenizer_config {config} --tokenizer {tokenizer}", "`tokenizer_config` must be left out"),
+        ("--data {data} --tokenizer {tmp}/absent", "`tokenizer` must be a checkpoint folder or a Hub id, got"),
+        ("--data {data} --vision_model {tmp}/absent", "`vision_model` must be a checkpoint folder or a Hub id"),
+        ('--data {data} --tokenizer_config {{"vision_config":{{}}}}', "a vision model without weights"),
+        ("--data {data} --tokenizer_config {config} --interval_s 9 --min_interval_s 8", "lower `min_interval_s`"),
+        ("--data {data} --tokenizer_config {config} --min_interval_s 8", "`min_interval_s` must be above 0"),
+        ("--data {data} --resume_from_checkpoint true", "must find a checkpoint in `output_dir`, got none"),
+        ("--data {data} --resume_from_checkpoint {tmp}", "must be a checkpoint's folder or true"),
+        ("--data {data} --output_dir {config}", "`output_dir` must be a folder, got the file"),
+        ("--data {data} --output_dir {tokenizer}", "`output_dir` must not hold a model yet"),
+    ],
+)
+def test_bad_input(refuses, square_data, tokenizer, tokenizer_config, tmp_path, flags, message):
+    names = {"data": square_data, "tmp": tmp_path, "tokenizer": tokenizer, "config": tokenizer_config}
+    output = tmp_path / "output"
+    given = flags.format(**names).split()
+    assert message in refuses("train-tokenizer", "--use_cpu", "--output_dir", output, *given)
+    assert not output.exists()
+
+
+def test_full_disk_leaves_no_model(verb, square_data, tokenizer_config, tmp_path, monkeypatch):
+    import errno
+
+    def full(*arguments, **keywords):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(LatentActionTokenizerImageProcessor, "save_pretrained", full)
+    output = tmp_path / "output"
+    flags = ["--data", square_data, "--tokenizer_config", tokenizer_config, "--output_dir", output, "--use_cpu"]
+    steps = "--max_steps 1 --save_strategy no --interval_s 0.3 --min_interval_s 0.2 --disable_tqdm true".split()
+    assert verb("train-tokenizer", *flags, *steps) == 2
+    assert not (output / "config.json").exists()
+    assert not (output / "model.partial").exists()
+    shutil.rmtree(output)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Executes the examples in their order, each on what the one before has made."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cyclemimic import CycleMimicForActionPrediction
+from cyclemimic.evaluation.environments.metaworld import MetaworldEnvironment, SimulatorError
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+STAGES = ["01_train_tokenizer", "02_label_videos", "03_pretrain_policy", "04_finetune_policy", "05_rollout"]
+INTERVAL = "--interval_s 0.3"
+FLAGS = {
+    "01_train_tokenizer": f"--data {{data}} --max_steps 2 {INTERVAL}",
+    "02_label_videos": f"--data {{data}} {INTERVAL}",
+    "03_pretrain_policy": "--data {data} --max_steps 2 --image_size 32",
+    "04_finetune_policy": "--data {data} --max_steps 2 --demonstrations 2",
+    "05_rollout": "--tasks reach-v3 --episodes 2 --action_repeat 40",
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    """Folder in which the examples run; their defaults are relative to it."""
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture
+def run_example(workspace, square_data, monkeypatch) -> Callable[[str], None]:
+    """Runs an example as a script, in this process: five interpreters would take longer than five trainings."""
+
+    def run(stage: str) -> None:
+        monkeypatch.chdir(workspace)
+        monkeypatch.setattr(sys, "argv", [f"{stage}.py", *FLAGS[stage].format(data=square_data).split()])
+        runpy.run_path(str(EXAMPLES / f"{stage}.py"), run_name="__main__")
+
+    return run
+
+
+def test_every_example_is_run():
+    assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == STAGES
+
+
+def test_pipeline(run_example, workspace, capsys):
+    for stage in STAGES[:4]:
+        run_example(stage)
+    assert "40 labels; frame 0 of squares, episode 0: [" in capsys.readouterr().out
+    policy = CycleMimicForActionPrediction.from_pretrained(workspace / "outputs" / "policy")
+    assert (policy.config.chunk_size, policy.config.action_dim) == (3, 4)
+
+
+def test_rollout(run_example, workspace, capsys):
+    if not (workspace / "outputs" / "policy").exists():
+        pytest.skip("needs the policy of test_pipeline")
+    try:
+        MetaworldEnvironment("reach-v3").close()
+    except SimulatorError as error:
+        pytest.skip(str(error))
+    run_example("05_rollout")
+    assert "mean: " in capsys.readouterr().out

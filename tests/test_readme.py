@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What README.md shows works: its snippet runs, its commands have the flags they are given."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from cyclemimic import (
+    LatentActionTokenizerConfig,
+    LatentActionTokenizerImageProcessor,
+    LatentActionTokenizerModel,
+    cli,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = "\n".join(code_blocks("bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("cyclemimic ")]
+
+
+def test_snippet_runs(tmp_path, monkeypatch, square_data):
+    config = LatentActionTokenizerConfig(
+        image_size=32,
+        patch_size=8,
+        vision_config=None,
+        hidden_size=32,
+        num_attention_heads=2,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        codebook_dim=8,
+    )
+    folder = tmp_path / "demo_output"
+    LatentActionTokenizerModel(config).save_pretrained(folder / "tokenizer")
+    LatentActionTokenizerImageProcessor(size=32).save_pretrained(folder / "tokenizer")
+    (folder / "data").symlink_to(square_data)
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = code_blocks("python")
+    names: dict[str, object] = {}
+    exec(compile(snippet, "README.md", "exec"), names)
+    assert names["codes"].shape == (1, 4)
+    assert names["images"].shape == (2, 32, 32, 3)
+
+
+@pytest.mark.parametrize("command", commands(), ids=lambda command: command[1])
+def test_command_has_its_flags(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    verb, *flags = command[1:]
+    cli.VERBS[verb].parse(flags, f"cyclemimic {verb}")
+
+
+def test_pipeline_is_complete():
+    assert [command[1] for command in commands()] == ["train-tokenizer", "label", "pretrain", "finetune", "rollout"]
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"make ([a-z]+)", README):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_linked_files_exist():
+    links = re.findall(r"\]\(([^)]+)\)", README) + re.findall(r"examples/[\w/.]+\.\w+", README)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_length():
+    assert len(README.splitlines()) <= 200

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from cyclemimic.training_arguments import parse_training_arguments
+
+
+@dataclass
+class ToyArguments:
+    output_dir: str = field(metadata={"help": "where results go"})
+    learning_rate: float = 1e-3
+    max_steps: int = 100
+    shuffle: bool = True
+    tasks: list[str] = field(default_factory=lambda: ["reach"])
+    run_name: str | None = "toy"
+
+    def __post_init__(self):
+        if self.max_steps < 1:
+            raise ValueError(f"`max_steps` must be at least 1, got {self.max_steps}.")
+
+
+@dataclass
+class ToyDataArguments:
+    data_dir: str = "data"
+
+
+def parse(*argv: str) -> ToyArguments:
+    return parse_training_arguments([ToyArguments, ToyDataArguments], argv, prog="cyclemimic toy")[0]
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    def write(text: str) -> str:
+        path = tmp_path / "toy.yaml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def test_flags_alone():
+    arguments = parse("--output_dir", "out", "--learning-rate", "2e-4", "--no_shuffle", "--tasks", "push", "reach")
+    assert arguments == ToyArguments("out", 2e-4, 100, False, ["push", "reach"], "toy")
+
+
+def test_file_alone(config_file):
+    # YAML 1.1 reads `2e-4` as a string; the flag's type makes a number of it.
+    text = "output_dir: out\nlearning_rate: 2e-4\nshuffle: false\ntasks: [push, reach]\nrun_name: null\n"
+    assert parse("--config", config_file(text)) == ToyArguments("out", 2e-4, 100, False, ["push", "reach"], None)
+
+
+@pytest.mark.parametrize("joint", [" ", "="])
+def test_flags_override_the_file(config_file, joint):
+    path = config_file("output_dir: out\nmax_steps: 5\nrun_name: null\nshuffle: false\n")
+    arguments = parse("--max_steps", "7", *f"--config{joint}{path}".split(" "), "--shuffle", "--run_name", "x")
+    assert arguments == ToyArguments("out", max_steps=7, shuffle=True, run_name="x")
+
+
+def test_file_fills_every_dataclass(config_file):
+    path = config_file("output_dir: out\ndata_dir: videos\n")
+    kinds = [ToyArguments, ToyDataArguments]
+    assert parse_training_arguments(kinds, ["--config", path])[1] == ToyDataArguments("videos")
+
+
+def test_empty_list_in_the_file(config_file):
+    assert parse("--config", config_file("output_dir: out\ntasks: []\n")).tasks == []
+
+
+def test_training_arguments_take_numbers_and_mappings(config_file, tmp_path):
+    from transformers import TrainingArguments
+
+    path = config_file(
+        f"output_dir: {tmp_path}\nuse_cpu: true\nlearning_rate: 1e-4\nlr_scheduler_type: cosine_with_min_lr\n"
+        "lr_scheduler_kwargs:\n  min_lr: 1.0e-6\n"
+    )
+    (arguments,) = parse_training_arguments([TrainingArguments], ["--config", path, "--max_steps", "3"])
+    assert arguments.learning_rate == 1e-4
+    assert arguments.max_steps == 3
+    assert arguments.lr_scheduler_kwargs == {"min_lr": 1e-6}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "output_dir: o\nlearning_rte: 1\n",
+            r"toy.yaml: unknown key 'learning_rte' \(did you mean 'learning_rate'\?\)",
+        ),
+        ("output_dir: o\nxyz: 1\n", "toy.yaml: unknown key 'xyz'$"),
+        ("- output_dir\n", "must hold a mapping of argument names to values, got list"),
+        ("", "must hold a mapping of argument names to values, got NoneType"),
+        ("output_dir: [\n", "toy.yaml is not valid YAML"),
+        ("output_dir: o\nmax_steps: 0\n", "`max_steps` must be at least 1, got 0"),
+    ],
+)
+def test_faulty_file(config_file, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse("--config", config_file(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "argv", "message"),
+    [
+        ("output_dir: o\nmax_steps: many\n", [], "argument --max_steps/--max-steps: invalid int value: 'many'"),
+        ("max_steps: 3\n", [], "the following arguments are required: --output_dir"),
+        ("output_dir: o\n", ["--max_step", "3"], "unrecognized argument --max_step (did you mean '--max_steps'?)"),
+        ("output_dir: o\n", ["--config"], "argument --config: expected one argument"),
+    ],
+)
+def test_faulty_value(config_file, capsys, text, argv, message):
+    with pytest.raises(SystemExit) as exit_:
+        parse("--config", config_file(text), *argv)
+    assert exit_.value.code == 2
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage == "usage: cyclemimic toy [--config FILE] [--FLAG VALUE ...]"
+    assert message in error
+
+
+def test_help_lists_the_fields_whatever_the_file(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse("--config", "absent.yaml", "--help")
+    assert exit_.value.code == 0
+    assert "--learning_rate" in capsys.readouterr().out
