@@ -29,7 +29,7 @@ def main() -> None:
     labels = LatentLabels.from_folder(arguments.labels)
     # A backbone from scratch. `CycleMimicForLatentActionPrediction.from_backbone` takes a pretrained one.
     processor = CycleMimicProcessor.from_texts(instructions, image_size=arguments.image_size)
-    backbone = make_tiny_backbone_config(processor, arguments.image_size, num_vision_layers=3, num_text_layers=3)
+    backbone = make_tiny_backbone_config(processor, arguments.image_size, num_text_layers=3)
     training = CycleMimicTrainingArguments(
         output_dir=arguments.output,
         max_steps=arguments.max_steps,

@@ -39,7 +39,7 @@ def test_goes_on_from_a_policy(verb, pretrained, square_data, labels, tmp_path):
 def backbone(tmp_path):
     """A LLaVA checkpoint with its own processor, which knows nothing of latent actions."""
     own = CycleMimicProcessor.from_texts(["go right"], image_size=32, patch_size=8)
-    config = make_tiny_backbone_config(own, 32, 8, hidden_size=32, num_vision_layers=1, num_text_layers=1)
+    config = make_tiny_backbone_config(own, 32, 8, hidden_size=32, num_text_layers=1)
     tokenizer = GPT2Tokenizer(vocab={}, merges=[]).train_new_from_iterator(
         ["go right"], vocab_size=400, new_special_tokens=["<pad>", "<image>"], show_progress=False
     )

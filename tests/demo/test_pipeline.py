@@ -45,7 +45,7 @@ def tiny_settings():
         finetuning_steps=2,
         batch_size=4,
         tokenizer=settings.tokenizer | {"hidden_size": 16, "num_encoder_layers": 1, "num_decoder_layers": 1},
-        backbone={"patch_size": 16, "hidden_size": 32, "num_vision_layers": 1, "num_text_layers": 1},
+        backbone={"patch_size": 16, "hidden_size": 32, "num_text_layers": 1},
         action_decoder={
             "action_decoder_hidden_size": 16,
             "action_decoder_num_heads": 2,

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import set_seed
+from transformers import IJepaConfig, LlamaConfig, LlavaConfig, PreTrainedConfig, set_seed
 
 from cyclemimic import (
     CycleMimicForActionPrediction,
@@ -14,7 +14,6 @@ from cyclemimic import (
     CycleMimicTrainingArguments,
 )
 from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LatentLabels, compute_action_statistics
-from cyclemimic.models.cyclemimic import make_tiny_backbone_config
 
 
 @pytest.fixture
@@ -28,6 +27,18 @@ def labels(sources) -> LatentLabels:
     )
 
 
+def make_backbone_config(processor: CycleMimicProcessor) -> PreTrainedConfig:
+    """A backbone whose weights transformers saves under other names than the model's."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return LlavaConfig(
+        vision_config=IJepaConfig(image_size=16, patch_size=8, **sizes),
+        text_config=LlamaConfig(vocab_size=len(processor.tokenizer), **sizes),
+        image_token_index=processor.image_token_id,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )
+
+
 @pytest.fixture
 def make_trainer(sources, labels, small_run):
     def make(output_dir, finetunes: bool, **changes) -> CycleMimicTrainer:
@@ -37,9 +48,7 @@ def make_trainer(sources, labels, small_run):
             ["task 0", "task 1"], image_size=16, patch_size=8, chunk_size=3, action_dim=2
         )
         processor.add_action_statistics("arm", compute_action_statistics(sources[:1]))
-        backbone = make_tiny_backbone_config(
-            processor, image_size=16, patch_size=8, hidden_size=32, num_vision_layers=1, num_text_layers=1
-        )
+        backbone = make_backbone_config(processor)
         config = processor.make_config(backbone, action_decoder_hidden_size=16, action_decoder_num_heads=2)
         kind = CycleMimicForActionPrediction if finetunes else CycleMimicForLatentActionPrediction
         frames = DemonstrationDataset(

@@ -65,8 +65,9 @@ def make_tiny_policy(
         codebook_size=labels.codebook_size,
         num_latent_tokens=labels.num_latent_tokens,
     )
-    depths = {"num_vision_layers": num_layers, "num_text_layers": num_layers}
-    backbone_config = make_tiny_backbone_config(processor, image_size, hidden_size=hidden_size, **depths)
+    backbone_config = make_tiny_backbone_config(
+        processor, image_size, hidden_size=hidden_size, num_text_layers=num_layers
+    )
     config = processor.make_config(
         backbone_config,
         action_decoder_hidden_size=hidden_size,

@@ -26,8 +26,8 @@ class PretrainArguments:
         default=False, metadata={"help": "Or: a small backbone from scratch, for machines without GPU."}
     )
     tiny_image_size: int = field(default=128, metadata={"help": "Pixels of the small backbone's images."})
-    tiny_hidden_size: int = field(default=128, metadata={"help": "Its width, a multiple of 32."})
-    tiny_num_layers: int = field(default=3, metadata={"help": "Depth of its vision model, and of its language model."})
+    tiny_hidden_size: int = field(default=96, metadata={"help": "Its width, a multiple of 32."})
+    tiny_num_layers: int = field(default=2, metadata={"help": "Layers of its language model."})
 
 
 def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:

@@ -53,12 +53,12 @@ class DemoSettings:
 
     tasks: tuple[str, ...] = ("reach-v3", "button-press-topdown-v3", "drawer-open-v3")
     videos_per_task: int = 80
-    demonstrations_per_task: int = 10
+    demonstrations_per_task: int = 5
     rollouts_per_task: int = 20
     clips_per_task: int = 2
     push_rate: float = 3.0
     video_noise: float = 0.1
-    demonstration_noise: float = 0.0
+    demonstration_noise: float = 0.15
     action_repeat: int = 2
     interval_s: float = 0.15
     min_interval_s: float = 0.05
@@ -81,7 +81,7 @@ class DemoSettings:
         }
     )
     backbone: dict[str, Any] = field(
-        default_factory=lambda: {"patch_size": 16, "hidden_size": 96, "num_vision_layers": 3, "num_text_layers": 2}
+        default_factory=lambda: {"patch_size": 16, "hidden_size": 96, "num_text_layers": 2}
     )
     action_decoder: dict[str, Any] = field(
         default_factory=lambda: {
@@ -91,10 +91,10 @@ class DemoSettings:
         }
     )
     tokenizer_steps: int = 3000
-    pretraining_steps: int = 1500
-    finetuning_steps: int = 800
+    pretraining_steps: int = 1800
+    finetuning_steps: int = 500
     tokenizer_learning_rate: float = 2e-3
-    pretraining_learning_rate: float = 1e-3
+    pretraining_learning_rate: float = 2e-3
     finetuning_learning_rate: float = 5e-4
     batch_size: int = 64
     reversed_share: float = 0.5

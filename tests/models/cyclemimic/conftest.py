@@ -23,7 +23,7 @@ def processor() -> CycleMimicProcessor:
 @pytest.fixture
 def config(processor: CycleMimicProcessor) -> CycleMimicConfig:
     backbone_config = make_tiny_backbone_config(
-        processor, image_size=32, patch_size=8, hidden_size=32, num_vision_layers=2, num_text_layers=2
+        processor, image_size=32, patch_size=8, hidden_size=32, num_text_layers=2
     )
     torch.manual_seed(0)
     return processor.make_config(backbone_config, action_decoder_hidden_size=32, action_decoder_num_heads=2)

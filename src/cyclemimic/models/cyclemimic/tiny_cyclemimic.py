@@ -1,32 +1,132 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A backbone for the policy on machines without a GPU."""
+"""A backbone for the policy on machines without a GPU: a convolutional vision model, LLaVA's projector, a small Llama."""
 
-from __future__ import annotations
+from typing import Any
 
-from transformers import IJepaConfig, LlamaConfig, LlavaConfig
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import AutoConfig, AutoModel, LlamaConfig, LlavaConfig, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .processing_cyclemimic import CycleMimicProcessor
+
+
+@strict
+class TinyVisionConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`TinyVisionModel`].
+
+    Args:
+        image_size (`int`, *optional*, defaults to 128): Height and width of an image, in pixels.
+        patch_size (`int`, *optional*, defaults to 16): Pixels a feature stands for, a power of two: each convolution
+            halves the image.
+        hidden_size (`int`, *optional*, defaults to 96): Width of a feature, a multiple of 32.
+        num_channels (`int`, *optional*, defaults to 3): Channels of an image.
+        initializer_range (`float`, *optional*, defaults to 0.02): Standard deviation of the positions' weights.
+
+    Raises:
+        ValueError: a size that does not fit.
+    """
+
+    model_type = "cyclemimic_tiny_vision"
+
+    image_size: int = 128
+    patch_size: int = 16
+    hidden_size: int = 96
+    num_channels: int = 3
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.patch_size < 2 or self.patch_size & (self.patch_size - 1) or self.image_size % self.patch_size:
+            raise ValueError(
+                f"`patch_size` must be a power of two that divides `image_size` ({self.image_size}), "
+                f"got {self.patch_size}."
+            )
+        if self.hidden_size < 32 or self.hidden_size % 32:
+            raise ValueError(f"`hidden_size` must be a multiple of 32, got {self.hidden_size}.")
+        super().__post_init__(**kwargs)
+
+
+class TinyVisionModel(PreTrainedModel):
+    """
+    Strided convolutions in place of a ViT's patch embedding and layers. From a few thousand frames a ViT trained from
+    scratch does not learn where things are; convolutions, which look for the same thing everywhere, do.
+    """
+
+    config_class = TinyVisionConfig
+    config: TinyVisionConfig
+    base_model_prefix = "vision"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+
+    def __init__(self, config: TinyVisionConfig) -> None:
+        super().__init__(config)
+        num_convolutions = config.patch_size.bit_length() - 1
+        # A quarter of the width at the first convolutions, where there are the most pixels.
+        widths = [max(8, config.hidden_size >> max(0, num_convolutions - 1 - n)) for n in range(num_convolutions)]
+        channels = [config.num_channels, *(width // 8 * 8 for width in widths)]
+        self.convolutions = nn.Sequential()
+        for before, after in zip(channels, channels[1:], strict=False):
+            self.convolutions.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
+            # Over groups of one image's channels: unlike over a batch, training and inference do the same.
+            self.convolutions.append(nn.GroupNorm(after // 8, after))
+            self.convolutions.append(nn.GELU())
+        self.projection = nn.Linear(channels[-1], config.hidden_size)
+        num_patches = (config.image_size // config.patch_size) ** 2
+        self.position_embeddings = nn.Parameter(torch.zeros(num_patches, config.hidden_size))
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.post_init()
+
+    def forward(self, pixel_values: torch.FloatTensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, image_size, image_size)`).
+
+        Returns:
+            `BaseModelOutputWithPooling`: `last_hidden_state` of shape `(batch_size, num_patches, hidden_size)`, rows
+            first, which is also the only one of `hidden_states`.
+        """
+        features = self.convolutions(pixel_values).flatten(2).transpose(1, 2)
+        features = self.norm(self.projection(features) + self.position_embeddings)
+        return BaseModelOutputWithPooling(last_hidden_state=features, hidden_states=(features,))
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight, nonlinearity="relu")
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, TinyVisionModel):
+            init.normal_(module.position_embeddings, std=self.config.initializer_range)
+
+
+AutoConfig.register(TinyVisionConfig.model_type, TinyVisionConfig, exist_ok=True)
+AutoModel.register(TinyVisionConfig, TinyVisionModel, exist_ok=True)
 
 
 def make_tiny_backbone_config(
     processor: CycleMimicProcessor,
     image_size: int = 128,
     patch_size: int = 16,
-    hidden_size: int = 128,
-    num_vision_layers: int = 4,
-    num_text_layers: int = 4,
+    hidden_size: int = 96,
+    num_text_layers: int = 3,
 ) -> LlavaConfig:
     """
-    A LLaVA small enough to train from scratch without a GPU: ViT, projector, Llama. The ViT is I-JEPA's. Like SigLIP's
-    it has patch tokens only; unlike SigLIP's its weights start small, so that the last layer still tells a patch from
-    its neighbours and training soon finds out where things are.
+    A LLaVA small enough to train from scratch without a GPU: convolutions, projector, Llama.
 
     Args:
         processor ([`CycleMimicProcessor`]): Gives the vocabulary and the ids of the image and padding tokens.
         image_size, patch_size (`int`): In pixels; `(image_size / patch_size) ** 2` must be the processor's
             `num_image_tokens`.
-        hidden_size (`int`): Width of both transformers, a multiple of 32.
-        num_vision_layers, num_text_layers (`int`): Depths.
+        hidden_size (`int`): Width of vision and language model, a multiple of 32.
+        num_text_layers (`int`): Layers of the language model.
 
     Raises:
         ValueError: the patches do not add up to the processor's `num_image_tokens`, or `hidden_size` is no multiple
@@ -37,19 +137,12 @@ def make_tiny_backbone_config(
             f"`image_size` and `patch_size` must give the processor's {processor.num_image_tokens} image tokens, "
             f"got {image_size} and {patch_size}."
         )
-    if hidden_size % 32:
-        raise ValueError(f"`hidden_size` must be a multiple of 32, got {hidden_size}.")
-    sizes = {"hidden_size": hidden_size, "num_attention_heads": hidden_size // 32}
-    vision_config = IJepaConfig(
-        image_size=image_size,
-        patch_size=patch_size,
-        num_hidden_layers=num_vision_layers,
-        intermediate_size=4 * hidden_size,
-        **sizes,
-    )
+    vision_config = TinyVisionConfig(image_size=image_size, patch_size=patch_size, hidden_size=hidden_size)
     text_config = LlamaConfig(
         vocab_size=len(processor.tokenizer),
+        hidden_size=hidden_size,
         num_hidden_layers=num_text_layers,
+        num_attention_heads=hidden_size // 32,
         num_key_value_heads=hidden_size // 32,
         # The gate makes three matrices of the feed-forward layer: 8/3 keeps its cost at that of a plain factor 4.
         intermediate_size=8 * hidden_size // 3 // 32 * 32,
@@ -57,7 +150,6 @@ def make_tiny_backbone_config(
         pad_token_id=processor.tokenizer.pad_token_id,
         bos_token_id=processor.tokenizer.bos_token_id,
         eos_token_id=processor.tokenizer.eos_token_id,
-        **sizes,
     )
     return LlavaConfig(
         vision_config=vision_config,
@@ -71,4 +163,4 @@ def make_tiny_backbone_config(
     )
 
 
-__all__ = ["make_tiny_backbone_config"]
+__all__ = ["TinyVisionConfig", "TinyVisionModel", "make_tiny_backbone_config"]
