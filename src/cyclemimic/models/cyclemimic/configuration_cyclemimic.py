@@ -85,7 +85,7 @@ class CycleMimicConfig(PreTrainedConfig):
         # A saved config names its transformers version, and may hold what Trainer or another version added to it.
         unknown = sorted(kwargs.keys() - _LIBRARY_ARGUMENTS) if self.transformers_version is None else []
         if unknown:
-            allowed = sorted(self.__annotations__)
+            allowed = sorted(type(self).__annotations__)
             raise ValueError(f"Unknown argument(s) {unknown} of {type(self).__name__}; allowed: {allowed}.")
         if self.backbone_config is None:
             self.backbone_config = LlavaConfig()

@@ -275,15 +275,18 @@ class CycleMimicProcessor(ProcessorMixin):
         full-size frames. Passing the result to the processor gives the batch that the originals give.
 
         Args:
-            images: uint8 `(B, height, width, 3)`, or a list of images as in a call.
+            images: uint8 `(B, height, width, 3)`, or a list of images of one size, as in a call.
 
         Returns:
-            `np.ndarray`: uint8 `(B, new_height, new_width, 3)`.
+            `np.ndarray`: uint8 `(B, new_height, new_width, 3)`; the images as they are where the image processor would
+            change resized ones again, because it resizes to more than it crops.
         """
-        resized = self.image_processor(
-            self._check_images(images), do_rescale=False, do_normalize=False, return_tensors="pt"
-        )["pixel_values"]
-        return np.ascontiguousarray(resized.to(torch.uint8).permute(0, 2, 3, 1).numpy())
+        images = self._check_images(images)
+        resized = self.image_processor(images, do_rescale=False, do_normalize=False, return_tensors="pt")
+        resized = np.ascontiguousarray(resized["pixel_values"].to(torch.uint8).permute(0, 2, 3, 1).numpy())
+        if self._affine_map(resized.shape[1:]) is None:
+            return np.stack([np.asarray(image) for image in images])
+        return resized
 
     def _check_arguments(self) -> None:
         for name in SHARED_SIZES:

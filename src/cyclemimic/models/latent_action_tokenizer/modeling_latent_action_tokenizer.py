@@ -6,13 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from .buffer_latent_action_tokenizer import LatentActionBuffer, all_gather_rows
 from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
 from .layers_latent_action_tokenizer import (
     LatentActionTokenizerPatchEmbeddings,
@@ -229,7 +229,7 @@ class LatentActionTokenizerQuantizer(nn.Module):
             self._revive_dead_codes(embeddings.detach())
         codes = self.nearest(embeddings.detach())
         if self.training and self.dead_code_steps > 0:
-            used = F.one_hot(_all_gather(codes).flatten(), self.idle_steps.shape[0]).amax(0)
+            used = F.one_hot(all_gather_rows(codes).flatten(), self.idle_steps.shape[0]).amax(0)
             self.idle_steps.copy_((self.idle_steps + 1) * (1 - used))
         return codes, self.lookup(codes)
 
@@ -241,7 +241,7 @@ class LatentActionTokenizerQuantizer(nn.Module):
     @torch.no_grad()
     def _revive_dead_codes(self, embeddings: torch.Tensor) -> None:
         """Moves words unused for `dead_code_steps` onto embeddings far from every word, alike on every rank."""
-        candidates = _all_gather(embeddings).flatten(0, 1).float()
+        candidates = all_gather_rows(embeddings).flatten(0, 1).float()
         distance = torch.cdist(candidates, self.words.float()).amin(-1)
         # Spread over the worse-served half instead of its top, which is a few outliers close to each other.
         order = distance.argsort(descending=True)[: max(1, distance.shape[0] // 2)]
@@ -319,54 +319,6 @@ class LatentActionTokenizerDiscriminator(nn.Module):
         grid = hidden_states.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))
         pooled = F.gelu(self.global_convolution(grid)).mean((2, 3))
         return self.local_head(hidden_states).squeeze(-1), self.global_head(pooled).squeeze(-1)
-
-
-class LatentActionBuffer(nn.Module):
-    """
-    Z: the actions of the previous `buffer_batches` batches with the body each came from (paper §3.2). Holds word
-    indices, so a sampled action always stands for the codebook's vectors of today. Global over data-parallel ranks.
-    """
-
-    def __init__(self, config: LatentActionTokenizerConfig) -> None:
-        super().__init__()
-        self.codebook_size = config.codebook_size
-        self.sampling = config.buffer_sampling
-        shape = (config.buffer_batches, config.buffer_batch_size)
-        self.register_buffer("codes", torch.zeros(*shape, config.num_latent_tokens, dtype=torch.long))
-        self.register_buffer("embodiment_ids", torch.full(shape, -1))
-        self.register_buffer("filled", torch.zeros(shape, dtype=torch.bool))
-
-    @torch.no_grad()
-    def add(self, codes: torch.LongTensor, embodiment_ids: torch.LongTensor) -> None:
-        """Puts one batch in, `(batch_size, num_latent_tokens)` and `(batch_size,)`, and the oldest batch out."""
-        codes, embodiment_ids = _all_gather(codes), _all_gather(embodiment_ids)
-        kept = min(codes.shape[0], self.codes.shape[1])
-        chosen = torch.arange(kept, device=codes.device) * codes.shape[0] // kept
-        for buffer, values in ((self.codes, codes[chosen]), (self.embodiment_ids, embodiment_ids[chosen])):
-            buffer.copy_(buffer.roll(1, 0))
-            buffer[0, :kept] = values
-        self.filled.copy_(self.filled.roll(1, 0))
-        self.filled[0] = torch.arange(self.filled.shape[1], device=codes.device) < kept
-
-    @torch.no_grad()
-    def sample(self, embodiment_ids: torch.LongTensor) -> torch.LongTensor:
-        """
-        One action for each frame, from another body than the frame's wherever the buffer has one (paper §3.1, step 4).
-
-        Args:
-            embodiment_ids (`torch.LongTensor` of shape `(batch_size,)`): the bodies of the frames `o_c`.
-
-        Returns:
-            `torch.LongTensor` of shape `(batch_size, num_latent_tokens)`.
-        """
-        codes, filled = self.codes.flatten(0, 1), self.filled.flatten()
-        crossing = filled & (self.embodiment_ids.flatten() != embodiment_ids[:, None])
-        weights = torch.where(crossing.any(-1, keepdim=True), crossing, filled).float()
-        if self.sampling == "distinct":
-            # How often the action stands among those the frame may take: an action that bodies share is no rarer.
-            same = (codes[:, None] == codes[None]).all(-1).float()
-            weights = weights / (weights @ same).clamp_min(1)
-        return codes[torch.multinomial(weights, 1).squeeze(-1)]
 
 
 class LatentActionTokenizerPreTrainedModel(PreTrainedModel):
@@ -736,17 +688,8 @@ def _copy_ratio(reconstruction: torch.Tensor, future: torch.Tensor, current: tor
     return F.mse_loss(reconstruction, future) / F.mse_loss(current, future).clamp_min(1e-8)
 
 
-def _all_gather(tensor: torch.Tensor) -> torch.Tensor:
-    """The rows of all data-parallel ranks in order of rank; each rank must hold as many."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return tensor
-    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)
-
-
 def _all_mean(scalar: torch.Tensor) -> torch.Tensor:
-    return _all_gather(scalar[None]).mean()
+    return all_gather_rows(scalar[None]).mean()
 
 
 def _is_embedding(name: str) -> bool:

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The latent action buffer (paper §3.2)."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
+
+
+class LatentActionBuffer(nn.Module):
+    """
+    Z: the actions of the previous `buffer_batches` batches with the body each came from (paper §3.2). Holds word
+    indices, so a sampled action always stands for the codebook's vectors of today. Global over data-parallel ranks.
+    """
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__()
+        self.codebook_size = config.codebook_size
+        self.sampling = config.buffer_sampling
+        shape = (config.buffer_batches, config.buffer_batch_size)
+        self.register_buffer("codes", torch.zeros(*shape, config.num_latent_tokens, dtype=torch.long))
+        self.register_buffer("embodiment_ids", torch.full(shape, -1))
+        self.register_buffer("filled", torch.zeros(shape, dtype=torch.bool))
+
+    @torch.no_grad()
+    def add(self, codes: torch.LongTensor, embodiment_ids: torch.LongTensor) -> None:
+        """Puts one batch in, `(batch_size, num_latent_tokens)` and `(batch_size,)`, and the oldest batch out."""
+        codes, embodiment_ids = all_gather_rows(codes), all_gather_rows(embodiment_ids)
+        kept = min(codes.shape[0], self.codes.shape[1])
+        chosen = torch.arange(kept, device=codes.device) * codes.shape[0] // kept
+        for buffer, values in ((self.codes, codes[chosen]), (self.embodiment_ids, embodiment_ids[chosen])):
+            buffer.copy_(buffer.roll(1, 0))
+            buffer[0, :kept] = values
+        self.filled.copy_(self.filled.roll(1, 0))
+        self.filled[0] = torch.arange(self.filled.shape[1], device=codes.device) < kept
+
+    @torch.no_grad()
+    def sample(self, embodiment_ids: torch.LongTensor) -> torch.LongTensor:
+        """
+        One action for each frame, from another body than the frame's wherever the buffer has one (paper §3.1, step 4).
+
+        Args:
+            embodiment_ids (`torch.LongTensor` of shape `(batch_size,)`): the bodies of the frames `o_c`.
+
+        Returns:
+            `torch.LongTensor` of shape `(batch_size, num_latent_tokens)`.
+        """
+        codes, filled = self.codes.flatten(0, 1), self.filled.flatten()
+        crossing = filled & (self.embodiment_ids.flatten() != embodiment_ids[:, None])
+        weights = torch.where(crossing.any(-1, keepdim=True), crossing, filled).float()
+        if self.sampling == "distinct":
+            # How often the action stands among those the frame may take: an action that bodies share is no rarer.
+            same = (codes[:, None] == codes[None]).all(-1).float()
+            weights = weights / (weights @ same).clamp_min(1)
+        return codes[torch.multinomial(weights, 1).squeeze(-1)]
+
+
+def all_gather_rows(tensor: torch.Tensor) -> torch.Tensor:
+    """The rows of all data-parallel ranks in order of rank; each rank must hold as many."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
