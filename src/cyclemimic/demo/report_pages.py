@@ -7,38 +7,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from cyclemimic.data import EpisodeSource, FramePairDataset, LatentLabels
+from cyclemimic.data import FramePairDataset, LatentLabels
 from cyclemimic.demo.data_split import DemoData
 from cyclemimic.demo.moving import load_film
+from cyclemimic.demo.report_pictures import reconstructions_of, shared_actions_of
 from cyclemimic.demo.settings import DemoConfig, DemoSettings
 from cyclemimic.demo.summary import VARIANTS
 from cyclemimic.evaluation.charts import Series
-from cyclemimic.evaluation.gallery import GalleryGroup, GalleryPair, motion_magnitude, select_groups
 from cyclemimic.evaluation.report import (
     Clip,
     CurveGroup,
     DemoReport,
     Headline,
     Provenance,
-    ReconstructionRow,
     StageTiming,
     write_report,
 )
 from cyclemimic.evaluation.success_table import SuccessCell, SuccessRow, SuccessTable
-from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
-    LatentActionTokenizerImageProcessor,
-)
-from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer import LatentActionTokenizerModel
 
 _VARIANT_NAMES = {
     "policy": "Latent pretraining, then demonstrations",
     "policy_without_pretraining": "The same demonstrations alone",
     "random": "Random actions",
 }
-_GALLERY_PAIRS = 1500
 _NO_SIMULATOR = "Recorded data has no simulator to roll out in: see the action errors at the top."
 
 
@@ -67,11 +58,11 @@ def write_demo_report(
         headlines=_headlines(metrics),
         success=_success_table(settings, metrics),
         clips=_clips(output, done),
-        gallery=_gallery(pairs, data.videos, LatentLabels.from_folder(output / "labels"), config.seed),
+        gallery=shared_actions_of(pairs, LatentLabels.from_folder(output / "labels"), config.seed),
         gallery_note="Pairs drawn at random among those with one latent action, across tasks where it has them.",
-        reconstructions=_reconstructions(pairs, output / "tokenizer", config.seed),
+        reconstructions=reconstructions_of(pairs, output / "tokenizer", config.seed),
         curves=_curves(done),
-        timing=tuple(StageTiming(name, record["seconds"]) for name, record in done.items()),
+        timing=_timing(settings, done),
         notes=_notes(config, metrics),
         missing={} if settings.tasks else {"success": _NO_SIMULATOR, "clips": _NO_SIMULATOR},
     )
@@ -84,6 +75,23 @@ def _subtitle(settings: DemoSettings, done: dict[str, dict[str, Any]]) -> str:
     return (
         f"{recorded['episodes']} videos, {recorded['frames']} frames; at most {demonstrations} of them with robot actions. "
         "The policy sees one camera image and an instruction, and no simulator state."
+    )
+
+
+def _timing(settings: DemoSettings, done: dict[str, dict[str, Any]]) -> tuple[StageTiming, ...]:
+    details = {
+        "record": f"{done['record']['results']['episodes']} episodes",
+        "tokenizer": f"{settings.tokenizer_steps} steps",
+        "label": f"{done['label']['results']['labels']} pairs",
+        "pretrain": f"{settings.pretraining_steps} steps",
+        "finetune": f"{settings.finetuning_steps} steps",
+        "evaluate": f"{settings.rollouts_per_task * len(settings.tasks)} rollouts"
+        if settings.tasks
+        else "held-out frames",
+    }
+    return tuple(
+        StageTiming(name.replace("_", " "), record["seconds"], details[name.split("_")[0]])
+        for name, record in done.items()
     )
 
 
@@ -136,71 +144,6 @@ def _clips(output: Path, done: dict[str, dict[str, Any]]) -> tuple[Clip, ...]:
             caption=f"initial state {film['initial_state']}",
         )
         for film in films
-    )
-
-
-def _gallery(
-    pairs: FramePairDataset, videos: EpisodeSource, labels: LatentLabels, seed: int
-) -> tuple[GalleryGroup, ...]:
-    """Pairs that share one latent action: across tasks, or across episodes where all is one task (paper, Figure 1)."""
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(pairs))[:_GALLERY_PAIRS])
-    rows = [pairs.pairs[index] for index in chosen]
-    episodes = [pairs.episodes[row[0]] for row in rows]
-    codes = [
-        labels.lookup(episode.source, episode.index, int(row[1])) for episode, row in zip(episodes, rows, strict=True)
-    ]
-    instructions = [str(episode.instruction) for episode in episodes]
-    items = [pairs[index] for index in chosen]
-    motion = motion_magnitude(
-        np.stack([item["current"] for item in items]), np.stack([item["future"] for item in items])
-    )
-    groups = select_groups(
-        np.stack(codes),
-        np.array(instructions if len(set(instructions)) > 1 else [episode.index for episode in episodes]),
-        motion,
-        seed=seed,
-        episode_ids=np.array([episode.index for episode in episodes]),
-        spans=np.array([row[1:] for row in rows]),
-    )
-    return tuple(
-        GalleryGroup(
-            codes=group.codes + (None,) * (labels.num_latent_tokens - len(group.codes)),
-            pairs=tuple(
-                GalleryPair(items[index]["current"], items[index]["future"], instructions[index])
-                for index in group.indices
-            ),
-            note=f"{group.num_pairs} of {len(items)} pairs" + (", the first words only" if group.is_partial else ""),
-        )
-        for group in groups
-    )
-
-
-def _reconstructions(
-    pairs: FramePairDataset, tokenizer_dir: Path, seed: int, num_rows: int = 6
-) -> tuple[ReconstructionRow, ...]:
-    """Real, reconstructed and transferred futures of pairs drawn at random."""
-    random = np.random.default_rng(seed + 1)
-    items = [pairs[int(index)] for index in random.choice(len(pairs), 2 * num_rows, replace=len(pairs) < 2 * num_rows)]
-    tokenizer = LatentActionTokenizerModel.from_pretrained(tokenizer_dir).eval()
-    image_processor = LatentActionTokenizerImageProcessor.from_pretrained(tokenizer_dir)
-    frames = image_processor([item["current"] for item in items], [item["future"] for item in items])
-    current, future = frames["pixel_values"], frames["future_pixel_values"]
-    with torch.inference_mode():
-        codes = tokenizer.encode(current[:num_rows], future[:num_rows]).codes
-        # The first half of the draw gives the actions; the second half the frames they are applied to.
-        generated = tokenizer.decode(current, codes=codes.repeat(2, 1)).pixel_values
-    pictures = [image_processor.post_process(tensor) for tensor in (current, future, generated)]
-    return tuple(
-        ReconstructionRow(
-            current=pictures[0][row],
-            future=pictures[1][row],
-            reconstructed=pictures[2][row],
-            transfer_current=pictures[0][num_rows + row],
-            transferred=pictures[2][num_rows + row],
-            codes=tuple(codes[row].tolist()),
-            caption=f"{items[row]['instruction']} → {items[num_rows + row]['instruction']}",
-        )
-        for row in range(num_rows)
     )
 
 
