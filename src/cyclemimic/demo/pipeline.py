@@ -24,7 +24,7 @@ from cyclemimic.models.cyclemimic.processing_cyclemimic import CycleMimicProcess
 logger = logging.getLogger(__name__)
 
 # Variations of the scene: demonstrations, videos and evaluation never meet the same one.
-_FIRST_DEMONSTRATION, _FIRST_VIDEO, _FIRST_EVALUATION = 0, 1_000, 500_000
+_FIRST_DEMONSTRATION, _FIRST_VIDEO, _FIRST_EVALUATION = 0, 1_000, 600_000
 _NEEDED_BYTES = 2 << 30
 
 

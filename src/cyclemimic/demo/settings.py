@@ -92,14 +92,14 @@ class DemoSettings:
     )
     tokenizer_steps: int = 3000
     pretraining_steps: int = 1800
-    finetuning_steps: int = 500
+    finetuning_steps: int = 700
     tokenizer_learning_rate: float = 2e-3
     pretraining_learning_rate: float = 2e-3
-    finetuning_learning_rate: float = 5e-4
+    finetuning_learning_rate: float = 1e-3
     batch_size: int = 64
     reversed_share: float = 0.5
     image_shift: int = 4
-    corrupted_share: float = 0.3
+    corrupted_share: float = 0.0
 
 
 def settings_for(config: DemoConfig) -> DemoSettings:

@@ -72,8 +72,11 @@ def test_the_goal_of_reach_is_seen_where_it_is():
         frame = first_frame(environment, initial_state).astype(int)
         environment.step(np.zeros(4))
         # The marker stays put; a frame that showed the last episode's goal would differ from the next one there.
-        # Brighter than the arm, which is red as well.
-        marker = [(image[..., 0] > 200) & (image[..., 1] < 60) for image in (frame, environment.render())]
+        # Blue, which nothing else is: a finger of the gripper is cyan.
+        marker = [
+            (image[..., 2] > image[..., 0] + 60) & (image[..., 2] > image[..., 1] + 60)
+            for image in (frame, environment.render().astype(int))
+        ]
         assert marker[0].sum() >= 3
         assert (marker[0] ^ marker[1]).sum() <= 1
     environment.close()
