@@ -78,6 +78,7 @@ def test_metrics_hold_the_promised_keys(output: Path) -> None:
     # Four frames of 16 have no frame two or more later that is new: 14 pairs an episode, one episode held out.
     assert metrics["labels"] == 14 * (NUM_EPISODES - 1)
     assert metrics["action_error"] > 0
+    assert "action_error_random" not in metrics
 
 
 def test_nothing_is_done_twice(output: Path, data: Path, tiny_settings) -> None:

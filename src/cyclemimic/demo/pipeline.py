@@ -71,7 +71,9 @@ def run_demo(config: DemoConfig, settings: DemoSettings | None = None) -> Path:
                 data.demonstrations, labels, processor, settings, config.seed, folder, start
             ),
         )
-    for name, folder in {**policies, "random": None}.items():
+    # Random actions mean nothing on recorded data, whose units they do not know.
+    floor = {"random": None} if config.data is None else {}
+    for name, folder in (policies | floor).items():
         done[f"evaluate_{name}"] = records.run(
             f"evaluate_{name}", lambda name=name, folder=folder: _evaluate(config, settings, data, name, folder)
         )

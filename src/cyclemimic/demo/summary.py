@@ -27,7 +27,7 @@ def summarise(
     """All figures of a run, from the records of its stages. Rates are `None` where there was no simulator."""
     metrics: dict[str, Any] = {}
     for name, suffix in VARIANTS.items():
-        results = done[f"evaluate_{name}"]["results"]
+        results = done[f"evaluate_{name}"]["results"] if f"evaluate_{name}" in done else {}
         rates = results.get("rates")
         metrics[f"success_rate{suffix}"] = rates["mean"]["rate"] if rates else None
         metrics[f"success{suffix}"] = rates
