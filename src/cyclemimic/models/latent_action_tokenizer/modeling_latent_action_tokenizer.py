@@ -665,7 +665,8 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
             return
         self.buffer.add(codes, embodiment_ids)
         # No better than a copy is all that a larger ratio says: a batch where nothing moves must not blow up the mean.
-        self.mean_copy_ratio.lerp_(_all_mean(copy_ratio.clamp(max=1.0)), COPY_RATIO_MOMENTUM)
+        copy_ratio = all_gather_rows(copy_ratio.clamp(max=1.0)[None]).mean()
+        self.mean_copy_ratio.lerp_(copy_ratio, COPY_RATIO_MOMENTUM)
         begins = (self.mean_copy_ratio <= self.config.cycle_start_copy_ratio) | (self.ac3_steps > 0)
         self.ac3_steps += begins
         self.steps += 1
@@ -686,10 +687,6 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
 def _copy_ratio(reconstruction: torch.Tensor, future: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
     """Squared error of the reconstruction over that of copying the current frame: 1 is no better than a copy."""
     return F.mse_loss(reconstruction, future) / F.mse_loss(current, future).clamp_min(1e-8)
-
-
-def _all_mean(scalar: torch.Tensor) -> torch.Tensor:
-    return all_gather_rows(scalar[None]).mean()
 
 
 def _is_embedding(name: str) -> bool:
