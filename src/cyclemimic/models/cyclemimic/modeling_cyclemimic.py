@@ -281,14 +281,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
                 f"Prediction takes the processor's batch without latent actions or actions, got {answers}."
             )
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        outputs = self.backbone.base_model(
-            input_ids=input_ids,
-            pixel_values=pixel_values,
-            attention_mask=attention_mask,
-            position_ids=_position_ids(attention_mask),
-            use_cache=True,
-            **kwargs,
-        )
+        outputs = self._read(input_ids, pixel_values, attention_mask, use_cache=True, **kwargs)
         hidden_states = outputs.last_hidden_state
         next_position = attention_mask.sum(dim=-1, keepdim=True)
         state = _DecodingState(hidden_states, outputs.past_key_values, attention_mask, next_position)
@@ -298,6 +291,24 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
             last_state = self._extend(state, self.latent_token_ids[codes[-1]])
             codes.append(self._best_code(last_state))
         return torch.cat(codes, dim=1), state
+
+    def _read(
+        self,
+        input_ids: torch.LongTensor,
+        pixel_values: torch.FloatTensor,
+        attention_mask: torch.Tensor,
+        use_cache: bool,
+        **kwargs: Any,
+    ) -> ModelOutput:
+        """The backbone's body over a whole sequence, without the vocabulary head: training and prediction share it."""
+        return self.backbone.base_model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            attention_mask=attention_mask,
+            position_ids=_position_ids(attention_mask),
+            use_cache=use_cache,
+            **kwargs,
+        )
 
     def _best_code(self, last_state: torch.Tensor) -> torch.LongTensor:
         """Codes `(batch_size, 1)` from states `(batch_size, 1, hidden_size)`."""
@@ -417,14 +428,7 @@ class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
             kwargs: Passed to the backbone.
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        outputs = self.backbone.base_model(
-            input_ids=input_ids,
-            pixel_values=pixel_values,
-            attention_mask=attention_mask,
-            position_ids=_position_ids(attention_mask),
-            use_cache=False,
-            **kwargs,
-        )
+        outputs = self._read(input_ids, pixel_values, attention_mask, use_cache=False, **kwargs)
         hidden_states = outputs.last_hidden_state
         if labels is None:
             loss, logits = None, self.get_output_embeddings()(_last_attended(hidden_states, attention_mask))
@@ -484,11 +488,10 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         full_mask = F.pad(attention_mask, (0, num_act_tokens), value=1)
         # Right padding then lies between latent action and ACT tokens; masked, and not counted in the positions, it
         # is as good as absent.
-        hidden_states = self.backbone.base_model(
-            input_ids=torch.cat([input_ids, self.act_token_ids.expand(len(input_ids), -1)], dim=1),
-            pixel_values=pixel_values,
-            attention_mask=full_mask,
-            position_ids=_position_ids(full_mask),
+        hidden_states = self._read(
+            torch.cat([input_ids, self.act_token_ids.expand(len(input_ids), -1)], dim=1),
+            pixel_values,
+            full_mask,
             use_cache=False,
             **kwargs,
         ).last_hidden_state
