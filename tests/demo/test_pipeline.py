@@ -97,6 +97,19 @@ def test_an_interrupted_stage_runs_again(output: Path, data: Path, tiny_settings
     assert json.loads(record.read_text(encoding="utf-8"))["results"]["labels"] == 14 * (NUM_EPISODES - 1)
 
 
+def test_a_reloaded_policy_that_acts_otherwise_ends_the_demo(
+    output: Path, data: Path, tiny_settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = output / "stages" / "finetune_policy.json"
+    kept = record.read_text(encoding="utf-8")
+    record.unlink()
+    monkeypatch.setattr("cyclemimic.demo.learning._difference_of_reloaded", lambda *_: 1e-7)
+    with pytest.raises(RuntimeError, match="acts differently, by up to 1e-07"):
+        run_demo(DemoConfig(output, data=data, quick=True), tiny_settings)
+    assert not record.exists()
+    record.write_text(kept, encoding="utf-8")
+
+
 def test_another_run_is_refused(output: Path, data: Path, tiny_settings) -> None:
     with pytest.raises(ValueError, match=r"`output` .* holds a demo of another run \(different: request\)"):
         run_demo(DemoConfig(output, data=data, quick=True, seed=1), tiny_settings)

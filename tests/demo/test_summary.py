@@ -31,7 +31,7 @@ def labels_dir(tmp_path) -> Path:
 def stages(**results) -> dict[str, dict]:
     given = {
         "tokenizer": {"history": HISTORY},
-        "finetune_policy": {"reloaded_policy_identical": True},
+        "finetune_policy": {"reloaded_policy_difference": 0.0},
         "evaluate_policy": {},
         "evaluate_policy_without_pretraining": {},
         "evaluate_random": {},

@@ -170,12 +170,14 @@ def finetune(
         settings.finetuning_learning_rate,
         output_dir,
     )
-    _check_reloaded(model, output_dir, frames)
-    return {"frames": len(frames), "history": history, "reloaded_policy_identical": True}
+    difference = _difference_of_reloaded(model, output_dir, frames)
+    if difference != 0:
+        raise RuntimeError(f"the policy reloaded from {output_dir} acts differently, by up to {difference}")
+    return {"frames": len(frames), "history": history, "reloaded_policy_difference": difference}
 
 
-def _check_reloaded(model: CycleMimicForActionPrediction, saved_dir: Path, frames: Dataset) -> None:
-    """Raises unless the saved policy, loaded again, predicts the very same actions."""
+def _difference_of_reloaded(model: CycleMimicForActionPrediction, saved_dir: Path, frames: Dataset) -> float:
+    """Largest difference between the actions of the policy in memory and of the saved one, loaded again."""
     processor = CycleMimicProcessor.from_pretrained(saved_dir)
     reloaded = CycleMimicForActionPrediction.from_pretrained(saved_dir).eval()
     items = [frames[index] for index in np.linspace(0, len(frames) - 1, min(8, len(frames))).astype(int)]
@@ -183,8 +185,7 @@ def _check_reloaded(model: CycleMimicForActionPrediction, saved_dir: Path, frame
     model.eval()
     with torch.inference_mode():
         difference = model.predict_action_chunk(**inputs) - reloaded.predict_action_chunk(**inputs)
-    if difference.abs().max() != 0:
-        raise RuntimeError(f"the policy reloaded from {saved_dir} acts differently, by up to {difference.abs().max()}")
+    return difference.abs().max().item()
 
 
 def _policy_config(processor: CycleMimicProcessor, settings: DemoSettings) -> Any:

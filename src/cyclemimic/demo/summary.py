@@ -43,7 +43,7 @@ def summarise(
         "peak_memory_bytes": max(record["peak_memory_bytes"] for record in done.values()),
         **codebook_use(labels_dir),
         **_last_tokenizer_figures(done["tokenizer"]["results"]["history"]),
-        "reloaded_policy_identical": done["finetune_policy"]["results"]["reloaded_policy_identical"],
+        "reloaded_policy_identical": done["finetune_policy"]["results"]["reloaded_policy_difference"] == 0,
         "quick": config.quick,
         "seed": config.seed,
         "date": datetime.date.today().isoformat(),

@@ -18,7 +18,6 @@ class LatentActionBuffer(nn.Module):
 
     def __init__(self, config: LatentActionTokenizerConfig) -> None:
         super().__init__()
-        self.codebook_size = config.codebook_size
         self.sampling = config.buffer_sampling
         shape = (config.buffer_batches, config.buffer_batch_size)
         self.register_buffer("codes", torch.zeros(*shape, config.num_latent_tokens, dtype=torch.long))
