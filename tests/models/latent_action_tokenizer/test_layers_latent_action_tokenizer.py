@@ -3,10 +3,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing
 from torch import nn
 
 from cyclemimic.models.latent_action_tokenizer.layers_latent_action_tokenizer import (
     LatentActionTokenizerAttention,
+    LatentActionTokenizerEmbeddingNorm,
     LatentActionTokenizerPatchEmbeddings,
     LatentActionTokenizerSpatialLayer,
     LatentActionTokenizerSpatioTemporalLayer,
@@ -94,3 +97,51 @@ def test_attention_over_space_stays_in_its_frame(make_config):
 def test_both_together_reach_every_frame_and_position(make_config):
     reached = reach_of_a_change(LatentActionTokenizerSpatioTemporalLayer(make_config()))
     assert reached[0].all() and not reached[1].any()
+
+
+def test_embedding_norm_by_hand(make_config):
+    norm = LatentActionTokenizerEmbeddingNorm(make_config(num_latent_tokens=2, codebook_dim=1))
+    # Token 0 is 1, 3, 5: mean 3, variance 8/3. Token 1 is 10 throughout, and stays finite.
+    embeddings = torch.tensor([[1.0, 10.0], [3.0, 10.0], [5.0, 10.0]])[..., None]
+    expected = torch.tensor([[-1.2247449, 0.0], [0.0, 0.0], [1.2247449, 0.0]])[..., None]
+    torch.testing.assert_close(norm(embeddings, by_batch=True), expected, rtol=0, atol=1e-6)
+    # A tenth of the way from mean 0 and variance 1.
+    torch.testing.assert_close(norm.running_mean, torch.tensor([[0.3], [1.0]]))
+    torch.testing.assert_close(norm.running_variance, torch.tensor([[0.9 + 0.8 / 3], [0.9]]))
+    kept = norm.running_mean.clone()
+    standardised = norm(embeddings, by_batch=False)
+    torch.testing.assert_close(standardised[0, 0], torch.tensor([(1 - 0.3) / (0.9 + 0.8 / 3 + 1e-6) ** 0.5]))
+    assert torch.equal(norm.running_mean, kept)
+
+
+def test_embedding_norm_keeps_half_precision_outside(make_config):
+    norm = LatentActionTokenizerEmbeddingNorm(make_config())
+    embeddings = torch.randn(6, *norm.running_mean.shape).bfloat16()
+    output = norm(embeddings, by_batch=True)
+    assert output.dtype == torch.bfloat16 and norm.running_mean.dtype == torch.float32
+    torch.testing.assert_close(norm.running_mean, 0.1 * embeddings.float().mean(0))
+
+
+def _norm_on_a_rank(rank: int, config, embeddings: torch.Tensor, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    own = embeddings.chunk(2)[rank].clone().requires_grad_()
+    norm = LatentActionTokenizerEmbeddingNorm(config)
+    output = norm(own, by_batch=True)
+    output.pow(3).sum().backward()
+    torch.save({"output": output.detach(), "gradient": own.grad, **norm.state_dict()}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_embedding_norm_is_global_over_ranks(make_config, tmp_path):
+    config = make_config()
+    norm = LatentActionTokenizerEmbeddingNorm(config)
+    embeddings = torch.randn(8, *norm.running_mean.shape).mul(3).requires_grad_()
+    output = norm(embeddings, by_batch=True)
+    output.pow(3).sum().backward()
+    torch.multiprocessing.spawn(_norm_on_a_rank, (config, embeddings.detach(), str(tmp_path)), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    torch.testing.assert_close(torch.cat([rank["output"] for rank in ranks]), output.detach())
+    torch.testing.assert_close(torch.cat([rank["gradient"] for rank in ranks]), embeddings.grad)
+    for rank in ranks:
+        torch.testing.assert_close(rank["running_mean"], norm.running_mean)
+        torch.testing.assert_close(rank["running_variance"], norm.running_variance)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -230,6 +231,14 @@ def test_dead_words_are_revived_and_others_stay(make_config):
     torch.testing.assert_close(words, batch)
 
 
+def test_an_overflowing_frame_does_not_become_a_word(make_config):
+    quantizer = LatentActionTokenizerQuantizer(make_config(dead_code_steps=1)).train()
+    embeddings = torch.randn(8, 2, 4)
+    embeddings[3], embeddings[5] = torch.nan, torch.inf
+    quantizer(embeddings)
+    assert quantizer.codebook.isfinite().all() and quantizer.codebook.any()
+
+
 @pytest.mark.parametrize(("mode", "steps"), [(False, 50), (True, 0)])
 def test_no_revival_in_evaluation_or_when_off(mode, steps, make_config):
     quantizer = LatentActionTokenizerQuantizer(make_config(dead_code_steps=steps)).train(mode)
@@ -344,6 +353,8 @@ def textbook_gradients(
     current, future = pairs
     sampled = model.buffer.sample(ids)
     words = F.normalize(tokenizer.quantizer.codebook, dim=-1)
+    norm = tokenizer.encoder.embedding_norm
+    before = copy.deepcopy(norm.state_dict())
     action = tokenizer.encode(current, future)
     reconstruction = tokenizer.decode(current, quantized=action.quantized).pixel_values
     generated = tokenizer.decode(current, quantized=words.detach()[sampled]).pixel_values
@@ -363,7 +374,10 @@ def textbook_gradients(
     loss = loss + (action.embeddings.detach() - words_used).square().mean()
     loss = loss + config.commitment_weight * (action.embeddings - words_used.detach()).square().mean()
     noise = torch.randn_like(generated) * config.generated_noise_std
-    read_back = tokenizer.encode(current, generated + noise).embeddings
+    # Read back by the statistics of the real pairs.
+    features, generated_features = map(tokenizer.vision_features, (current, generated + noise))
+    read_back = tokenizer.encoder(features, generated_features, is_generated=True)
+    norm.load_state_dict(before)
     distance = (read_back[..., None, :] - words.detach()).norm(dim=-1)
     log_share = torch.log_softmax(-distance / config.cycle_temperature, dim=-1)
     cycle = -log_share.gather(-1, sampled[..., None]).mean()

@@ -46,6 +46,10 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
         codebook_dim (`int`, *optional*, defaults to 128): Width of a codebook vector (open in the paper).
         normalize_codebook (`bool`, *optional*, defaults to `True`): Whether embeddings and words are of unit length.
             Without it the embeddings of a tokenizer trained from scratch shrink to a point, and one word serves all.
+        standardize_embeddings (`bool`, *optional*, defaults to `True`): Whether embeddings are brought to mean 0 and
+            variance 1 over the batch, each token's dimensions apart, before they are made of unit length. A tokenizer
+            trained from scratch otherwise spends its first hundreds of steps with embeddings that say which token they
+            are, and hardly which pair.
         buffer_batches (`int`, *optional*, defaults to 4): B, how many past batches the latent action buffer holds.
         buffer_batch_size (`int`, *optional*, defaults to 256): Actions kept of each of them, at most. Sampling is
             uniform, so an even subsample of a larger batch stands for all of it; a fixed shape lets a checkpoint
@@ -109,6 +113,7 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
     num_latent_tokens: int = 4
     codebook_dim: int = 128
     normalize_codebook: bool = True
+    standardize_embeddings: bool = True
     buffer_batches: int = 4
     buffer_batch_size: int = 256
     buffer_sampling: Literal["uniform", "distinct"] = "distinct"

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.nn.functional import all_reduce
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -93,6 +95,46 @@ class LatentActionTokenizerSpatioTemporalLayer(LatentActionTokenizerSpatialLayer
         return temporal.view(batch_size, length, frames, width).transpose(1, 2)
 
 
+class LatentActionTokenizerEmbeddingNorm(nn.Module):
+    """
+    Brings the embeddings of each token to mean 0 and variance 1 a dimension, over the global batch in training, by the
+    running statistics otherwise: batch normalisation without scale and shift, whose statistics are alike on all ranks.
+    """
+
+    momentum = 0.1
+    # Early embeddings differ by little from pair to pair; a larger floor would leave them so.
+    eps = 1e-6
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__()
+        shape = (config.num_latent_tokens, config.codebook_dim)
+        self.register_buffer("running_mean", torch.zeros(shape))
+        self.register_buffer("running_variance", torch.ones(shape))
+
+    def forward(self, embeddings: torch.Tensor, by_batch: bool) -> torch.Tensor:
+        """
+        Args:
+            embeddings (`torch.Tensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`).
+            by_batch (`bool`): Standardise by the batch, and move the running statistics towards it.
+
+        Returns:
+            `torch.Tensor` of the same shape.
+        """
+        # In fp32 at least, whatever the autocast: the variance is a small difference.
+        precise = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+        mean, variance = self.running_mean, self.running_variance
+        if by_batch:
+            mean = mean_over_ranks(precise.mean(0))
+            variance = mean_over_ranks((precise - mean).square().mean(0))
+            self._move_running_statistics(mean, variance)
+        return ((precise - mean) * (variance + self.eps).rsqrt()).to(embeddings.dtype)
+
+    @torch.no_grad()
+    def _move_running_statistics(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_variance.lerp_(variance.to(self.running_variance), self.momentum)
+
+
 class LatentActionTokenizerPatchEmbeddings(nn.Module):
     """Patches of a frame, embedded, with their places: `(batch_size, num_patches, hidden_size)`."""
 
@@ -105,6 +147,13 @@ class LatentActionTokenizerPatchEmbeddings(nn.Module):
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         # A strided convolution without the convolution: on a CPU the plain product is several times faster.
         return self.projection(patchify(pixel_values, self.patch_size)) + self.position_embeddings
+
+
+def mean_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """The mean over data-parallel ranks, with gradients to each of them."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return tensor
+    return all_reduce(tensor) / dist.get_world_size()
 
 
 def patchify(pixel_values: torch.Tensor, patch_size: int) -> torch.Tensor:

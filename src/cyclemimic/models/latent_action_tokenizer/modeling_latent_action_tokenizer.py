@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput
 from .buffer_latent_action_tokenizer import LatentActionBuffer, all_gather_rows
 from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
 from .layers_latent_action_tokenizer import (
+    LatentActionTokenizerEmbeddingNorm,
     LatentActionTokenizerPatchEmbeddings,
     LatentActionTokenizerSpatialLayer,
     LatentActionTokenizerSpatioTemporalLayer,
@@ -178,11 +179,17 @@ class LatentActionTokenizerEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.projection = nn.Linear(config.hidden_size, config.codebook_dim)
+        self.embedding_norm = LatentActionTokenizerEmbeddingNorm(config) if config.standardize_embeddings else None
 
-    def forward(self, features: torch.Tensor, future_features: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, features: torch.Tensor, future_features: torch.Tensor, is_generated: bool = False
+    ) -> torch.Tensor:
         """
         Args:
             features, future_features (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`).
+            is_generated (`bool`): Whether D made the future frames. Their embeddings are measured against the
+                statistics of real pairs, in training as in evaluation: by their own, a decoder that gives all frames
+                one motion would go unseen.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`: `z^e`.
@@ -194,6 +201,8 @@ class LatentActionTokenizerEncoder(nn.Module):
             hidden_states = layer(hidden_states)
         # The future frame's action tokens have seen the current frame through the attention over time.
         embeddings = self.projection(self.norm(hidden_states[:, 1, : self.num_latent_tokens]))
+        if self.embedding_norm is not None:
+            embeddings = self.embedding_norm(embeddings, by_batch=self.training and not is_generated)
         return F.normalize(embeddings, dim=-1) if self.normalize else embeddings
 
 
@@ -242,7 +251,8 @@ class LatentActionTokenizerQuantizer(nn.Module):
     def _revive_dead_codes(self, embeddings: torch.Tensor) -> None:
         """Moves words unused for `dead_code_steps` onto embeddings far from every word, alike on every rank."""
         candidates = all_gather_rows(embeddings).flatten(0, 1).float()
-        distance = torch.cdist(candidates, self.words.float()).amin(-1)
+        # One frame that overflowed must not become a word: sorting would take it for the worst served.
+        distance = torch.cdist(candidates, self.words.float()).amin(-1).nan_to_num(nan=-1.0, posinf=-1.0)
         # Spread over the worse-served half instead of its top, which is a few outliers close to each other.
         order = distance.argsort(descending=True)[: max(1, distance.shape[0] // 2)]
         slots = torch.arange(self.codebook.shape[0], device=order.device) * order.shape[0] // self.codebook.shape[0]
@@ -346,6 +356,9 @@ class LatentActionTokenizerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, LatentActionTokenizerQuantizer):
             init.uniform_(module.codebook, -1 / module.codebook.shape[0], 1 / module.codebook.shape[0])
             init.constant_(module.idle_steps, self.config.dead_code_steps)
+        elif isinstance(module, LatentActionTokenizerEmbeddingNorm):
+            init.zeros_(module.running_mean)
+            init.ones_(module.running_variance)
         elif isinstance(module, LatentActionBuffer):
             init.zeros_(module.codes)
             init.constant_(module.embodiment_ids, -1)
@@ -611,7 +624,9 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         """Cycle and adversarial terms of the generated frames (paper §3.1, §3.3)."""
         quantizer = self.tokenizer.quantizer
         noise = torch.randn_like(generated) * self.config.generated_noise_std
-        embeddings = self.tokenizer.encoder(features, self.tokenizer.vision_features(generated + noise))
+        embeddings = self.tokenizer.encoder(
+            features, self.tokenizer.vision_features(generated + noise), is_generated=True
+        )
         codebook = quantizer.words.detach()
         real_logits, generated_logits = self._discriminate(real, generated)
         return {
