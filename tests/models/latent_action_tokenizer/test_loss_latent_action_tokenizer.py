@@ -120,12 +120,12 @@ def test_adversarial_losses_by_hand():
     # Undecided, Ψ = 1/2 everywhere: log 2 an image and log 2 a patch; twice that for real and generated.
     local_logits, global_logits = torch.zeros(2, 3), torch.zeros(2)
     assert generator_loss(local_logits, global_logits).item() == pytest.approx(2 * math.log(2))
-    undecided = discriminator_loss(local_logits, global_logits, local_logits, global_logits)
+    undecided = discriminator_loss((local_logits, global_logits), (local_logits, global_logits))
     assert undecided.item() == pytest.approx(4 * math.log(2))
     # Ψ(real) = 0.8 and Ψ(generated) = 0.2 everywhere: −4 log 0.8 for Ψ, −2 log 0.2 for D. The logit of 0.8 is log 4.
     certain = torch.full((2, 3), math.log(4)), torch.full((2,), math.log(4))
     refused = -certain[0], -certain[1]
-    assert discriminator_loss(*certain, *refused).item() == pytest.approx(0.8925742)
+    assert discriminator_loss(certain, refused).item() == pytest.approx(0.8925742)
     assert generator_loss(*refused).item() == pytest.approx(3.2188758)
 
 
@@ -136,7 +136,7 @@ def test_adversarial_losses_against_a_reference():
     for real, generated in ((real_local, generated_local), (real_global, generated_global)):
         expected -= np.mean([math.log(sigmoid(logit)) for logit in real.flat])
         expected -= np.mean([math.log(1 - sigmoid(logit)) for logit in generated.flat])
-    loss = discriminator_loss(*tensors(real_local, real_global, generated_local, generated_global))
+    loss = discriminator_loss(tensors(real_local, real_global), tensors(generated_local, generated_global))
     assert loss.item() == pytest.approx(expected, rel=1e-10)
     expected = -np.mean([math.log(sigmoid(logit)) for logit in generated_local.flat])
     expected -= np.mean([math.log(sigmoid(logit)) for logit in generated_global.flat])
@@ -146,7 +146,7 @@ def test_adversarial_losses_against_a_reference():
 def test_adversarial_losses_are_finite_for_certain_discriminators():
     large = torch.full((1, 1), 500.0), torch.full((1,), 500.0)
     small = -large[0], -large[1]
-    assert discriminator_loss(*small, *large).item() == 2000.0
+    assert discriminator_loss(small, large).item() == 2000.0
     assert generator_loss(*small).item() == 1000.0
 
 

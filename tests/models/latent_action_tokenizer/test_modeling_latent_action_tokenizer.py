@@ -471,6 +471,18 @@ def test_discriminator_is_local_and_global(make_config, pairs):
     assert local_logits.shape == (6, 16) and global_logits.shape == (6,)
 
 
+@pytest.mark.parametrize(("heads", "shapes"), [("local", [(6, 16)]), ("global", [(6,)])])
+def test_one_head_of_the_discriminator(heads, shapes, make_joined_model, pairs):
+    model = make_joined_model(discriminator_heads=heads)
+    assert [tuple(logits.shape) for logits in model.discriminator(pairs[0])] == shapes
+    output = model(*pairs)
+    output.loss.backward()
+    assert all(parameter.grad is not None for parameter in model.discriminator.parameters())
+    # Undecided at the start: log 2 a head for the generator, twice that for Ψ.
+    assert output.generator_loss.item() == pytest.approx(0.693, abs=0.1)
+    assert output.discriminator_loss.item() == pytest.approx(2 * 0.693, abs=0.1)
+
+
 def test_genie_objective(make_config, pairs):
     config = make_config(cycle_weight=0, adversarial_weight=0, dead_code_steps=0)
     model = LatentActionTokenizerForPreTraining(config).train()

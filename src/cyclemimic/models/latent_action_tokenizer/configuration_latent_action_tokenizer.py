@@ -41,6 +41,9 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
         intermediate_size (`int`, *optional*, defaults to 4 times `hidden_size`): Width of their feed-forward layers.
         num_attention_heads (`int`, *optional*, defaults to 12): Attention heads a layer.
         num_encoder_layers, num_decoder_layers, num_discriminator_layers (`int`, *optional*, defaults to 12): Depths.
+        discriminator_heads (`"local"`, `"global"` or `"local-global"`, *optional*, defaults to `"local-global"`): Whether
+            Ψ judges each patch, the whole frame, or both, the paper's choice. `adversarial_weight=0` is no
+            discriminator.
         codebook_size (`int`, *optional*, defaults to 16): K, the number of words.
         num_latent_tokens (`int`, *optional*, defaults to 4): L, the words of one latent action.
         codebook_dim (`int`, *optional*, defaults to 128): Width of a codebook vector (open in the paper).
@@ -109,6 +112,7 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
     num_encoder_layers: int = 12
     num_decoder_layers: int = 12
     num_discriminator_layers: int = 12
+    discriminator_heads: Literal["local", "global", "local-global"] = "local-global"
     codebook_size: int = 16
     num_latent_tokens: int = 4
     codebook_dim: int = 128

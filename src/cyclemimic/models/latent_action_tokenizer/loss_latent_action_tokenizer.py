@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
@@ -87,35 +89,30 @@ def cycle_consistency_loss(
     return F.cross_entropy(logits.flatten(0, -2), codes.flatten())
 
 
-def generator_loss(local_logits: torch.Tensor, global_logits: torch.Tensor) -> torch.Tensor:
+def generator_loss(*logits: torch.Tensor) -> torch.Tensor:
     """`−log Ψ(D(o, z))`, the mean over patches plus the mean over images (paper §3.3).
 
     Args:
-        local_logits (`torch.Tensor` of shape `(batch_size, num_patches)`): a logit a patch of a generated frame.
-        global_logits (`torch.Tensor` of shape `(batch_size,)`): a logit a generated frame.
+        logits (`torch.Tensor`): One tensor a head of Ψ, for generated frames: local ones of shape
+            `(batch_size, num_patches)`, global ones of shape `(batch_size,)`.
 
     Returns:
         `torch.Tensor`: scalar, in nats.
     """
-    return F.softplus(-local_logits).mean() + F.softplus(-global_logits).mean()
+    return sum(F.softplus(-head).mean() for head in logits)
 
 
-def discriminator_loss(
-    real_local_logits: torch.Tensor,
-    real_global_logits: torch.Tensor,
-    generated_local_logits: torch.Tensor,
-    generated_global_logits: torch.Tensor,
-) -> torch.Tensor:
+def discriminator_loss(real_logits: Sequence[torch.Tensor], generated_logits: Sequence[torch.Tensor]) -> torch.Tensor:
     """`−log Ψ(o) − log(1 − Ψ(D(o, z)))`, over patches plus over images (paper §3.3).
 
-    Local logits are of shape `(batch_size, num_patches)`, global ones of shape `(batch_size,)`.
+    Args:
+        real_logits, generated_logits (`Sequence[torch.Tensor]`): One tensor a head, as in [`generator_loss`].
 
     Returns:
         `torch.Tensor`: scalar, in nats.
     """
-    real = F.softplus(-real_local_logits).mean() + F.softplus(-real_global_logits).mean()
-    generated = F.softplus(generated_local_logits).mean() + F.softplus(generated_global_logits).mean()
-    return real + generated
+    real = sum(F.softplus(-head).mean() for head in real_logits)
+    return real + sum(F.softplus(head).mean() for head in generated_logits)
 
 
 def codebook_perplexity(codes: torch.Tensor, codebook_size: int) -> torch.Tensor:

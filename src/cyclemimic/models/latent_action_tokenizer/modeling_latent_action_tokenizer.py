@@ -298,7 +298,7 @@ class LatentActionTokenizerDecoder(nn.Module):
 
 
 class LatentActionTokenizerDiscriminator(nn.Module):
-    """Ψ, local-global: a logit a patch by an MLP, and one an image by convolution and pooling (paper §3.3)."""
+    """Ψ: local, a logit a patch by an MLP, and global, one an image by convolution and pooling (paper §3.3)."""
 
     def __init__(self, config: LatentActionTokenizerConfig) -> None:
         super().__init__()
@@ -308,27 +308,36 @@ class LatentActionTokenizerDiscriminator(nn.Module):
             LatentActionTokenizerSpatialLayer(config) for _ in range(config.num_discriminator_layers)
         )
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.local_head = nn.Sequential(
-            nn.Linear(config.hidden_size, config.hidden_size), nn.GELU(), nn.Linear(config.hidden_size, 1)
-        )
-        self.global_convolution = nn.Conv2d(config.hidden_size, config.hidden_size, 3, stride=2, padding=1)
-        self.global_head = nn.Linear(config.hidden_size, 1)
+        self.local_head = self.global_head = None
+        if "local" in config.discriminator_heads:
+            self.local_head = nn.Sequential(
+                nn.Linear(config.hidden_size, config.hidden_size), nn.GELU(), nn.Linear(config.hidden_size, 1)
+            )
+        if "global" in config.discriminator_heads:
+            self.global_convolution = nn.Conv2d(config.hidden_size, config.hidden_size, 3, stride=2, padding=1)
+            self.global_head = nn.Linear(config.hidden_size, 1)
 
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`).
 
         Returns:
-            Logits that the frame is real: local `(batch_size, num_patches)` and global `(batch_size,)`.
+            Logits that the frame is real, as far as configured: local `(batch_size, num_patches)`, then global
+            `(batch_size,)`.
         """
         hidden_states = self.patch_embeddings(pixel_values)
         for layer in self.layers:
             hidden_states = layer(hidden_states)
         hidden_states = self.norm(hidden_states)
-        grid = hidden_states.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))
-        pooled = F.gelu(self.global_convolution(grid)).mean((2, 3))
-        return self.local_head(hidden_states).squeeze(-1), self.global_head(pooled).squeeze(-1)
+        logits = []
+        if self.local_head is not None:
+            logits.append(self.local_head(hidden_states).squeeze(-1))
+        if self.global_head is not None:
+            grid = hidden_states.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))
+            pooled = F.gelu(self.global_convolution(grid)).mean((2, 3))
+            logits.append(self.global_head(pooled).squeeze(-1))
+        return tuple(logits)
 
 
 class LatentActionTokenizerPreTrainedModel(PreTrainedModel):
@@ -632,16 +641,16 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         return {
             "cycle_loss": cycle_consistency_loss(embeddings, codebook, sampled, self.config.cycle_temperature),
             "generator_loss": generator_loss(*self._discriminate_fixed(generated)),
-            "discriminator_loss": discriminator_loss(*real_logits, *generated_logits),
+            "discriminator_loss": discriminator_loss(real_logits, generated_logits),
             "cycle_accuracy": (quantizer.nearest(embeddings.detach()) == sampled).float().mean(),
         }
 
     def _discriminate(self, real: torch.Tensor, generated: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], ...]:
         """Logits of real and of generated frames in one call, with gradients to Ψ alone."""
-        local_logits, global_logits = self.discriminator(torch.cat((real, generated.detach())))
-        return tuple(zip(local_logits.chunk(2), global_logits.chunk(2), strict=True))
+        logits = self.discriminator(torch.cat((real, generated.detach())))
+        return tuple(zip(*(head.chunk(2) for head in logits), strict=True))
 
-    def _discriminate_fixed(self, generated: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _discriminate_fixed(self, generated: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Logits of generated frames, with gradients to the pixels and none to Ψ."""
         # In evaluation mode, so that its layers are not checkpointed: the backward would run them again, with gradients
         # to Ψ. Ψ has no dropout, and computes the same.
