@@ -130,6 +130,25 @@ def test_decoder_reads_image_and_act_states_where_they_are(action_model, process
     assert torch.allclose(act, states[:, -2:], atol=1e-5)
 
 
+def test_decoder_without_image_states(config, processor, images, texts, codes, actions, tmp_path):
+    config.action_decoder_context = "act"
+    # Nothing of the image's place in the sequence is needed then.
+    config.num_image_tokens = None
+    model = CycleMimicForActionPrediction(config)
+    assert model.action_decoder.context_positions.shape == (2, 32)
+    calls = record_inputs(model.action_decoder)
+    model(**processor(images, texts, latent_actions=codes, actions=actions)).loss.backward()
+    assert calls[0][0] is None and calls[0][1].shape == (3, 2, 32)
+    assert not [name for name, weight in model.named_parameters() if weight.grad is None]
+    prompt = processor(images, texts)
+    expected = model.eval().predict_action_chunk(**prompt)
+    model.save_pretrained(tmp_path)
+    reloaded = CycleMimicForActionPrediction.from_pretrained(tmp_path).eval()
+    assert torch.equal(reloaded.predict_action_chunk(**prompt), expected)
+    # The image still counts, through the backbone.
+    assert not torch.equal(expected, model.predict_action_chunk(**processor(images[::-1], texts)))
+
+
 def test_act_tokens_see_the_latent_action(action_model, processor, images, texts, codes):
     first, second = (
         action_model(**processor(images, texts, latent_actions=given)).actions for given in (codes, codes[::-1].copy())

@@ -37,6 +37,10 @@ class CycleMimicConfig(PreTrainedConfig):
         image_token_id (`int`, *optional*, defaults to the backbone's): Id of that placeholder.
         latent_token_ids (`list[int]`, *optional*): Vocabulary ids of `<LACT_0>` … `<LACT_{K-1}>`, in this order.
         act_token_ids (`list[int]`, *optional*): Vocabulary ids of `<ACT_0>` …, in this order.
+        action_decoder_context (`"image-act"` or `"act"`, *optional*, defaults to `"image-act"`): What the action
+            decoder attends to: the image states and the ACT states (the paper), or the ACT states alone, which have
+            read image, instruction and latent action. With a handful of demonstrations the first learns the pictures
+            of the demonstrations by heart.
         action_decoder_hidden_size (`int`, *optional*, defaults to 512), action_decoder_num_heads (`int`, *optional*,
             defaults to 8), action_decoder_num_layers (`int`, *optional*, defaults to 2): Size of the action decoder
             (open in the paper; width and heads are UniVLA's).
@@ -74,6 +78,7 @@ class CycleMimicConfig(PreTrainedConfig):
     image_token_id: int | None = None
     latent_token_ids: list[int] | None = None
     act_token_ids: list[int] | None = None
+    action_decoder_context: Literal["image-act", "act"] = "image-act"
     action_decoder_hidden_size: int = 512
     action_decoder_num_heads: int = 8
     action_decoder_num_layers: int = 2

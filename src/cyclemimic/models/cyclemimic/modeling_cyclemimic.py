@@ -129,11 +129,13 @@ class CycleMimicActionDecoder(nn.Module):
     def __init__(self, config: CycleMimicConfig) -> None:
         super().__init__()
         width, backbone_width = config.action_decoder_hidden_size, config.hidden_size
-        self.visual_norm = nn.LayerNorm(backbone_width)
-        self.visual_proj = nn.Linear(backbone_width, width)
+        self.reads_image = config.action_decoder_context == "image-act"
+        if self.reads_image:
+            self.visual_norm = nn.LayerNorm(backbone_width)
+            self.visual_proj = nn.Linear(backbone_width, width)
         self.act_norm = nn.LayerNorm(backbone_width)
         self.act_proj = nn.Linear(backbone_width, width)
-        self.context_positions = nn.Parameter(torch.zeros(config.num_image_tokens + config.num_act_tokens, width))
+        self.context_positions = nn.Parameter(torch.zeros(len(_initial_context_positions(config)), width))
         self.step_queries = nn.Parameter(torch.zeros(config.chunk_size, width))
         self.layers = nn.ModuleList(
             CycleMimicCrossAttentionLayer(config) for _ in range(config.action_decoder_num_layers)
@@ -142,18 +144,20 @@ class CycleMimicActionDecoder(nn.Module):
         self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, config.action_dim))
         self.activation = nn.Identity() if config.action_activation == "identity" else ACT2FN[config.action_activation]
 
-    def forward(self, visual_states: torch.Tensor, act_states: torch.Tensor) -> torch.Tensor:
+    def forward(self, visual_states: torch.Tensor | None, act_states: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            visual_states (`torch.FloatTensor` of shape `(batch_size, num_image_tokens, hidden_size)`).
+            visual_states (`torch.FloatTensor` of shape `(batch_size, num_image_tokens, hidden_size)`, *optional*): Not
+                read where the configuration says so.
             act_states (`torch.FloatTensor` of shape `(batch_size, num_act_tokens, hidden_size)`).
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size, chunk_size, action_dim)`.
         """
-        visual = self.visual_proj(self.visual_norm(visual_states))
-        act = self.act_proj(self.act_norm(act_states))
-        context = torch.cat([visual, act], dim=1) + self.context_positions
+        act = context = self.act_proj(self.act_norm(act_states))
+        if self.reads_image:
+            context = torch.cat([self.visual_proj(self.visual_norm(visual_states)), act], dim=1)
+        context = context + self.context_positions
         queries = self.step_queries + act.mean(dim=1, keepdim=True)
         for layer in self.layers:
             queries = layer(queries, context)
@@ -367,12 +371,13 @@ def _last_attended(hidden_states: torch.Tensor, attention_mask: torch.Tensor) ->
 
 def _initial_context_positions(config: CycleMimicConfig) -> torch.Tensor:
     """
-    `(num_image_tokens + num_act_tokens, width)`: sines and cosines of row and column for a square image, so that
-    neighbours start alike; small noise for other token counts and for the ACT tokens.
+    `(context_length, width)`: sines and cosines of row and column for a square image, so that neighbours start alike;
+    small noise for other token counts and for the ACT tokens.
     """
-    width, side = config.action_decoder_hidden_size, math.isqrt(config.num_image_tokens)
-    positions = 0.02 * torch.randn(config.num_image_tokens + config.num_act_tokens, width)
-    if side**2 == config.num_image_tokens and width % 4 == 0:
+    num_image_tokens = config.num_image_tokens if config.action_decoder_context == "image-act" else 0
+    width, side = config.action_decoder_hidden_size, math.isqrt(num_image_tokens)
+    positions = 0.02 * torch.randn(num_image_tokens + config.num_act_tokens, width)
+    if side**2 == num_image_tokens and width % 4 == 0:
         coordinates = (torch.arange(side) + 0.5) / side
         # From half a wave to four waves across the image.
         frequencies = torch.pi * torch.logspace(0, 3, width // 4, base=2)
@@ -457,7 +462,8 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
 
     def __init__(self, config: CycleMimicConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config, backbone)
-        if config.num_image_tokens is None or config.image_token_id is None:
+        reads_image = config.action_decoder_context == "image-act"
+        if reads_image and (config.num_image_tokens is None or config.image_token_id is None):
             raise ValueError(
                 "`config` must hold `num_image_tokens` and `image_token_id`, whose states the action decoder reads, "
                 f"got {config.num_image_tokens} and {config.image_token_id}."
@@ -540,6 +546,8 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
     def _decode_actions(
         self, input_ids: torch.LongTensor, prompt_states: torch.Tensor, act_states: torch.Tensor
     ) -> torch.FloatTensor:
+        if not self.action_decoder.reads_image:
+            return self.action_decoder(None, act_states)
         is_image = input_ids == self.config.image_token_id
         visual_states, _ = _gather_marked(prompt_states, is_image, self.config.num_image_tokens)
         return self.action_decoder(visual_states, act_states)
