@@ -83,7 +83,10 @@ def _encode_episode(
     )
     future_features = features[torch.from_numpy(futures).long().to(device)]
     pairs = zip(features[: len(futures)].split(batch_size), future_features.split(batch_size), strict=True)
-    return torch.cat([tokenizer.encode_features(*pair).codes for pair in pairs]).cpu().numpy()
+    codes = [
+        tokenizer.encode_features(tokenizer.encoder.read_current(current), future).codes for current, future in pairs
+    ]
+    return torch.cat(codes).cpu().numpy()
 
 
 def _blocks(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

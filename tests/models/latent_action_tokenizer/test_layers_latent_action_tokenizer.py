@@ -71,32 +71,60 @@ def silence(attention: LatentActionTokenizerAttention) -> None:
     nn.init.zeros_(attention.o_proj.bias)
 
 
-def reach_of_a_change(layer: LatentActionTokenizerSpatioTemporalLayer) -> torch.Tensor:
-    """Which of `(batch, frame, position)` answer to a change of sample 0, frame 0, position 2."""
-    hidden_states = torch.randn(2, 3, 5, 16)
-    changed = hidden_states.clone()
+def reach_of_a_change(layer: LatentActionTokenizerSpatioTemporalLayer, frame: int) -> list[torch.Tensor]:
+    """Which `(batch, position)` of either frame answer to a change of sample 0, position 2, in `frame`."""
+    frames = list(torch.randn(2, 2, 5, 16))
+    changed = [states.clone() for states in frames]
     # Not the same for every feature: the norm would take that away.
-    changed[0, 0, 2, :8] += 1.0
-    return (layer(changed) - layer(hidden_states)).abs().amax(-1) > 1e-6
+    changed[frame][0, 2, :8] += 1.0
+    results = []
+    for current, future in (frames, changed):
+        current, memory = layer(current)
+        results.append((current, layer(future, memory)[0]))
+    return [(before - after).abs().amax(-1) > 1e-6 for before, after in zip(*results, strict=True)]
 
 
 def test_attention_over_time_stays_at_its_position(make_config):
     layer = LatentActionTokenizerSpatioTemporalLayer(make_config())
     silence(layer.spatial_attention)
-    reached = reach_of_a_change(layer)
-    assert reached.nonzero().tolist() == [[0, 0, 2], [0, 1, 2], [0, 2, 2]]
+    for reached in reach_of_a_change(layer, frame=0):
+        assert reached.nonzero().tolist() == [[0, 2]]
 
 
 def test_attention_over_space_stays_in_its_frame(make_config):
     layer = LatentActionTokenizerSpatioTemporalLayer(make_config())
     silence(layer.temporal_attention)
-    reached = reach_of_a_change(layer)
-    assert reached.nonzero().tolist() == [[0, 0, position] for position in range(5)]
+    current, future = reach_of_a_change(layer, frame=0)
+    assert current.nonzero().tolist() == [[0, position] for position in range(5)] and not future.any()
 
 
-def test_both_together_reach_every_frame_and_position(make_config):
-    reached = reach_of_a_change(LatentActionTokenizerSpatioTemporalLayer(make_config()))
-    assert reached[0].all() and not reached[1].any()
+def test_the_future_sees_the_current_frame_and_not_the_other_way_round(make_config):
+    layer = LatentActionTokenizerSpatioTemporalLayer(make_config())
+    for reached in reach_of_a_change(layer, frame=0):
+        assert reached[0].all() and not reached[1].any()
+    current, future = reach_of_a_change(layer, frame=1)
+    assert not current.any() and future[0].all() and not future[1].any()
+
+
+def test_attention_over_time_against_a_reference(make_config):
+    # Causal attention over both frames at once, each position a sequence of two.
+    config = make_config()
+    layer = LatentActionTokenizerSpatioTemporalLayer(config)
+    silence(layer.spatial_attention)
+    frames = torch.randn(2, 3, 5, config.hidden_size)
+    reference = nn.MultiheadAttention(config.hidden_size, config.num_attention_heads, batch_first=True)
+    attention = layer.temporal_attention
+    reference.in_proj_weight.data, reference.in_proj_bias.data = attention.qkv_proj.weight, attention.qkv_proj.bias
+    reference.out_proj.load_state_dict(attention.o_proj.state_dict())
+    positions = frames.permute(1, 2, 0, 3).flatten(0, 1)
+    normed = layer.temporal_norm(positions)
+    hidden = torch.tensor([[False, True], [False, False]])
+    positions = positions + reference(normed, normed, normed, attn_mask=hidden)[0]
+    positions = positions + layer.mlp(layer.mlp_norm(positions))
+    expected = positions.unflatten(0, (3, 5)).permute(2, 0, 1, 3)
+    current, memory = layer(frames[0])
+    torch.testing.assert_close(current, expected[0])
+    torch.testing.assert_close(layer(frames[1], memory)[0], expected[1])
 
 
 def test_embedding_norm_by_hand(make_config):

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from cyclemimic import LatentActionTokenizerForPreTraining, LatentActionTokenizerModel
 from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer import (
@@ -376,7 +377,7 @@ def textbook_gradients(
     noise = torch.randn_like(generated) * config.generated_noise_std
     # Read back by the statistics of the real pairs.
     features, generated_features = map(tokenizer.vision_features, (current, generated + noise))
-    read_back = tokenizer.encoder(features, generated_features, is_generated=True)
+    read_back = tokenizer.encoder(tokenizer.encoder.read_current(features), generated_features, is_generated=True)
     norm.load_state_dict(before)
     distance = (read_back[..., None, :] - words.detach()).norm(dim=-1)
     log_share = torch.log_softmax(-distance / config.cycle_temperature, dim=-1)
@@ -453,7 +454,7 @@ def test_ac3_leaves_the_codebook_alone(make_joined_model, pairs):
 def test_no_frame_is_looked_at_twice(make_joined_model, tiny_dinov2, pairs):
     model = make_joined_model(vision_config=tiny_dinov2)
     seen: dict[str, list[int]] = {}
-    parts = {"vision": model.tokenizer.vision_features.vision_model, "encoder": model.tokenizer.encoder}
+    parts = {"vision": model.tokenizer.vision_features.vision_model, "encoder": model.tokenizer.encoder.layers[0]}
     parts |= {"decoder": model.tokenizer.decoder, "discriminator": model.discriminator}
     for name, part in parts.items():
         part.register_forward_pre_hook(
@@ -461,8 +462,22 @@ def test_no_frame_is_looked_at_twice(make_joined_model, tiny_dinov2, pairs):
             with_kwargs=True,
         )
     model(*pairs)
-    # Vision: current and future frames, then the generated ones. Ψ sees the generated frames once a gradient.
-    assert seen == {"vision": [12, 6], "encoder": [6, 6], "decoder": [12], "discriminator": [12, 6]}
+    # Vision: current and future frames, then the generated ones. Encoder: each of the three once, the current one's
+    # memory serving both pairs. Ψ sees the generated frames once a gradient.
+    assert seen == {"vision": [12, 6], "encoder": [6, 6, 6], "decoder": [12], "discriminator": [12, 6]}
+
+
+def test_cost_of_an_ac3_step(make_config, make_joined_model):
+    # In the proportions of the paper's model: as many layers in E, D and Ψ.
+    depths = {f"num_{part}_layers": 4 for part in ("encoder", "decoder", "discriminator")}
+    genie = make_config(cycle_weight=0, adversarial_weight=0, hidden_size=32, **depths)
+    models = LatentActionTokenizerForPreTraining(genie).train(), make_joined_model(hidden_size=32, **depths)
+    operations = []
+    for model in models:
+        with FlopCounterMode(display=False) as counter:
+            model(*moving_squares(6)).loss.backward()
+        operations.append(counter.get_total_flops())
+    assert 2 < operations[1] / operations[0] <= 2.6
 
 
 def test_discriminator_is_local_and_global(make_config, pairs):

@@ -13,6 +13,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
 
+Memory = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values of a frame in one layer, `(batch_size · length, heads, 1, head_dim)` each."""
+
 
 def eager_attention_forward(
     module: nn.Module,
@@ -41,12 +44,18 @@ class LatentActionTokenizerAttention(nn.Module):
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        batch_size, length, width = hidden_states.shape
-        qkv = self.qkv_proj(hidden_states).view(batch_size, length, 3, -1, self.head_dim)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        return self.attend(*self.project(hidden_states))
+
+    def project(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`(batch_size, length, hidden_size)` to query, key and value, `(batch_size, heads, length, head_dim)` each."""
+        qkv = self.qkv_proj(hidden_states).unflatten(-1, (3, -1, self.head_dim))
+        return tuple(qkv.permute(2, 0, 3, 1, 4))
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """What the queries read, of shape `(batch_size, length, hidden_size)`."""
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         output, _ = attention(self, query, key, value, None, dropout=0.0, scaling=self.scaling)
-        return self.o_proj(output.reshape(batch_size, length, width))
+        return self.o_proj(output.flatten(2))
 
 
 class LatentActionTokenizerMLP(nn.Module):
@@ -77,22 +86,32 @@ class LatentActionTokenizerSpatialLayer(GradientCheckpointingLayer):
 
 
 class LatentActionTokenizerSpatioTemporalLayer(LatentActionTokenizerSpatialLayer):
-    """The same, with attention over time, at each position, between the two."""
+    """
+    The same, with attention over time between the two: each position sees itself in its own frame and in the one
+    before. As frames do not see later ones, what the current frame is remembered by serves any number of futures.
+    """
 
     def __init__(self, config: LatentActionTokenizerConfig) -> None:
         super().__init__(config)
         self.temporal_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.temporal_attention = LatentActionTokenizerAttention(config)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`hidden_states` is of shape `(batch_size, frames, length, hidden_size)`, and so is the result."""
-        batch_size, frames, length, width = hidden_states.shape
-        spatial = hidden_states.reshape(batch_size * frames, length, width)
-        spatial = spatial + self.spatial_attention(self.spatial_norm(spatial))
-        temporal = spatial.view(batch_size, frames, length, width).transpose(1, 2).reshape(-1, frames, width)
-        temporal = temporal + self.temporal_attention(self.temporal_norm(temporal))
-        temporal = temporal + self.mlp(self.mlp_norm(temporal))
-        return temporal.view(batch_size, length, frames, width).transpose(1, 2)
+    def forward(self, hidden_states: torch.Tensor, past: Memory | None = None) -> tuple[torch.Tensor, Memory]:
+        """
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, length, hidden_size)`): one frame.
+            past (`tuple[torch.Tensor, torch.Tensor]`, *optional*): The memory of the frame before.
+
+        Returns:
+            States of the shape of `hidden_states`, and this frame's memory: keys and values of its attention over time.
+        """
+        spatial = hidden_states + self.spatial_attention(self.spatial_norm(hidden_states))
+        positions = spatial.flatten(0, 1).unsqueeze(1)
+        query, *memory = self.temporal_attention.project(self.temporal_norm(positions))
+        seen = memory if past is None else [torch.cat(pair, dim=2) for pair in zip(past, memory, strict=True)]
+        positions = positions + self.temporal_attention.attend(query, *seen)
+        positions = positions + self.mlp(self.mlp_norm(positions))
+        return positions.view_as(hidden_states), tuple(memory)
 
 
 class LatentActionTokenizerEmbeddingNorm(nn.Module):

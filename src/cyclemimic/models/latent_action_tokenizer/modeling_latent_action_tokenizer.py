@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from .layers_latent_action_tokenizer import (
     LatentActionTokenizerPatchEmbeddings,
     LatentActionTokenizerSpatialLayer,
     LatentActionTokenizerSpatioTemporalLayer,
+    Memory,
     unpatchify,
 )
 from .loss_latent_action_tokenizer import (
@@ -181,12 +183,23 @@ class LatentActionTokenizerEncoder(nn.Module):
         self.projection = nn.Linear(config.hidden_size, config.codebook_dim)
         self.embedding_norm = LatentActionTokenizerEmbeddingNorm(config) if config.standardize_embeddings else None
 
+    def read_current(self, features: torch.Tensor) -> list[Memory]:
+        """
+        Args:
+            features (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`): of the current frames.
+
+        Returns:
+            `list[Memory]`: What each layer remembers of them.
+        """
+        return self._read(features, 0, [None] * len(self.layers))[1]
+
     def forward(
-        self, features: torch.Tensor, future_features: torch.Tensor, is_generated: bool = False
+        self, current: list[Memory], future_features: torch.Tensor, is_generated: bool = False
     ) -> torch.Tensor:
         """
         Args:
-            features, future_features (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`).
+            current (`list[Memory]`): Of the current frames, by `read_current`.
+            future_features (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`).
             is_generated (`bool`): Whether D made the future frames. Their embeddings are measured against the
                 statistics of real pairs, in training as in evaluation: by their own, a decoder that gives all frames
                 one motion would go unseen.
@@ -194,16 +207,22 @@ class LatentActionTokenizerEncoder(nn.Module):
         Returns:
             `torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`: `z^e`.
         """
-        frames = torch.stack((features, future_features), dim=1)
-        latents = self.latent_tokens.expand(frames.shape[0], 2, -1, -1).to(frames.dtype)
-        hidden_states = torch.cat((latents, frames), dim=2) + self.frame_embeddings
-        for layer in self.layers:
-            hidden_states = layer(hidden_states)
-        # The future frame's action tokens have seen the current frame through the attention over time.
-        embeddings = self.projection(self.norm(hidden_states[:, 1, : self.num_latent_tokens]))
+        hidden_states, _ = self._read(future_features, 1, current)
+        embeddings = self.projection(self.norm(hidden_states[:, : self.num_latent_tokens]))
         if self.embedding_norm is not None:
             embeddings = self.embedding_norm(embeddings, by_batch=self.training and not is_generated)
         return F.normalize(embeddings, dim=-1) if self.normalize else embeddings
+
+    def _read(
+        self, features: torch.Tensor, frame: int, past: Sequence[Memory | None]
+    ) -> tuple[torch.Tensor, list[Memory]]:
+        latents = self.latent_tokens.expand(features.shape[0], -1, -1).to(features.dtype)
+        hidden_states = torch.cat((latents, features), dim=1) + self.frame_embeddings[frame]
+        memories = []
+        for layer, seen in zip(self.layers, past, strict=True):
+            hidden_states, memory = layer(hidden_states, seen)
+            memories.append(memory)
+        return hidden_states, memories
 
 
 class LatentActionTokenizerQuantizer(nn.Module):
@@ -433,19 +452,21 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
             ValueError: frames of another shape than the configuration's, or of two shapes.
         """
         self._check_frames(pixel_values, future_pixel_values)
-        return self.encode_features(*self.vision_features(torch.cat((pixel_values, future_pixel_values))).chunk(2))
+        features, future_features = self.vision_features(torch.cat((pixel_values, future_pixel_values))).chunk(2)
+        return self.encode_features(self.encoder.read_current(features), future_features)
 
-    def encode_features(self, features: torch.Tensor, future_features: torch.Tensor) -> LatentActionEncoderOutput:
+    def encode_features(self, current: list[Memory], future_features: torch.Tensor) -> LatentActionEncoderOutput:
         """
         The same from the frames' `vision_features`, for callers that use a frame in several pairs.
 
         Args:
-            features, future_features (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`).
+            current (`list[Memory]`): Of the current frames, by `encoder.read_current`.
+            future_features (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`).
 
         Returns:
             [`LatentActionEncoderOutput`]
         """
-        embeddings = self.encoder(features, future_features)
+        embeddings = self.encoder(current, future_features)
         codes, words = self.quantizer(embeddings)
         # Straight-through: the value of the word, the gradient of the embedding.
         quantized = embeddings + (words - embeddings).detach()
@@ -594,11 +615,12 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         model._check_frames(pixel_values, future_pixel_values)
         embodiment_ids = self._checked_embodiment_ids(embodiment_ids, pixel_values)
         features, future_features = model.vision_features(torch.cat((pixel_values, future_pixel_values))).chunk(2)
-        action = model.encode_features(features, future_features)
+        current = model.encoder.read_current(features)
+        action = model.encode_features(current, future_features)
         if self._ac3_joins():
             sampled = self.buffer.sample(embodiment_ids)
             reconstruction, generated = self._decode_both(pixel_values, action.quantized, sampled)
-            ac3_terms = self._ac3_terms(features, future_pixel_values, generated, sampled)
+            ac3_terms = self._ac3_terms(current, future_pixel_values, generated, sampled)
         else:
             reconstruction = model.decoder(pixel_values, action.quantized)
             ac3_terms = self._absent_ac3_terms(reconstruction)
@@ -628,13 +650,13 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         return frames.chunk(2)
 
     def _ac3_terms(
-        self, features: torch.Tensor, real: torch.Tensor, generated: torch.Tensor, sampled: torch.LongTensor
+        self, current: list[Memory], real: torch.Tensor, generated: torch.Tensor, sampled: torch.LongTensor
     ) -> dict[str, torch.Tensor]:
         """Cycle and adversarial terms of the generated frames (paper §3.1, §3.3)."""
         quantizer = self.tokenizer.quantizer
         noise = torch.randn_like(generated) * self.config.generated_noise_std
         embeddings = self.tokenizer.encoder(
-            features, self.tokenizer.vision_features(generated + noise), is_generated=True
+            current, self.tokenizer.vision_features(generated + noise), is_generated=True
         )
         codebook = quantizer.words.detach()
         real_logits, generated_logits = self._discriminate(real, generated)
