@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
 from cyclemimic import LatentActionTokenizerConfig, LatentActionTokenizerForPreTraining
 
@@ -32,6 +33,15 @@ TINY_DINOV2 = {
     "image_size": 16,
     "patch_size": 8,
 }
+
+
+def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_same_state(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert [name for name, value in first.items() if not torch.equal(value, second[name])] == []
 
 
 @pytest.fixture

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quantizer of the latent action tokenizer: embeddings to words of a codebook (paper §3)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .buffer_latent_action_tokenizer import all_gather_rows
+from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
+
+
+class LatentActionTokenizerQuantizer(nn.Module):
+    """Nearest word of the codebook, straight-through (VQ-VAE, paper §3), with dead words brought back."""
+
+    def __init__(self, config: LatentActionTokenizerConfig) -> None:
+        super().__init__()
+        self.dead_code_steps = config.dead_code_steps
+        self.normalize = config.normalize_codebook
+        self.codebook = nn.Parameter(torch.zeros(config.codebook_size, config.codebook_dim))
+        # Steps since each word was last used; starts at the limit, so that the first batch places every word.
+        self.register_buffer("idle_steps", torch.full((config.codebook_size,), config.dead_code_steps))
+
+    @property
+    def words(self) -> torch.Tensor:
+        """The codebook's vectors `e_k`, `(codebook_size, codebook_dim)`, of unit length if so configured."""
+        return F.normalize(self.codebook, dim=-1) if self.normalize else self.codebook
+
+    def lookup(self, codes: torch.LongTensor) -> torch.Tensor:
+        """Vectors of word indices: `(...)` → `(..., codebook_dim)`."""
+        return F.embedding(codes, self.words)
+
+    def forward(self, embeddings: torch.Tensor) -> tuple[torch.LongTensor, torch.Tensor]:
+        """
+        Args:
+            embeddings (`torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`): `z^e`.
+
+        Returns:
+            codes `(batch_size, num_latent_tokens)` and their vectors, which carry gradients to the codebook only.
+        """
+        if self.training and self.dead_code_steps > 0:
+            self._revive_dead_codes(embeddings.detach())
+        codes = self.nearest(embeddings.detach())
+        if self.training and self.dead_code_steps > 0:
+            used = F.one_hot(all_gather_rows(codes).flatten(), self.idle_steps.shape[0]).amax(0)
+            self.idle_steps.copy_((self.idle_steps + 1) * (1 - used))
+        return codes, self.lookup(codes)
+
+    def nearest(self, embeddings: torch.Tensor) -> torch.LongTensor:
+        """Word indices: `(batch_size, num_latent_tokens, codebook_dim)` → `(batch_size, num_latent_tokens)`."""
+        # In fp32 whatever the autocast: near ties decide which word is trained.
+        return torch.cdist(embeddings.float(), self.words.detach().float()[None]).argmin(-1)
+
+    @torch.no_grad()
+    def _revive_dead_codes(self, embeddings: torch.Tensor) -> None:
+        """Moves words unused for `dead_code_steps` onto embeddings far from every word, alike on every rank."""
+        candidates = all_gather_rows(embeddings).flatten(0, 1).float()
+        # One frame that overflowed must not become a word: sorting would take it for the worst served.
+        distance = torch.cdist(candidates, self.words.float()).amin(-1).nan_to_num(nan=-1.0, posinf=-1.0)
+        # Spread over the worse-served half instead of its top, which is a few outliers close to each other.
+        order = distance.argsort(descending=True)[: max(1, distance.shape[0] // 2)]
+        slots = torch.arange(self.codebook.shape[0], device=order.device) * order.shape[0] // self.codebook.shape[0]
+        dead = self.idle_steps >= self.dead_code_steps
+        replacement = candidates[order[slots]].to(self.codebook.dtype)
+        self.codebook.copy_(torch.where(dead[:, None], replacement, self.codebook))
+        self.idle_steps.masked_fill_(dead, 0)
