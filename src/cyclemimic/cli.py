@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cyclemimic.commands import demo, finetune, label, pretrain, rollout, train_tokenizer
+from cyclemimic.commands import demo, evaluate_tokenizer, finetune, gallery, label, pretrain, rollout, train_tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,12 @@ VERBS: dict[str, Verb] = {
     "train-tokenizer": Verb(
         "video -> latent action tokenizer, trained with AC3", train_tokenizer.parse, train_tokenizer.run
     ),
+    "evaluate-tokenizer": Verb(
+        "tokenizer, data with states or actions -> how good its codes are",
+        evaluate_tokenizer.parse,
+        evaluate_tokenizer.run,
+    ),
+    "gallery": Verb("tokenizer, video -> pictures of pairs that share one action", gallery.parse, gallery.run),
     "label": Verb("tokenizer, video -> latent action labels", label.parse, label.run),
     "pretrain": Verb("video, instructions, labels -> pretrained policy", pretrain.parse, pretrain.run),
     "finetune": Verb("pretrained policy, demonstrations -> policy that acts", finetune.parse, finetune.run),

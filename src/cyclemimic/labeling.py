@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from cyclemimic.data import Episode, EpisodeSource, LabelWriter
+from cyclemimic.data import Episode, EpisodeSource, FramePairDataset, LabelWriter
 from cyclemimic.data.episode import list_episodes
 from cyclemimic.data.pairs import future_indices
 from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
@@ -50,20 +51,57 @@ def label_videos(
     """
     config = tokenizer.config
     metadata = {"interval_s": interval_s, "min_interval_s": min_interval_s}
+    with (
+        _evaluating(tokenizer),
+        LabelWriter(output_dir, config.codebook_size, config.num_latent_tokens, tokenizer_name, metadata) as writer,
+    ):
+        for episode in tqdm(list_episodes(sources), desc="label", unit="episode"):
+            futures = future_indices(episode, interval_s, min_interval_s)
+            if len(futures):
+                codes = _encode_episode(tokenizer, image_processor, episode, futures, batch_size)
+                writer.add(_label_columns(episode, futures, codes))
+    return Path(output_dir)
+
+
+@torch.inference_mode()
+def encode_pairs(
+    tokenizer: LatentActionTokenizerModel,
+    image_processor: LatentActionTokenizerImageProcessor,
+    pairs: FramePairDataset,
+    indices: np.ndarray,
+    batch_size: int = 128,
+) -> np.ndarray:
+    """
+    The latent actions of some frame pairs.
+
+    Args:
+        tokenizer ([`LatentActionTokenizerModel`]): On the device to use.
+        image_processor ([`LatentActionTokenizerImageProcessor`]): The tokenizer's.
+        pairs ([`FramePairDataset`]): The pairs.
+        indices (`np.ndarray` of shape `(n,)`): Which of them.
+        batch_size (`int`, *optional*, defaults to 128): Pairs a forward.
+
+    Returns:
+        `np.ndarray` of shape `(n, num_latent_tokens)`: codes, int64.
+    """
+    codes = []
+    with _evaluating(tokenizer):
+        for start in tqdm(range(0, len(indices), batch_size), desc="encode", unit="batch"):
+            items = [pairs[int(index)] for index in indices[start : start + batch_size]]
+            inputs = image_processor([item["current"] for item in items], [item["future"] for item in items])
+            frames = (inputs["pixel_values"], inputs["future_pixel_values"])
+            codes.append(tokenizer.encode(*(frame.to(tokenizer.device) for frame in frames)).codes.cpu())
+    return torch.cat(codes).numpy()
+
+
+@contextmanager
+def _evaluating(tokenizer: LatentActionTokenizerModel) -> Iterator[None]:
     training = tokenizer.training
     tokenizer.eval()
     try:
-        with LabelWriter(
-            output_dir, config.codebook_size, config.num_latent_tokens, tokenizer_name, metadata
-        ) as writer:
-            for episode in tqdm(list_episodes(sources), desc="label", unit="episode"):
-                futures = future_indices(episode, interval_s, min_interval_s)
-                if len(futures):
-                    codes = _encode_episode(tokenizer, image_processor, episode, futures, batch_size)
-                    writer.add(_label_columns(episode, futures, codes))
+        yield
     finally:
         tokenizer.train(training)
-    return Path(output_dir)
 
 
 @torch.inference_mode()

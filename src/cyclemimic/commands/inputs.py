@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
+from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
 from cyclemimic.data import DataError, EpisodeSource, LatentLabels, open_source
 from cyclemimic.data.episode import list_episodes
 
@@ -74,6 +75,19 @@ def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTr
             f"`{argument}` must be a checkpoint of model type {model_type}, got {checkpoint} of {config.model_type}."
         )
     return config
+
+
+def load_tokenizer(
+    checkpoint: str | Path, device: torch.device
+) -> tuple[LatentActionTokenizerModel, LatentActionTokenizerImageProcessor]:
+    """A trained tokenizer, in evaluation mode on the device, and its image processor.
+
+    Raises:
+        ValueError: there is no such checkpoint, or it is one of another model.
+    """
+    read_config("tokenizer", checkpoint, "latent_action_tokenizer")
+    tokenizer = LatentActionTokenizerModel.from_pretrained(checkpoint).to(device)
+    return tokenizer, LatentActionTokenizerImageProcessor.from_pretrained(checkpoint)
 
 
 def check_labels(labels: LatentLabels, codebook_size: int, num_latent_tokens: int) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from cyclemimic.data import FramePairDataset, LatentLabels
-from cyclemimic.evaluation.gallery import GalleryGroup, GalleryPair, motion_magnitude, select_groups
+from cyclemimic.evaluation.gallery import GalleryGroup
+from cyclemimic.evaluation.pair_gallery import gallery_of_pairs
 from cyclemimic.evaluation.report import ReconstructionRow
 from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
     LatentActionTokenizerImageProcessor,
@@ -20,37 +21,14 @@ _GALLERY_PAIRS = 1500
 
 
 def shared_actions_of(pairs: FramePairDataset, labels: LatentLabels, seed: int) -> tuple[GalleryGroup, ...]:
-    """Pairs that share one latent action: across tasks, or across episodes where all is one task (paper, Figure 1)."""
+    """Pairs that share one latent action, by their labels."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(pairs))[:_GALLERY_PAIRS])
-    rows = [pairs.pairs[index] for index in chosen]
-    episodes = [pairs.episodes[row[0]] for row in rows]
+    episodes = [pairs.episodes[position] for position in pairs.pairs[chosen, 0]]
+    frames = pairs.pairs[chosen, 1].tolist()
     codes = [
-        labels.lookup(episode.source, episode.index, int(row[1])) for episode, row in zip(episodes, rows, strict=True)
+        labels.lookup(episode.source, episode.index, frame) for episode, frame in zip(episodes, frames, strict=True)
     ]
-    instructions = [str(episode.instruction) for episode in episodes]
-    items = [pairs[index] for index in chosen]
-    motion = motion_magnitude(
-        np.stack([item["current"] for item in items]), np.stack([item["future"] for item in items])
-    )
-    groups = select_groups(
-        np.stack(codes),
-        np.array(instructions if len(set(instructions)) > 1 else [episode.index for episode in episodes]),
-        motion,
-        seed=seed,
-        episode_ids=np.array([episode.index for episode in episodes]),
-        spans=np.array([row[1:] for row in rows]),
-    )
-    return tuple(
-        GalleryGroup(
-            codes=group.codes + (None,) * (labels.num_latent_tokens - len(group.codes)),
-            pairs=tuple(
-                GalleryPair(items[index]["current"], items[index]["future"], instructions[index])
-                for index in group.indices
-            ),
-            note=f"{group.num_pairs} of {len(items)} pairs" + (", the first words only" if group.is_partial else ""),
-        )
-        for group in groups
-    )
+    return gallery_of_pairs(pairs, chosen, np.stack(codes), seed=seed)
 
 
 def reconstructions_of(

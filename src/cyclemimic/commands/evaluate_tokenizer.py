@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cyclemimic evaluate-tokenizer`: tokenizer, data with states or actions → how good its codes are."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from cyclemimic.commands.tokenizer_flags import add_tokenizer_flags
+
+
+def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
+    """Parses the flags of the verb."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        allow_abbrev=False,
+        description="Measures what a tokenizer's codes say of the true motion, and whether they say the same on every "
+        "robot body. Writes OUTPUT/quality.json, quality.html and tokens.npz.",
+    )
+    add_tokenizer_flags(
+        parser,
+        data_help="folders of LeRobot data sets with states or actions, in the same units; those of one robot type are "
+        "one body",
+    )
+    parser.add_argument(
+        "--motion",
+        choices=("state", "action"),
+        help="what the true motion is read from (default: states where every data set has them, else actions)",
+    )
+    parser.add_argument(
+        "--motion_dims", metavar="I[,I...]", help="dimensions of the motion, from 0 (default: the first three)"
+    )
+    parser.add_argument("--max_pairs", type=int, default=4000, help="frame pairs of each body (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every draw (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Measures the tokenizer, writes what was found, and returns the main figures as a table."""
+    from cyclemimic.commands.inputs import choose_device, load_tokenizer, open_sources
+    from cyclemimic.data.atomic_folder import AtomicFolder
+    from cyclemimic.evaluation.tokenizer_quality import QualitySettings, measure_tokenizer, write_quality
+
+    settings = QualitySettings(
+        interval_s=arguments.interval_s,
+        min_interval_s=arguments.min_interval_s,
+        motion=arguments.motion,
+        motion_dims=parse_dims(arguments.motion_dims),
+        max_pairs=arguments.max_pairs,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+    )
+    device = choose_device(arguments.device)
+    sources = open_sources(arguments.data, arguments.camera)
+    tokenizer, image_processor = load_tokenizer(arguments.tokenizer, device)
+    folder = AtomicFolder(arguments.output)
+    folder.start()
+    try:
+        measurement = measure_tokenizer(
+            tokenizer,
+            image_processor,
+            sources,
+            settings,
+        )
+        with folder.one_line_errors():
+            write_quality(folder.partial, measurement, name=str(arguments.tokenizer))
+        folder.commit()
+    finally:
+        folder.discard()
+    return f"{format_summary(measurement.metrics['summary'])}\nSaved: {arguments.output}"
+
+
+def parse_dims(text: str | None) -> tuple[int, ...] | None:
+    """`"0,1,2"` → `(0, 1, 2)`.
+
+    Raises:
+        ValueError: it is no list of numbers.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"`motion_dims` must be numbers with commas between, such as 0,1,2, got {text!r}.") from error
+
+
+def format_summary(summary: dict[str, object]) -> str:
+    """The main figures as text, a row a figure, with the intervals that are known; without those not measured."""
+    rows = [("figure", "value", "95 % interval")]
+    for name, figure in summary.items():
+        value, low, high = (
+            (figure["value"], figure["low"], figure["high"]) if isinstance(figure, dict) else (figure, None, None)
+        )
+        if value is not None:
+            rows.append((name, f"{value:.4g}", "" if low is None else f"{low:.3f} to {high:.3f}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From frame pairs and their codes to a gallery: what is to mean the same on every body, in every scene."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cyclemimic.data import Episode, FramePairDataset
+
+from .gallery import GalleryGroup, GalleryPair
+from .shared_actions import motion_magnitude, select_groups
+
+
+def gallery_of_pairs(
+    pairs: FramePairDataset,
+    indices: np.ndarray,
+    codes: np.ndarray,
+    num_groups: int = 6,
+    per_group: int = 3,
+    seed: int = 0,
+) -> tuple[GalleryGroup, ...]:
+    """
+    Pairs that share one latent action across bodies; where all are of one body, across data sets; of one data set,
+    across tasks; of one task, across episodes (the paper's Figure 1, supplement).
+
+    Args:
+        pairs ([`FramePairDataset`]): Where the pairs are from.
+        indices (`np.ndarray` of shape `(n,)`): Which of them to choose from.
+        codes (`np.ndarray` of shape `(n, num_latent_tokens)`): Their codes.
+        num_groups, per_group, seed: As in [`select_groups`].
+
+    Returns:
+        `tuple[GalleryGroup]`: None where no action is shared.
+    """
+    rows = pairs.pairs[indices]
+    episodes = [pairs.episodes[row[0]] for row in rows]
+    items = [pairs[int(index)] for index in indices]
+    # One pair at a time: data sets differ in the size of their frames.
+    motion = np.concatenate([motion_magnitude(item["current"][None], item["future"][None]) for item in items])
+    chosen = select_groups(
+        codes,
+        np.array(_names_to_cross(episodes)),
+        motion,
+        num_groups,
+        per_group,
+        seed,
+        episode_ids=rows[:, 0],
+        spans=rows[:, 1:],
+    )
+    several_bodies = len({episode.embodiment for episode in episodes}) > 1
+    return tuple(
+        GalleryGroup(
+            codes=group.codes + (None,) * (codes.shape[1] - len(group.codes)),
+            pairs=tuple(
+                GalleryPair(items[index]["current"], items[index]["future"], _caption(episodes[index], several_bodies))
+                for index in group.indices
+            ),
+            note=f"{group.num_pairs} of {len(items)} pairs" + (", the first words only" if group.is_partial else ""),
+        )
+        for group in chosen
+    )
+
+
+def evenly_spread(pairs: FramePairDataset, per_source: int, seed: int) -> np.ndarray:
+    """Ascending indices of pairs drawn at random, at most `per_source` of each data set."""
+    random = np.random.default_rng(seed)
+    sources = np.array([episode.source for episode in pairs.episodes])[pairs.pairs[:, 0]]
+    drawn = [random.permutation(np.flatnonzero(sources == name))[:per_source] for name in np.unique(sources)]
+    return np.sort(np.concatenate(drawn))
+
+
+def _names_to_cross(episodes: list[Episode]) -> list[str]:
+    """What a shared action is to cross: the coarsest property in which the episodes differ."""
+    properties = (
+        [episode.embodiment for episode in episodes],
+        [episode.source for episode in episodes],
+        [str(episode.instruction) for episode in episodes],
+        [f"{episode.source} {episode.index}" for episode in episodes],
+    )
+    return next((names for names in properties if len(set(names)) > 1), properties[-1])
+
+
+def _caption(episode: Episode, with_body: bool) -> str:
+    what = episode.instruction or episode.source
+    return f"{episode.embodiment}: {what}" if with_body else what

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality of a latent action tokenizer: what its codes say of the true motion, and whether on every body the same."""
+
+from .page import write_quality
+from .quality import TokenizerMeasurement, evaluate_tokenizer, measure_tokenizer
+from .settings import QualitySettings
+
+__all__ = ["QualitySettings", "TokenizerMeasurement", "evaluate_tokenizer", "measure_tokenizer", "write_quality"]

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mutual information of latent actions and true motion, by nearest neighbours, in nats.
+
+Two estimators, because codes are discrete and motions are not. KSG (estimator 1 of Kraskov, Stögbauer and Grassberger,
+2004, https://arxiv.org/abs/cond-mat/0305641) takes the codes' vectors as continuous; it is what the field reports
+(MVP-LAM). Ross (2014, https://doi.org/10.1371/journal.pone.0087357) takes each distinct action as a label, which is
+what codes are, but it has to leave out actions that occur once. Both compare every pair with all others, without a
+search tree: codes have too many dimensions for one to help.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .passes import EncodedPairs
+
+# Of more pairs than this, some are left out, evenly: every one is compared with every other.
+_MAX_PAIRS = 2000
+# Rows whose distances to all points are in memory at a time.
+_BLOCK = 256
+# In units of a standard deviation. Equal points have no nearest neighbour: KSG needs all distances to differ. Far
+# below the distance of two words or of two motions, so that it decides between equals only.
+_JITTER = 1e-6
+
+
+def ksg_mutual_information(first: np.ndarray, second: np.ndarray, num_neighbours: int = 3, seed: int = 0) -> float:
+    """
+    Estimates the mutual information of two continuous variables: KSG, estimator 1, maximum norm.
+
+    Discrete values may be given too: a seeded jitter far below their differences tells equal ones apart, and where a
+    cell of equal values holds more than `num_neighbours` points the estimate is that of the counts.
+
+    Args:
+        first, second (`np.ndarray` of shape `(n, num_dims)`): A sample of both, row by row. Each is divided by the
+            standard deviation over all its dimensions.
+        num_neighbours (`int`, *optional*, defaults to 3): `k`; fewer is less biased, more varies less.
+        seed (`int`, *optional*, defaults to 0): Seed of the jitter.
+
+    Returns:
+        `float`: In nats; about 0 for independent variables, and then as often below as above.
+
+    Raises:
+        ValueError: `n` is not above `num_neighbours`, or the numbers of rows differ.
+    """
+    _check_rows(first, second, num_neighbours)
+    random = np.random.default_rng(seed)
+    points = [_standardised(first, random), _standardised(second, random)]
+    total = 0.0
+    for rows in torch.arange(len(first)).split(_BLOCK):
+        distances = [_distances(values, rows) for values in points]
+        # A point is not its own neighbour: the self-distance is infinite.
+        reach = torch.maximum(*distances).kthvalue(num_neighbours, dim=1).values
+        for margin in distances:
+            total += float(torch.digamma((margin < reach[:, None]).sum(dim=1) + 1.0).sum())
+    return _digamma(num_neighbours) + _digamma(len(first)) - total / len(first)
+
+
+def discrete_mutual_information(
+    labels: np.ndarray, values: np.ndarray, num_neighbours: int = 3, seed: int = 0
+) -> float:
+    """
+    Estimates the mutual information of a label and a continuous variable (Ross 2014).
+
+    Args:
+        labels (`np.ndarray` of shape `(n,)`): A whole number a row. Rows whose label occurs once say nothing about it
+            and are left out.
+        values (`np.ndarray` of shape `(n, num_dims)`): Divided by the standard deviation over all dimensions.
+        num_neighbours (`int`, *optional*, defaults to 3): `k`; of labels with fewer other rows, all are neighbours.
+        seed (`int`, *optional*, defaults to 0): Seed of the jitter.
+
+    Returns:
+        `float`: In nats; `nan` where no label occurs twice.
+
+    Raises:
+        ValueError: `n` is not above `num_neighbours`, or the numbers of rows differ.
+    """
+    _check_rows(labels, values, num_neighbours)
+    _, names, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    known = counts[names] > 1
+    if not known.any():
+        return float("nan")
+    points = _standardised(values[known], np.random.default_rng(seed))
+    label, size = torch.from_numpy(names[known]), torch.from_numpy(counts[names[known]])
+    neighbours = (size - 1).clamp(max=num_neighbours)
+    total = float(torch.digamma(neighbours.double()).sum() - torch.digamma(size.double()).sum())
+    for rows in torch.arange(len(points)).split(_BLOCK):
+        distances = _distances(points, rows)
+        same = distances.masked_fill(label[rows, None] != label[None], float("inf"))
+        reach = same.topk(min(num_neighbours, len(points)), dim=1, largest=False).values
+        reach = reach.gather(1, neighbours[rows, None] - 1)
+        total -= float(torch.digamma((distances <= reach).sum(dim=1).double()).sum())
+    return _digamma(len(points)) + total / len(points)
+
+
+def code_information(
+    encoded: EncodedPairs, motion: np.ndarray, rows: np.ndarray, seed: int
+) -> dict[str, float] | None:
+    """Mutual information of codes and true motion of some pairs, in nats; `None` for too few pairs."""
+    if len(rows) > _MAX_PAIRS:
+        rows = rows[np.linspace(0, len(rows) - 1, _MAX_PAIRS).round().astype(int)]
+    if len(rows) <= 3:
+        return None
+    vectors, moved = encoded.quantized[rows].reshape(len(rows), -1), motion[rows]
+    labels = np.unique(encoded.codes[rows], axis=0, return_inverse=True)[1].reshape(-1)
+    return {
+        "ksg": ksg_mutual_information(vectors, moved, seed=seed),
+        "ksg_shuffled": ksg_mutual_information(vectors, np.random.default_rng(seed).permutation(moved), seed=seed),
+        "discrete": discrete_mutual_information(labels, moved, seed=seed),
+        "pairs": len(rows),
+    }
+
+
+def _standardised(values: np.ndarray, random: np.random.Generator) -> torch.Tensor:
+    centred = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
+    scaled = centred / max(float(np.sqrt((centred**2).mean())), 1e-300)
+    return torch.from_numpy(scaled + _JITTER * random.standard_normal(values.shape))
+
+
+def _distances(points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Maximum-norm distances of some points to all, infinite to themselves: `(len(rows), n)`."""
+    distances = torch.cdist(points[rows], points, p=float("inf"))
+    distances[torch.arange(len(rows)), rows] = float("inf")
+    return distances
+
+
+def _digamma(value: int) -> float:
+    return float(torch.digamma(torch.tensor(float(value), dtype=torch.float64)))
+
+
+def _check_rows(first: np.ndarray, second: np.ndarray, num_neighbours: int) -> None:
+    if len(first) != len(second):
+        raise ValueError(f"both variables must have as many rows, got {len(first)} and {len(second)}.")
+    if not 1 <= num_neighbours < len(first):
+        raise ValueError(f"`num_neighbours` must be in [1, {len(first)}), the number of rows, got {num_neighbours}.")

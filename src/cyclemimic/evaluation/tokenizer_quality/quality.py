@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The evaluation of a latent action tokenizer, from data sets to figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from cyclemimic.data import DataError, EpisodeSource
+from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
+    LatentActionTokenizerImageProcessor,
+)
+from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer import LatentActionTokenizerModel
+
+from ..report import ReconstructionRow
+from .bootstrap import EpisodeBootstrap
+from .codebook import codebook_use, one_hot
+from .control_features import control_features
+from .cross_embodiment import (
+    HeldOutPredictions,
+    embodiment_predictability,
+    predict_held_out,
+    score_predictions,
+)
+from .cycle import cycle_accuracy
+from .motion import TrueMotion, choose_motion
+from .mutual_information import code_information
+from .pair_sample import PairSample, sample_pairs
+from .passes import EncodedPairs, TokenizerPasses
+from .pictures import picture_rows
+from .probes import PROBES
+from .reconstruction import reconstruction_scores
+from .settings import QualitySettings
+from .summary import cross_embodiment_matrices, describe_data, summarise
+from .transfer import Transfers, measure_transfer
+
+logger = logging.getLogger(__name__)
+
+ONE_BODY = "The data is of one body; give data sets of two or more to see whether a code means the same on each."
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizerMeasurement:
+    """What an evaluation found, and what its page shows.
+
+    Args:
+        metrics (`dict`): All figures, as written to `quality.json`.
+        sample ([`PairSample`]): The pairs, `n` of them.
+        encoded ([`EncodedPairs`]): Their codes.
+        motion (`np.ndarray` of shape `(n, num_dims)`): Standardised true motion.
+        predictions ([`HeldOutPredictions`]): Motion of the held-out pairs, read from codes by linear probes.
+        transfers (`list[list[Transfers]]`): Actions of body i (first index) on frames of body j.
+        pictures (`tuple[ReconstructionRow, ...]`): What some actions do to their own frame and to another.
+    """
+
+    metrics: dict[str, object]
+    sample: PairSample
+    encoded: EncodedPairs
+    motion: np.ndarray
+    predictions: HeldOutPredictions
+    transfers: list[list[Transfers]]
+    pictures: tuple[ReconstructionRow, ...]
+
+
+def evaluate_tokenizer(
+    tokenizer: LatentActionTokenizerModel,
+    image_processor: LatentActionTokenizerImageProcessor,
+    sources: Sequence[EpisodeSource],
+    settings: QualitySettings | None = None,
+) -> dict[str, object]:
+    """
+    Measures a latent action tokenizer on data sets whose true motion is known, of one body or of several.
+
+    Args:
+        tokenizer ([`LatentActionTokenizerModel`]): On the device to use; left as it was.
+        image_processor ([`LatentActionTokenizerImageProcessor`]): The tokenizer's.
+        sources (`Sequence[EpisodeSource]`): Data sets with states or actions. Those of one `embodiment` are one body.
+        settings ([`QualitySettings`], *optional*): Times between frames, numbers, seed.
+
+    Returns:
+        `dict` that JSON can hold; `None` stands for what cannot be measured. `"summary"` has the main figures; the
+        other sections, and their keys, are those of the functions that measure them. An estimate is
+        `{"value", "low", "high"}`, with a 95 % bootstrap interval over held-out episodes.
+
+    Raises:
+        DataError: A data set has neither states nor actions, a body too few episodes, a video does not decode.
+        ValueError: `motion_dims` that the data does not have.
+
+    Example:
+
+    ```python
+    >>> evaluate_tokenizer(tokenizer, image_processor, [open_source("panda"), open_source("sawyer")])  # doctest: +SKIP
+    ```
+    """
+    return measure_tokenizer(tokenizer, image_processor, sources, settings).metrics
+
+
+def measure_tokenizer(
+    tokenizer: LatentActionTokenizerModel,
+    image_processor: LatentActionTokenizerImageProcessor,
+    sources: Sequence[EpisodeSource],
+    settings: QualitySettings | None = None,
+) -> TokenizerMeasurement:
+    """The same as [`evaluate_tokenizer`], with what a page of it shows."""
+    start = time.perf_counter()
+    settings = settings or QualitySettings()
+    true_motion = choose_motion(sources, settings.motion, settings.motion_dims)
+    sample = sample_pairs(sources, true_motion, image_processor.resize_frames, settings)
+    true_motion, sample, scale = _without_still_dims(true_motion, sample)
+    motion = sample.motion / scale
+    passes = TokenizerPasses(tokenizer, image_processor, settings.batch_size)
+    held_out = sample.held_out_rows()
+    bootstrap = EpisodeBootstrap(
+        sample.episode[held_out], sample.body[held_out], settings.num_resamples, settings.seed
+    )
+    codebook_size = tokenizer.config.codebook_size
+    with passes.evaluating():
+        encoded = passes.encode_pairs(sample)
+        cycle = cycle_accuracy(sample, encoded, passes, bootstrap, settings.seed)
+        transfer, transfers = measure_transfer(sample, encoded, motion, passes, bootstrap, settings)
+        controls = control_features(sample, passes, settings.seed)
+        pictures = picture_rows(sample, encoded, passes, settings.seed)
+    codes = one_hot(encoded.codes, codebook_size)
+    probes, predictions = _probe(codes, controls, motion, sample, bootstrap, settings.seed)
+    several = len(sample.bodies) > 1
+    features = {"codes": codes, "true_motion": motion}
+    sections = {
+        "reconstruction": _by_body(sample, lambda rows: reconstruction_scores(encoded, rows)),
+        "codebook": _by_body(sample, lambda rows: codebook_use(encoded.codes[rows], codebook_size)),
+        "cycle": cycle,
+        "probes": probes,
+        "embodiment_predictability": (
+            embodiment_predictability(features, sample, bootstrap, settings.seed) if several else None
+        ),
+        "mutual_information": _by_body(sample, lambda rows: code_information(encoded, motion, rows, settings.seed)),
+        "transfer": transfer,
+    }
+    metrics = {
+        "summary": summarise(sections),
+        "settings": dataclasses.asdict(settings) | {"motion": true_motion.kind, "motion_dims": true_motion.dims},
+        "data": describe_data(sample, scale),
+        "cross_embodiment": cross_embodiment_matrices(probes, sample) if several else None,
+        **sections,
+        "not_measured": {} if several else dict.fromkeys(("cross_embodiment", "embodiment_predictability"), ONE_BODY),
+        "seconds": time.perf_counter() - start,
+    }
+    return TokenizerMeasurement(json_ready(metrics), sample, encoded, motion, predictions, transfers, pictures)
+
+
+def json_ready(value: object) -> object:
+    """The value with tuples as lists and numbers that are not finite as `None`: JSON has no word for them."""
+    if isinstance(value, dict):
+        return {key: json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _without_still_dims(motion: TrueMotion, sample: PairSample) -> tuple[TrueMotion, PairSample, np.ndarray]:
+    """The sample with the dimensions in which something moves, and their standard deviations over all bodies."""
+    scale = sample.motion.std(axis=0)
+    # The data is of single precision: sums of equal actions differ in their last digits.
+    moves = scale > 1e-6 * np.maximum(np.abs(sample.motion).max(axis=0), 1e-30)
+    still = [dim for dim, moving in zip(motion.dims, moves, strict=True) if not moving]
+    if len(still) == len(moves):
+        sources = sorted(set(sample.source.tolist()))
+        raise DataError(f"{sources}: {motion.kind}s {still} move alike in every pair; give other `motion_dims`")
+    if still:
+        logger.warning("%ss %s move alike in every pair and are left out", motion.kind, still)
+    kept = TrueMotion(motion.kind, tuple(dim for dim in motion.dims if dim not in still))
+    return kept, dataclasses.replace(sample, motion=sample.motion[:, moves]), scale[moves]
+
+
+def _probe(
+    codes: np.ndarray,
+    controls: dict[str, np.ndarray],
+    motion: np.ndarray,
+    sample: PairSample,
+    bootstrap: EpisodeBootstrap,
+    seed: int,
+) -> tuple[dict[str, object], HeldOutPredictions]:
+    """Scores of the probes on codes and controls, and what the linear ones read from codes."""
+    shuffled = _shuffled_within_bodies(motion, sample, seed)
+    tasks = {"codes": (codes, motion), "shuffled": (codes, shuffled)}
+    tasks |= {name: (features, motion) for name, features in controls.items()}
+    true = motion[sample.held_out_rows()]
+    scores: dict[str, dict[str, object]] = {name: {} for name in tasks}
+    predictions = {}
+    fits = [(name, kind) for name in tasks for kind in PROBES]
+    for name, kind in tqdm(fits, desc="probes", unit="probe"):
+        predictions[name, kind] = predict_held_out(PROBES[kind], *tasks[name], sample, seed)
+        scores[name][kind] = score_predictions(predictions[name, kind], true, sample, bootstrap)
+    return scores, predictions["codes", "linear"]
+
+
+def _shuffled_within_bodies(motion: np.ndarray, sample: PairSample, seed: int) -> np.ndarray:
+    """Motions of other pairs of the same body: a probe that still predicts has found a fault of the evaluation."""
+    random, order = np.random.default_rng(seed), np.arange(len(sample))
+    for body in range(len(sample.bodies)):
+        rows = sample.training_rows(body)
+        order[rows] = random.permutation(rows)
+    return motion[order]
+
+
+def _by_body(sample: PairSample, measure: Callable[[np.ndarray], object]) -> dict[str, object]:
+    """A figure of all pairs, and of each body's."""
+    by_body = {name: measure(np.flatnonzero(sample.body == body)) for body, name in enumerate(sample.bodies)}
+    return {"all": measure(np.arange(len(sample))), "by_body": by_body}

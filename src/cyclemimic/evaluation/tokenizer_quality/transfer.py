@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Action transfer: does an action met on one body move another body in the same way?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from .bootstrap import EpisodeBootstrap, estimate
+from .cross_embodiment import diagonal_and_rest
+from .pair_sample import PairSample
+from .passes import EncodedPairs, TokenizerPasses
+from .pixel_probe import PixelProbe, fit_pixel_probe
+from .probes import mean_correlation, probe_scores
+from .settings import QualitySettings
+
+# Actions applied for each pair of bodies.
+_NUM_TRANSFERS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Transfers:
+    """Actions of one body applied to frames of another, `k` of them.
+
+    Args:
+        actions_of (`np.ndarray` of shape `(k,)`): Pairs in the sample that the actions are of.
+        true (`np.ndarray` of shape `(k, num_dims)`): Standardised true motion of those pairs.
+        decoded (`np.ndarray` of shape `(k, num_dims)`): Motion that the probe reads in the generated frames.
+    """
+
+    actions_of: np.ndarray
+    true: np.ndarray
+    decoded: np.ndarray
+
+
+def measure_transfer(
+    sample: PairSample,
+    encoded: EncodedPairs,
+    motion: np.ndarray,
+    passes: TokenizerPasses,
+    bootstrap: EpisodeBootstrap,
+    settings: QualitySettings,
+) -> tuple[dict[str, object], list[list[Transfers]]]:
+    """
+    Applies actions of each body to frames of each, reads the motion in the generated frames with a probe of real
+    frames, and compares it with the true motion of the pair that the action is of. The probe knows on each body the
+    motions that its data shows: where one never moves as another does, that cannot be read on it.
+
+    Args:
+        sample ([`PairSample`]), encoded ([`EncodedPairs`]): The pairs and their codes.
+        motion (`np.ndarray` of shape `(n, num_dims)`): Standardised true motion.
+        passes ([`TokenizerPasses`]): The tokenizer.
+        bootstrap ([`EpisodeBootstrap`]): Over the held-out episodes; those of the actions count.
+        settings ([`QualitySettings`]): Seed and steps of the probe.
+
+    Returns:
+        `dict` and the transfers from body i (row) to body j (column). The figures are R² on held-out episodes:
+        - **real_pairs**: of the probe on real frames, mean over bodies: the ceiling. **real_pairs_by_body** each.
+        - **own_frame**: in frames reconstructed from their own current frame, mean over bodies.
+        - **within**, **across**: actions applied to frames of other episodes of the same body, and of other bodies.
+        - **real_pairs_per_dim**, **own_frame_per_dim**, **within_per_dim**, **across_per_dim**: the same in each dimension.
+          Motion towards the camera, for one, is hard to see.
+        - **matrix**: from body i (row) to body j (column).
+        - **within_correlation**, **across_correlation**: [`mean_correlation`] of decoded and true motion.
+        - **shuffled**: as `across` (with one body, as `within`), with the true motion of another pair.
+    """
+    probe = fit_pixel_probe(sample, motion, settings.transfer_probe_steps, passes.tokenizer.device, seed=settings.seed)
+    random = np.random.default_rng(settings.seed)
+    count = len(sample.bodies)
+    transfers = [
+        [_transfer(sample, encoded, motion, passes, probe, i, j, random) for j in range(count)]
+        for i in tqdm(range(count), desc="transfer", unit="body")
+    ]
+    position = np.cumsum(sample.held_out) - 1
+    flat = [cell for line in transfers for cell in line]
+    matrix = np.array([_r2(cell.true, cell.decoded) for cell in flat]).reshape(count, count)
+    resampled = [bootstrap.r2(cell.true, cell.decoded, position[cell.actions_of]) for cell in flat]
+    correlations = np.array([mean_correlation(cell.true, cell.decoded) for cell in flat]).reshape(count, count)
+    away = ~np.eye(count, dtype=bool) if count > 1 else np.eye(count, dtype=bool)
+    shuffled = [_r2(random.permutation(cell.true), cell.decoded) for cell, is_away in zip(flat, away.flat) if is_away]
+    return {
+        **_ceilings(sample, encoded, motion, passes, probe, bootstrap),
+        **diagonal_and_rest(matrix, np.array(resampled).reshape(count, count, -1)),
+        "within_per_dim": _r2_per_dim(flat, ~away if count > 1 else away),
+        "across_per_dim": _r2_per_dim(flat, away) if count > 1 else None,
+        "matrix": matrix.tolist(),
+        "within_correlation": float(np.diag(correlations).mean()),
+        "across_correlation": float(correlations[away].mean()) if count > 1 else None,
+        "shuffled": float(np.mean(shuffled)),
+    }, transfers
+
+
+def _transfer(
+    sample: PairSample,
+    encoded: EncodedPairs,
+    motion: np.ndarray,
+    passes: TokenizerPasses,
+    probe: PixelProbe,
+    action_body: int,
+    frame_body: int,
+    random: np.random.Generator,
+) -> Transfers:
+    """Held-out actions of one body on held-out frames of another, or of other episodes of the same."""
+    actions_of = sample.held_out_rows(action_body)
+    if len(actions_of) > _NUM_TRANSFERS:
+        actions_of = np.sort(random.choice(actions_of, _NUM_TRANSFERS, replace=False))
+    frames_of = np.empty_like(actions_of)
+    pool = sample.held_out_rows(frame_body)
+    for episode in np.unique(sample.episode[actions_of]):
+        mine = sample.episode[actions_of] == episode
+        others = pool[sample.episode[pool] != episode]
+        frames_of[mine] = random.choice(others if len(others) else pool, int(mine.sum()))
+    frames = sample.frames[sample.current[frames_of]]
+    generated = passes.decode(frames, encoded.codes[actions_of])
+    decoded = probe.predict(frames, generated)
+    return Transfers(actions_of, motion[actions_of], decoded)
+
+
+def _ceilings(
+    sample: PairSample,
+    encoded: EncodedPairs,
+    motion: np.ndarray,
+    passes: TokenizerPasses,
+    probe: PixelProbe,
+    bootstrap: EpisodeBootstrap,
+) -> dict[str, object]:
+    """R² on real pairs and on reconstructions of them."""
+    held_out = sample.held_out_rows()
+    current, body = sample.frames[sample.current[held_out]], sample.body[held_out]
+    true = motion[held_out]
+    rows = [np.flatnonzero(body == j) for j in range(len(sample.bodies))]
+    result: dict[str, object] = {}
+    for name, future in (
+        ("real_pairs", sample.frames[sample.future[held_out]]),
+        ("own_frame", passes.decode(current, encoded.codes[held_out])),
+    ):
+        decoded = probe.predict(current, future)
+        cells = [Transfers(held_out[where], true[where], decoded[where]) for where in rows]
+        scores = [_r2(cell.true, cell.decoded) for cell in cells]
+        resampled = np.mean([bootstrap.r2(true[where], decoded[where], where) for where in rows], axis=0)
+        result[name] = estimate(np.mean(scores), resampled)
+        result[f"{name}_per_dim"] = _r2_per_dim(cells, np.ones(len(cells), dtype=bool))
+        result[f"{name}_by_body"] = dict(zip(sample.bodies, scores, strict=True))
+    return result
+
+
+def _r2(true: np.ndarray, decoded: np.ndarray) -> float:
+    return probe_scores(true, decoded)["r2"]
+
+
+def _r2_per_dim(cells: list[Transfers], is_counted: np.ndarray) -> list[float]:
+    """R² of each dimension, mean over some cells; where a body does not move along a dimension, over the others."""
+    scores = [
+        probe_scores(cell.true, cell.decoded)["r2_per_dim"] for cell, counts in zip(cells, is_counted.flat) if counts
+    ]
+    known = np.isfinite(scores)
+    totals = np.where(known, scores, 0.0).sum(axis=0)
+    return np.divide(totals, known.sum(axis=0), out=np.full(totals.shape, np.nan), where=known.any(axis=0)).tolist()

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclemimic.commands import gallery
+from cyclemimic.data import LeRobotWriter
+
+from .conftest import INTERVAL
+
+
+@pytest.fixture
+def other_body(tmp_path):
+    """A data set of another body, and with frames of another size."""
+    random = np.random.default_rng(1)
+    with LeRobotWriter(tmp_path / "other", fps=10, robot_type="circle", action_names=["x", "y"]) as writer:
+        for _ in range(2):
+            frames = random.integers(0, 256, (12, 24, 32, 3), dtype=np.uint8)
+            writer.add_episode(frames, np.zeros((12, 2), np.float32), "stay")
+    return tmp_path / "other"
+
+
+def test_shows_what_bodies_share(verb, tokenizer, square_data, other_body, tmp_path, capsys):
+    output = tmp_path / "gallery"
+    flags = ["--tokenizer", tokenizer, "--data", square_data, other_body, "--output", output, "--device", "cpu"]
+    assert verb("gallery", *flags, *INTERVAL, "--max_pairs", "15", "--actions", "3", "--pairs", "2") == 0
+    printed = capsys.readouterr().out.splitlines()[-1]
+    assert printed.startswith(f"Saved: {output}, ") and printed.endswith("latent actions of 30 frame pairs")
+    page = (output / "gallery.html").read_text()
+    shared = int(printed.split()[2])
+    assert 1 <= shared <= 3 and page.count("of 30 pairs") == shared
+    # Each action is shown on both bodies.
+    assert page.count("square: ") >= shared and page.count("circle: stay") >= shared
+    assert Image.open(output / "gallery.png").size[1] > 128
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gallery", "other"]
+
+
+def test_defaults():
+    arguments = gallery.parse("--tokenizer t --data a b --output o".split(), "cyclemimic gallery")
+    assert (arguments.data, arguments.actions, arguments.pairs, arguments.max_pairs) == (["a", "b"], 8, 4, 1000)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("", "the following arguments are required: --tokenizer, --data"),
+        ("--tokenizer {tmp} --data {data}", "`tokenizer` must be a checkpoint folder or a Hub id, got"),
+        ("--tokenizer {tokenizer} --data {data} --pairs 1", "`pairs` must be at least 2, got 1"),
+        ("--tokenizer {tokenizer} --data {data} --actions 0", "`actions` must be at least 1, got 0"),
+        (
+            "--tokenizer {tokenizer} --data {data} --interval_s 9 --min_interval_s 9",
+            "no episode has two frames 9 s apart",
+        ),
+        ("--tokenizer {tokenizer} --data {data} --output {tokenizer}", "tokenizer exists already"),
+    ],
+)
+def test_bad_input(refuses, square_data, tokenizer, tmp_path, flags, message):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    output = ["--output", tmp_path / "gallery"] if flags else []
+    names = {"data": square_data, "tmp": empty, "tokenizer": tokenizer}
+    assert message in refuses("gallery", *output, *flags.format(**names).split())
+    assert list(tmp_path.iterdir()) == [empty]

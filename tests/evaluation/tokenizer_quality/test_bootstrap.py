@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+
+from cyclemimic.evaluation.tokenizer_quality.bootstrap import EpisodeBootstrap, estimate
+from cyclemimic.evaluation.tokenizer_quality.probes import probe_scores
+
+EPISODES = np.repeat([4, 7, 9, 20], [3, 5, 2, 6])
+BODIES = np.repeat([0, 0, 1, 1], [3, 5, 2, 6])
+
+
+def resampled_rows(draws: list[int]) -> np.ndarray:
+    return np.concatenate([np.flatnonzero(EPISODES == episode) for episode in draws])
+
+
+def test_every_resample_is_one_of_whole_episodes_of_each_body():
+    random = np.random.default_rng(0)
+    true, predicted = random.normal(size=(2, 16, 3))
+    rows = np.arange(16)
+    bootstrap = EpisodeBootstrap(EPISODES, BODIES, 100)
+    means, scores = bootstrap.mean(true[:, 0], rows), bootstrap.r2(true, predicted, rows)
+    draws = [[a, b, c, d] for a in (4, 7) for b in (4, 7) for c in (9, 20) for d in (9, 20)]
+    possible = [resampled_rows(draw) for draw in draws]
+    allowed = {
+        (round(true[chosen, 0].mean(), 9), round(probe_scores(true[chosen], predicted[chosen])["r2"], 9))
+        for chosen in possible
+    }
+    # The two figures come from the same resamples.
+    found = {(round(mean, 9), round(score, 9)) for mean, score in zip(means.tolist(), scores.tolist(), strict=True)}
+    assert found <= allowed and len(found) >= 8
+
+
+def test_rows_of_one_body():
+    rows = np.flatnonzero(BODIES == 1)
+    values = np.where(EPISODES[rows] == 9, 0.0, 1.0)
+    means = EpisodeBootstrap(EPISODES, BODIES, 200).mean(values, rows)
+    assert set(np.unique(means)) == {0.0, 12 / 16, 1.0}
+
+
+def test_a_single_episode_has_no_interval():
+    bootstrap = EpisodeBootstrap(np.array([0, 0, 1, 2]), np.array([0, 0, 1, 1]), 20)
+    alone, two = np.array([0, 1]), np.array([2, 3])
+    assert np.isnan(bootstrap.mean(np.ones(2), alone)).all()
+    assert np.isnan(bootstrap.r2(np.ones((4, 1)), np.ones((4, 1)), np.arange(4))).all()
+    assert np.isfinite(bootstrap.mean(np.ones(2), two)).all()
+    assert estimate(1.0, bootstrap.mean(np.ones(2), alone)) == {"value": 1.0, "low": None, "high": None}
+
+
+def test_resamples_without_motion_do_not_count():
+    # Motion differs between the episodes, and not within: a resample of one of them alone has no R².
+    episodes, true = np.array([0, 0, 1, 1]), np.array([[1.0], [1.0], [3.0], [3.0]])
+    scores = EpisodeBootstrap(episodes, np.zeros(4), 100).r2(true, true, np.arange(4))
+    assert np.isnan(scores).any() and (scores[np.isfinite(scores)] == 1).all()
+
+
+def test_resamples_without_any_of_the_pairs_do_not_count():
+    # Two episodes, of which the figure is known on one.
+    bootstrap = EpisodeBootstrap(np.array([0, 0, 1, 1]), np.zeros(4), 100)
+    means = bootstrap.mean(np.ones(2), np.array([0, 1]))
+    assert set(means[np.isfinite(means)]) == {1.0} and np.isnan(means).any()
+    scores = bootstrap.r2(np.eye(2), np.eye(2), np.array([0, 1]))
+    assert (np.isnan(scores) == np.isnan(means)).all()
+
+
+def test_estimate():
+    resampled = np.append(np.linspace(0, 1, 101), np.nan)
+    assert estimate(0.4, resampled) == {"value": 0.4, "low": 0.025, "high": 0.975}
+    assert estimate(float("nan"), resampled)["value"] is None
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    random, hits = np.random.default_rng(0), 0
+    for seed in range(100):
+        # Pairs of an episode share most of what they are: 30 episodes, not 300 pairs, are what is known.
+        values = np.repeat(random.normal(size=30), 10) + 0.1 * random.normal(size=300)
+        bootstrap = EpisodeBootstrap(np.repeat(np.arange(30), 10), np.zeros(300), 200, seed)
+        interval = estimate(0.0, bootstrap.mean(values, np.arange(300)))
+        hits += interval["low"] <= 0 <= interval["high"]
+    assert 85 <= hits <= 99

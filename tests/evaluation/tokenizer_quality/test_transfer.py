@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from cyclemimic.evaluation.tokenizer_quality.motion import TrueMotion
+from cyclemimic.evaluation.tokenizer_quality.pair_sample import sample_pairs
+from cyclemimic.evaluation.tokenizer_quality.pixel_probe import fit_pixel_probe
+from cyclemimic.evaluation.tokenizer_quality.transfer import Transfers, _r2_per_dim
+
+from .conftest import SETTINGS, make_source
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return sample_pairs([make_source("panda")], TrueMotion("state", (0, 1)), np.stack, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def probe(sample):
+    return fit_pixel_probe(sample, sample.motion / sample.motion.std(axis=0), 180, torch.device("cpu"))
+
+
+def test_probe_sees_motion_there_and_back_and_none(sample, probe):
+    rows = sample.held_out_rows()
+    current, future = sample.frames[sample.current[rows]], sample.frames[sample.future[rows]]
+    true = sample.motion[rows] / sample.motion.std(axis=0)
+    forth, back, still = (
+        probe.predict(*frames) for frames in ((current, future), (future, current), (current, current))
+    )
+    assert np.abs(forth - true).mean() < 0.3
+    assert np.abs(back + true).mean() < 0.3
+    assert np.abs(still).mean() < 0.2
+
+
+def test_probe_is_blind_to_marks_that_are_not_motion(sample, probe):
+    rows = sample.held_out_rows()
+    current = sample.frames[sample.current[rows]]
+    marked = current.copy()
+    # As large as an action could be written: six levels in a corner.
+    marked[:, 0, 0, 2] += np.random.default_rng(0).integers(0, 7, len(rows), dtype=np.uint8)
+    moved = probe.predict(current, marked) - probe.predict(current, current)
+    assert np.abs(moved).max() < 0.1
+
+
+def test_larger_frames_are_averaged_down(sample):
+    large = dataclasses.replace(sample, frames=sample.frames.repeat(5, axis=1).repeat(5, axis=2))
+    probe = fit_pixel_probe(large, large.motion, 2, torch.device("cpu"))
+    decoded = probe.predict(large.frames[large.current], large.frames[large.future])
+    assert decoded.shape == large.motion.shape and np.isfinite(decoded).all()
+
+
+def test_matrix_and_its_means(body_specific):
+    transfer = body_specific.metrics["transfer"]
+    matrix = np.array(transfer["matrix"])
+    assert (np.diag(matrix) > 0.6).all() and (matrix[~np.eye(2, dtype=bool)] < 0.2).all()
+    assert transfer["within"]["value"] == pytest.approx(np.diag(matrix).mean())
+    assert transfer["within_correlation"] > 0.8 > 0.3 > transfer["across_correlation"]
+    assert transfer["own_frame"] == transfer["real_pairs"]
+    per_dim = {name: np.array(transfer[f"{name}_per_dim"]) for name in ("real_pairs", "within", "across")}
+    assert all(values.shape == (2,) for values in per_dim.values())
+    assert (per_dim["real_pairs"] > 0.7).all() and (per_dim["within"] > 0.5).all() and (per_dim["across"] < 0.2).all()
+
+
+def test_a_body_that_stands_still_along_a_dimension_does_not_count():
+    moving, still = np.array([[0.0, 0.0], [2.0, 2.0]]), np.array([[0.0, 1.0], [2.0, 1.0]])
+    cells = [Transfers(np.arange(2), true, true * [1, 0]) for true in (moving, still)]
+    assert _r2_per_dim(cells, np.array([True, True])) == [1.0, -1.0]
+    assert np.isnan(_r2_per_dim(cells, np.array([False, True]))[1])
+
+
+def test_transfers_are_of_held_out_pairs(faithful):
+    sample = faithful.sample
+    for body, line in enumerate(faithful.transfers):
+        for cell in line:
+            assert set(cell.actions_of) <= set(sample.held_out_rows(body))
+            np.testing.assert_array_equal(cell.true, faithful.motion[cell.actions_of])
