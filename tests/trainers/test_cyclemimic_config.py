@@ -15,3 +15,5 @@ def test_defaults_are_the_papers(tmp_path):
 def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match="`image_shift` must be at least 0, got -1"):
         CycleMimicTrainingArguments(output_dir=str(tmp_path), image_shift=-1)
+    with pytest.raises(ValueError, match="`backbone_learning_rate` must be at least 0, got -0.1"):
+        CycleMimicTrainingArguments(output_dir=str(tmp_path), backbone_learning_rate=-0.1)

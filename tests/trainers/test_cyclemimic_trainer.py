@@ -88,6 +88,28 @@ def test_a_run_logs_every_term_and_saves_what_loads(finetunes, make_trainer, tmp
     assert CycleMimicProcessor.from_pretrained(tmp_path / "last").chunk_size == 3
 
 
+def test_backbone_learning_rate(make_trainer, tmp_path):
+    trainer = make_trainer(tmp_path, True, backbone_learning_rate=1e-4, weight_decay=0.1)
+    optimizer = trainer.create_optimizer()
+    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
+    seen = []
+    for group in optimizer.param_groups:
+        of_backbone = {names[parameter].startswith("backbone.") for parameter in group["params"]}
+        assert of_backbone == {group["lr"] == 1e-4} and group["lr"] in (1e-4, 1e-3)
+        assert group["weight_decay"] in (0.0, 0.1)
+        seen += [names[parameter] for parameter in group["params"]]
+    assert sorted(seen) == sorted(names.values())
+    assert trainer.create_optimizer() is optimizer and len(optimizer.param_groups) == 4
+
+
+def test_backbone_stays_where_its_learning_rate_is_zero(make_trainer, tmp_path):
+    trainer = make_trainer(tmp_path, True, backbone_learning_rate=0.0)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, before[name]) == (not name.startswith("action_decoder.")), name
+
+
 @pytest.mark.parametrize("finetunes", [False, True])
 def test_resumed_equals_uninterrupted(finetunes, make_trainer, tmp_path):
     # The schedule of the learning rate is constant: the same for a run of four steps and one that stops after two.

@@ -20,6 +20,10 @@ class CycleMimicTrainingArguments(TrainingArguments):
         corrupted_share (`float`, *optional*, defaults to 0.0): Share of the latent action tokens that the policy reads
             replaced by random ones, so that the action decoder does not rely on them more than predictions deserve.
 
+        backbone_learning_rate (`float`, *optional*): Peak learning rate of the backbone, where it is to be another than
+            the action decoder's. A pretrained backbone has little to learn from a few demonstrations, and much to
+            forget; the decoder starts from nothing.
+
     The rest is [`~transformers.TrainingArguments`]'s.
     """
 
@@ -28,9 +32,11 @@ class CycleMimicTrainingArguments(TrainingArguments):
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs every column."})
     image_shift: int = field(default=0, metadata={"help": "Random shift of training images, in pixels."})
-
     corrupted_share: float = field(
         default=0.0, metadata={"help": "Share of the latent tokens read that are replaced."}
+    )
+    backbone_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of the backbone, by default that of all."}
     )
 
     def __post_init__(self) -> None:
@@ -39,3 +45,5 @@ class CycleMimicTrainingArguments(TrainingArguments):
             raise ValueError(f"`image_shift` must be at least 0, got {self.image_shift}.")
         if not 0 <= self.corrupted_share <= 1:
             raise ValueError(f"`corrupted_share` must be in [0, 1], got {self.corrupted_share}.")
+        if self.backbone_learning_rate is not None and self.backbone_learning_rate < 0:
+            raise ValueError(f"`backbone_learning_rate` must be at least 0, got {self.backbone_learning_rate}.")
