@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cyclemimic.evaluation.environments.offscreen import OffscreenRenderer
+from cyclemimic.evaluation.environments.scene_look import SceneLook
 
 TASKS = {
     "reach-v3": "reach the blue ball",
@@ -42,7 +43,7 @@ class SimulatorError(ValueError):
 
 class MetaworldEnvironment:
     """
-    One task of Metaworld. Images leave it only through `render`, simulator state only through `state`, which recordings
+    One task of Metaworld, with another look in every variation ([`SceneLook`]). Images leave it only through `render`, simulator state only through `state`, which recordings
     keep as proprioception; the expert reads the simulator, a policy never does.
 
     Args:
@@ -74,11 +75,17 @@ class MetaworldEnvironment:
         self._env.seeded_rand_vec = True
         self._expert = policies[task]()
         self._observation: np.ndarray | None = None
+        self._look = SceneLook(self._env.model)
         self._renderer = self._make_renderer()
 
     def reset(self, initial_state: int) -> None:
-        """Puts the scene into variation `initial_state` (0, 1, …): places of objects and goal; the same at every call."""
-        self._env.seed(self._variation_seed(initial_state))
+        """
+        Puts the scene into variation `initial_state` (0, 1, …), the same at every call: places of objects and goal,
+        colours and light.
+        """
+        seed = self._variation_seed(initial_state)
+        self._look.draw(np.random.default_rng(seed))
+        self._env.seed(seed)
         self._env._freeze_rand_vec = False
         self._env.reset()
         # Metaworld computes parts of a reset from where things were before it. With the drawn variation held, a second
