@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+AC3 against the Genie objective on bodies whose true motion is known, with the paper's ablations in small.
+
+    python compare.py --train arms/train/* --test arms/test/* --output comparison
+
+Trains each variant with each seed on the same pairs for the same number of steps, measures it with
+`evaluate-tokenizer`'s own function on test episodes, and writes `table.md`. A run that is done is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import set_seed
+
+from cyclemimic import (
+    LatentActionTokenizerConfig,
+    LatentActionTokenizerForPreTraining,
+    LatentActionTokenizerImageProcessor,
+    LatentActionTokenizerModel,
+    LatentActionTokenizerTrainer,
+    LatentActionTokenizerTrainingArguments,
+)
+from cyclemimic.data import FramePairDataset, LatentActionTokenizerCollator, open_source
+from cyclemimic.evaluation.tokenizer_quality import QualitySettings, evaluate_tokenizer
+
+SIZES = {
+    "vision_config": None,
+    "patch_size": 8,
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 3,
+    "num_discriminator_layers": 2,
+    "codebook_dim": 8,
+    "motion_weight": 0.3,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "genie": {"cycle_weight": 0, "adversarial_weight": 0},
+    "ac3": {},
+    "ac3-buffer-1": {"buffer_batches": 1},
+    "ac3-buffer-16": {"buffer_batches": 16},
+    "ac3-no-discriminator": {"adversarial_weight": 0},
+    "ac3-local-discriminator": {"discriminator_heads": "local"},
+}
+EQUAL_COMPUTE = "genie-equal-compute"
+"""The Genie objective for as many operations as the `ac3` run of the same seed took."""
+
+# Column, key of the summary in `quality.json`, decimals.
+COLUMNS = (
+    ("linear R² within", "linear_r2_within", 2),
+    ("MLP R² within", "mlp_r2_within", 2),
+    ("linear R² across", "linear_r2_across", 2),
+    ("MLP R² across", "mlp_r2_across", 2),
+    ("transfer R² within", "transfer_r2_within", 2),
+    ("transfer R² across", "transfer_r2_across", 2),
+    ("body from codes", "embodiment_accuracy", 2),
+    ("MI, nats", "mutual_information", 2),
+    ("cycle accuracy", "cycle_token_accuracy", 2),
+    ("perplexity", "perplexity", 1),
+    ("actions", "distinct_actions", 0),
+    ("copy ratio", "copy_ratio", 2),
+)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", nargs="+", required=True, metavar="DIR", help="data sets to train on")
+    parser.add_argument("--test", nargs="+", required=True, metavar="DIR", help="data sets to measure on")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder a run, and the table")
+    parser.add_argument("--variants", nargs="+", default=["genie", "ac3"], choices=[*VARIANTS, EQUAL_COMPUTE])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=3000, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=64, help="pairs a step (default: %(default)s)")
+    parser.add_argument("--learning_rate", type=float, default=2e-3, help="peak (default: %(default)s)")
+    parser.add_argument("--image_size", type=int, default=32, help="pixels (default: %(default)s)")
+    parser.add_argument("--interval_s", type=float, default=0.5, help="time between the frames of a pair")
+    parser.add_argument("--reversed_share", type=float, default=0.0, help="share of pairs shown backwards")
+    parser.add_argument("--max_pairs", type=int, default=1500, help="test pairs of a body (default: %(default)s)")
+    parser.add_argument(
+        "--motion_dims", nargs="+", type=int, default=[1, 2], help="dimensions of the state: y and z, the image plane"
+    )
+    parser.add_argument(
+        "--config", type=json.loads, default={}, metavar="JSON", help="fields of the tokenizer's configuration"
+    )
+    return parser.parse_args()
+
+
+def make_config(arguments: argparse.Namespace, variant: str) -> LatentActionTokenizerConfig:
+    """The variant's own settings win over `--config`, and that over the sizes above."""
+    fields = VARIANTS["genie" if variant == EQUAL_COMPUTE else variant]
+    return LatentActionTokenizerConfig(image_size=arguments.image_size, **(SIZES | arguments.config | fields))
+
+
+def step_operations(config: LatentActionTokenizerConfig, ac3: bool) -> int:
+    """Floating-point operations of a training step a pair, by torch's own counter."""
+    model = LatentActionTokenizerForPreTraining(config)
+    if ac3:
+        model.buffer.add(torch.zeros(1, config.num_latent_tokens, dtype=torch.long), torch.zeros(1, dtype=torch.long))
+        model.ac3_steps.fill_(1)
+    pair = torch.randn(2, 1, 3, config.image_size, config.image_size)
+    with FlopCounterMode(display=False) as counter:
+        model(*pair).loss.backward()
+    return counter.get_total_flops()
+
+
+def equal_compute_steps(arguments: argparse.Namespace, seed: int) -> int:
+    """Steps of the Genie objective that cost what the `ac3` run of this seed did, AC3 joining where it joined."""
+    record = json.loads((run_dir(arguments, "ac3", seed) / "run.json").read_text())
+    genie, ac3 = make_config(arguments, "genie"), make_config(arguments, "ac3")
+    ratio = step_operations(ac3, ac3=True) / step_operations(genie, ac3=False)
+    return round(record["steps"] - record["ac3_steps"] + ratio * record["ac3_steps"])
+
+
+def run_dir(arguments: argparse.Namespace, variant: str, seed: int) -> Path:
+    return arguments.output / variant / f"seed-{seed}"
+
+
+def train(arguments: argparse.Namespace, variant: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Trains one tokenizer into `folder`; returns what it took."""
+    set_seed(seed)
+    steps = equal_compute_steps(arguments, seed) if variant == EQUAL_COMPUTE else arguments.steps
+    image_processor = LatentActionTokenizerImageProcessor(size=arguments.image_size)
+    model = LatentActionTokenizerForPreTraining(make_config(arguments, variant))
+    pairs = FramePairDataset(
+        [open_source(path, name=f"{index}-{Path(path).name}") for index, path in enumerate(arguments.train)],
+        arguments.interval_s,
+        arguments.interval_s,
+        transform=image_processor.resize_frames,
+    )
+    training = LatentActionTokenizerTrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=50,
+        adam_beta2=0.95,
+        logging_steps=max(1, steps // 30),
+        save_strategy="no",
+        report_to="none",
+        seed=seed,
+        interval_s=arguments.interval_s,
+        min_interval_s=arguments.interval_s,
+        reversed_share=arguments.reversed_share,
+    )
+    trainer = LatentActionTokenizerTrainer(
+        model=model,
+        args=training,
+        train_dataset=pairs,
+        data_collator=LatentActionTokenizerCollator(image_processor, training.reversed_share),
+        processing_class=image_processor,
+    )
+    start = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - start
+    trainer.save_model(str(folder / "tokenizer"))
+    return {"steps": steps, "ac3_steps": int(model.ac3_steps), "seconds": seconds, "log": trainer.state.log_history}
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The quality of a trained tokenizer on the test data."""
+    sources = [open_source(path, name=f"{index}-{Path(path).name}") for index, path in enumerate(arguments.test)]
+    settings = QualitySettings(
+        interval_s=arguments.interval_s,
+        min_interval_s=arguments.interval_s,
+        motion_dims=tuple(arguments.motion_dims),
+        max_pairs=arguments.max_pairs,
+    )
+    return evaluate_tokenizer(
+        LatentActionTokenizerModel.from_pretrained(folder / "tokenizer"),
+        LatentActionTokenizerImageProcessor.from_pretrained(folder / "tokenizer"),
+        sources,
+        settings,
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=2))
+    os.replace(partial, path)
+
+
+def figure(summary: dict[str, Any], key: str) -> float | None:
+    value = summary[key]
+    return value["value"] if isinstance(value, dict) else value
+
+
+def summaries(arguments: argparse.Namespace, variant: str) -> list[dict[str, Any]]:
+    paths = [run_dir(arguments, variant, seed) / "quality.json" for seed in arguments.seeds]
+    return [json.loads(path.read_text())["summary"] for path in paths if path.exists()]
+
+
+def table(arguments: argparse.Namespace) -> str:
+    """Mean and standard deviation over the seeds that are done, a row a variant."""
+    lines = ["| variant | seeds | " + " | ".join(name for name, *_ in COLUMNS) + " |"]
+    lines.append("|---|---|" + "---|" * len(COLUMNS))
+    for variant in arguments.variants:
+        found = summaries(arguments, variant)
+        cells = []
+        for _, key, decimals in COLUMNS:
+            values = [value for summary in found if (value := figure(summary, key)) is not None]
+            spread = f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.{decimals}f}{spread}" if values else "–")
+        lines.append(f"| {variant} | {len(found)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    arguments = parse()
+    for seed in arguments.seeds:
+        for variant in arguments.variants:
+            folder = run_dir(arguments, variant, seed)
+            if not (folder / "run.json").exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                write_json(folder / "run.json", train(arguments, variant, seed, folder))
+            if not (folder / "quality.json").exists():
+                write_json(folder / "quality.json", measure(arguments, folder))
+            (arguments.output / "table.md").write_text(table(arguments))
+    print(table(arguments))
+
+
+if __name__ == "__main__":
+    main()
