@@ -24,7 +24,7 @@ from cyclemimic.models.cyclemimic.processing_cyclemimic import CycleMimicProcess
 logger = logging.getLogger(__name__)
 
 # Variations of the scene: demonstrations, videos and evaluation never meet the same one.
-_FIRST_DEMONSTRATION, _FIRST_VIDEO, _FIRST_EVALUATION = 0, 1_000, 600_000
+_FIRST_DEMONSTRATION, _FIRST_VIDEO, _FIRST_EVALUATION = 0, 1_000, 650_000
 _NEEDED_BYTES = 2 << 30
 
 
@@ -91,7 +91,7 @@ def _check_input(config: DemoConfig) -> None:
     if config.data is None and config.camera is not None:
         raise ValueError(f"`camera` goes with `data`: the simulator has one camera; got {config.camera!r} alone.")
     if config.data is None:
-        MetaworldEnvironment("reach-v3").close()
+        MetaworldEnvironment(settings_for(config).tasks[0]).close()
     else:
         open_demo_data(config)
     config.output.mkdir(parents=True, exist_ok=True)
