@@ -32,6 +32,14 @@ def test_labels_by_itself_and_goes_on_from_a_finetuned_policy(verb, policy, toke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["output"]
 
 
+def test_decoder_without_image_states(verb, pretrained, labels, square_data, tmp_path):
+    flags = ["--policy", pretrained, "--data", square_data, "--labels", labels, "--output_dir", tmp_path / "output"]
+    training = "--action_decoder_context act --backbone_learning_rate 1e-4 --max_steps 1 --use_cpu --save_strategy no"
+    assert verb("finetune", *flags, *training.split(), "--disable_tqdm", "true") == 0
+    model = CycleMimicForActionPrediction.from_pretrained(tmp_path / "output")
+    assert model.config.action_decoder_context == "act" and not model.action_decoder.reads_image
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -44,6 +52,11 @@ def test_labels_by_itself_and_goes_on_from_a_finetuned_policy(verb, policy, toke
         (
             "--policy {policy} --data {data} --labels {labels} --chunk_size 5",
             "got {{'chunk_size': 3, 'action_dim': 4}}",
+        ),
+        ("--policy {policy} --data {data} --labels {labels} --action_decoder_context act", "got {{'chunk_size': 3"),
+        (
+            "--policy {pretrained} --data {data} --labels {labels} --action_decoder_context all",
+            "action_decoder_context",
         ),
     ],
 )

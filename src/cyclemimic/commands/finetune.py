@@ -34,6 +34,10 @@ class FinetuneArguments:
         default=None,
         metadata={"help": "Actions predicted at once; by default as many as fit between a pair's frames."},
     )
+    action_decoder_context: str | None = field(
+        default=None,
+        metadata={"help": "What the action decoder reads: image-act (default), or act, for a handful of episodes."},
+    )
     dataset_name: str | None = field(
         default=None, metadata={"help": "Name to keep the action statistics under, by default the first data set's."}
     )
@@ -68,7 +72,8 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     check_labels(labels, config.codebook_size, config.num_latent_tokens)
     set_seed(training.seed)
     sizes = {"chunk_size": _chunk_size(wanted, sources, labels), "action_dim": len(statistics["q01"])}
-    model, processor = load_for_actions(wanted.policy, sizes)
+    fields = {} if wanted.action_decoder_context is None else {"action_decoder_context": wanted.action_decoder_context}
+    model, processor = load_for_actions(wanted.policy, sizes, fields)
     dataset_name = wanted.dataset_name or sources[0].name
     processor.add_action_statistics(dataset_name, {**statistics, "fps": _frame_rate(sources)})
     trainer = CycleMimicTrainer(
@@ -84,19 +89,18 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
 
 
 def _read_or_make_labels(arguments: FinetuneArguments, sources: Sequence[EpisodeSource]) -> LatentLabels:
-    from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
-    from cyclemimic.commands.inputs import check_interval, choose_device, read_config
+    from cyclemimic.commands.inputs import check_interval, choose_device, load_tokenizer
     from cyclemimic.data import LatentLabels
     from cyclemimic.labeling import label_videos
 
     if arguments.labels is not None:
         return LatentLabels.from_folder(arguments.labels)
     check_interval(arguments.interval_s, arguments.min_interval_s)
-    read_config("tokenizer", arguments.tokenizer, "latent_action_tokenizer")
+    tokenizer, image_processor = load_tokenizer(arguments.tokenizer, choose_device(None))
     with tempfile.TemporaryDirectory() as folder:
         path = label_videos(
-            LatentActionTokenizerModel.from_pretrained(arguments.tokenizer).to(choose_device(None)),
-            LatentActionTokenizerImageProcessor.from_pretrained(arguments.tokenizer),
+            tokenizer,
+            image_processor,
             sources,
             Path(folder) / "labels",
             arguments.interval_s,
@@ -124,20 +128,24 @@ def _frame_rate(sources: Sequence[EpisodeSource]) -> float:
 
 
 def load_for_actions(
-    checkpoint: str, sizes: dict[str, int]
+    checkpoint: str, sizes: dict[str, int], fields: dict[str, Any]
 ) -> tuple[CycleMimicForActionPrediction, CycleMimicProcessor]:
     """
     A policy that predicts actions, and its processor. A pretraining checkpoint says nothing of actions yet: it takes
-    `chunk_size` and `action_dim` from `sizes`. One that was fine-tuned before must have them already.
+    `chunk_size` and `action_dim` from `sizes`, and other fields of the configuration from `fields`. One that was
+    fine-tuned before must have them already.
 
     Raises:
-        ValueError: a fine-tuned checkpoint has other sizes, or a size is below one.
+        ValueError: a fine-tuned checkpoint has other sizes or fields, or one of them is not allowed.
     """
     from cyclemimic import CycleMimicConfig, CycleMimicForActionPrediction, CycleMimicProcessor
 
     config = CycleMimicConfig.from_pretrained(checkpoint)
-    known = {name: getattr(config, name) for name in sizes}
-    if CycleMimicForActionPrediction.__name__ in (config.architectures or []) and known != sizes:
-        raise ValueError(f"`policy` must be of {sizes}, as the data says, got {known}, for which it was fine-tuned.")
+    wanted = sizes | fields
+    known = {name: getattr(config, name) for name in wanted}
+    if CycleMimicForActionPrediction.__name__ in (config.architectures or []) and known != wanted:
+        raise ValueError(
+            f"`policy` must be of {wanted}, as data and flags say, got {known}, for which it was fine-tuned."
+        )
     processor = CycleMimicProcessor.from_pretrained(checkpoint, **sizes)
-    return CycleMimicForActionPrediction.from_pretrained(checkpoint, **sizes), processor
+    return CycleMimicForActionPrediction.from_pretrained(checkpoint, **wanted), processor
