@@ -23,7 +23,7 @@ from cyclemimic.data import (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="demo_output/data", help="a LeRobot data set")
-    parser.add_argument("--demonstrations", type=int, default=30, help="how many of its episodes to use")
+    parser.add_argument("--demonstrations", type=int, default=15, help="how many of its episodes to use")
     parser.add_argument("--labels", default="outputs/labels")
     parser.add_argument("--policy", default="outputs/pretrained")
     parser.add_argument("--output", default="outputs/policy")

@@ -12,7 +12,7 @@ from cyclemimic.evaluation.environments.metaworld import MAX_STEPS, MetaworldEnv
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policy", default="outputs/policy")
-    parser.add_argument("--tasks", nargs="+", default=["reach-v3", "button-press-topdown-v3", "drawer-open-v3"])
+    parser.add_argument("--tasks", nargs="+", default=["button-press-topdown-v3", "drawer-open-v3", "window-open-v3"])
     parser.add_argument("--episodes", type=int, default=5, help="trials of each task")
     parser.add_argument("--first_state", type=int, default=500_000, help="first variation of the scene")
     parser.add_argument("--action_repeat", type=int, default=2, help="control steps an action lasts, as in the data")
