@@ -60,7 +60,8 @@ def test_command_has_its_flags(command, monkeypatch):
 
 
 def test_pipeline_is_complete():
-    assert [command[1] for command in commands()] == ["train-tokenizer", "label", "pretrain", "finetune", "rollout"]
+    verbs = ["train-tokenizer", "evaluate-tokenizer", "gallery", "label", "pretrain", "finetune", "rollout"]
+    assert [command[1] for command in commands()] == verbs
 
 
 def test_make_targets_exist():

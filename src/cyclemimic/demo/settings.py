@@ -53,7 +53,7 @@ class DemoSettings:
     """
 
     tasks: tuple[str, ...] = ("button-press-topdown-v3", "drawer-open-v3", "window-open-v3")
-    videos_per_task: int = 120
+    videos_per_task: int = 80
     demonstrations_per_task: int = 5
     rollouts_per_task: int = 20
     clips_per_task: int = 2
@@ -95,7 +95,7 @@ class DemoSettings:
         }
     )
     tokenizer_steps: int = 3000
-    pretraining_steps: int = 3400
+    pretraining_steps: int = 2400
     finetuning_steps: int = 700
     tokenizer_learning_rate: float = 2e-3
     pretraining_learning_rate: float = 2e-3
