@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from torch import nn
 
 from cyclemimic.models.latent_action_tokenizer.layers_latent_action_tokenizer import (
@@ -150,23 +151,36 @@ def test_embedding_norm_keeps_half_precision_outside(make_config):
     torch.testing.assert_close(norm.running_mean, 0.1 * embeddings.float().mean(0))
 
 
-def _norm_on_a_rank(rank: int, config, embeddings: torch.Tensor, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    own = embeddings.chunk(2)[rank].clone().requires_grad_()
-    norm = LatentActionTokenizerEmbeddingNorm(config)
-    output = norm(own, by_batch=True)
-    output.pow(3).sum().backward()
-    torch.save({"output": output.detach(), "gradient": own.grad, **norm.state_dict()}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+NORM_ON_A_RANK = """
+import sys
+import torch
+import torch.distributed as dist
+from cyclemimic import LatentActionTokenizerConfig
+from cyclemimic.models.latent_action_tokenizer.layers_latent_action_tokenizer import LatentActionTokenizerEmbeddingNorm
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+assert dist.get_world_size() == 2
+own = torch.load(f"{folder}/embeddings.pt", weights_only=True).chunk(2)[rank].clone().requires_grad_()
+norm = LatentActionTokenizerEmbeddingNorm(LatentActionTokenizerConfig.from_pretrained(folder))
+output = norm(own, by_batch=True)
+output.pow(3).sum().backward()
+torch.save({"output": output.detach(), "gradient": own.grad, **norm.state_dict()}, f"{folder}/{rank}.pt")
+dist.destroy_process_group()
+"""
 
 
 def test_embedding_norm_is_global_over_ranks(make_config, tmp_path):
     config = make_config()
+    config.save_pretrained(tmp_path)
     norm = LatentActionTokenizerEmbeddingNorm(config)
     embeddings = torch.randn(8, *norm.running_mean.shape).mul(3).requires_grad_()
     output = norm(embeddings, by_batch=True)
     output.pow(3).sum().backward()
-    torch.multiprocessing.spawn(_norm_on_a_rank, (config, embeddings.detach(), str(tmp_path)), nprocs=2)
+    torch.save(embeddings.detach(), tmp_path / "embeddings.pt")
+    program = [sys.executable, "-c", NORM_ON_A_RANK]
+    processes = [subprocess.Popen([*program, str(rank), str(tmp_path)]) for rank in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     torch.testing.assert_close(torch.cat([rank["output"] for rank in ranks]), output.detach())
     torch.testing.assert_close(torch.cat([rank["gradient"] for rank in ranks]), embeddings.grad)
