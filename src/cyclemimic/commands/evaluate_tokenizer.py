@@ -37,7 +37,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> str:
     """Measures the tokenizer, writes what was found, and returns the main figures as a table."""
-    from cyclemimic.commands.inputs import choose_device, load_tokenizer, open_sources
+    from cyclemimic.commands.inputs import open_tokenizer_and_data
     from cyclemimic.data.atomic_folder import AtomicFolder
     from cyclemimic.evaluation.tokenizer_quality import QualitySettings, measure_tokenizer, write_quality
 
@@ -50,18 +50,11 @@ def run(arguments: argparse.Namespace) -> str:
         batch_size=arguments.batch_size,
         seed=arguments.seed,
     )
-    device = choose_device(arguments.device)
-    sources = open_sources(arguments.data, arguments.camera)
-    tokenizer, image_processor = load_tokenizer(arguments.tokenizer, device)
+    tokenizer, image_processor, sources = open_tokenizer_and_data(arguments)
     folder = AtomicFolder(arguments.output)
     folder.start()
     try:
-        measurement = measure_tokenizer(
-            tokenizer,
-            image_processor,
-            sources,
-            settings,
-        )
+        measurement = measure_tokenizer(tokenizer, image_processor, sources, settings)
         with folder.one_line_errors():
             write_quality(folder.partial, measurement, name=str(arguments.tokenizer))
         folder.commit()

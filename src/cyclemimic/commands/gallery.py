@@ -29,26 +29,17 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> str:
     """Chooses the pairs and writes the gallery; says how many actions were shared."""
-    from cyclemimic.commands.inputs import (
-        check_at_least_one,
-        check_interval,
-        choose_device,
-        load_tokenizer,
-        open_sources,
-    )
+    from cyclemimic.commands.inputs import check_at_least_one, open_tokenizer_and_data
     from cyclemimic.data import FramePairDataset
     from cyclemimic.data.atomic_folder import AtomicFolder
     from cyclemimic.evaluation.gallery import write_gallery
     from cyclemimic.evaluation.pair_gallery import evenly_spread, gallery_of_pairs
     from cyclemimic.labeling import encode_pairs
 
-    check_interval(arguments.interval_s, arguments.min_interval_s)
-    check_at_least_one(actions=arguments.actions, max_pairs=arguments.max_pairs, batch_size=arguments.batch_size)
+    check_at_least_one(actions=arguments.actions, max_pairs=arguments.max_pairs)
     if arguments.pairs < 2:
         raise ValueError(f"`pairs` must be at least 2, got {arguments.pairs}.")
-    device = choose_device(arguments.device)
-    sources = open_sources(arguments.data, arguments.camera)
-    tokenizer, image_processor = load_tokenizer(arguments.tokenizer, device)
+    tokenizer, image_processor, sources = open_tokenizer_and_data(arguments)
     folder = AtomicFolder(arguments.output)
     folder.start()
     try:

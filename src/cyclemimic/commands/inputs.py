@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,6 +89,21 @@ def load_tokenizer(
     read_config("tokenizer", checkpoint, "latent_action_tokenizer")
     tokenizer = LatentActionTokenizerModel.from_pretrained(checkpoint).to(device)
     return tokenizer, LatentActionTokenizerImageProcessor.from_pretrained(checkpoint)
+
+
+def open_tokenizer_and_data(
+    arguments: argparse.Namespace,
+) -> tuple[LatentActionTokenizerModel, LatentActionTokenizerImageProcessor, list[EpisodeSource]]:
+    """What the flags of [`add_tokenizer_flags`] name, everything checked before the tokenizer is loaded.
+
+    Raises:
+        DataError, ValueError: As the functions above and below.
+    """
+    check_interval(arguments.interval_s, arguments.min_interval_s)
+    check_at_least_one(batch_size=arguments.batch_size)
+    device = choose_device(arguments.device)
+    sources = open_sources(arguments.data, arguments.camera)
+    return *load_tokenizer(arguments.tokenizer, device), sources
 
 
 def check_labels(labels: LatentLabels, codebook_size: int, num_latent_tokens: int) -> None:

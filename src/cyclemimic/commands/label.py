@@ -22,21 +22,11 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> str:
     """Labels the data sets, and says how many pairs there were."""
-    from cyclemimic.commands.inputs import (
-        check_at_least_one,
-        check_interval,
-        choose_device,
-        load_tokenizer,
-        open_sources,
-    )
+    from cyclemimic.commands.inputs import open_tokenizer_and_data
     from cyclemimic.data import LatentLabels
     from cyclemimic.labeling import label_videos
 
-    check_interval(arguments.interval_s, arguments.min_interval_s)
-    check_at_least_one(batch_size=arguments.batch_size)
-    device = choose_device(arguments.device)
-    sources = open_sources(arguments.data, arguments.camera)
-    tokenizer, image_processor = load_tokenizer(arguments.tokenizer, device)
+    tokenizer, image_processor, sources = open_tokenizer_and_data(arguments)
     label_videos(
         tokenizer,
         image_processor,

@@ -209,7 +209,6 @@ def _train_policy(
     arguments = CycleMimicTrainingArguments(
         backbone_learning_rate=backbone_learning_rate,
         image_shift=settings.image_shift,
-        corrupted_share=settings.corrupted_share if dataset_name else 0.0,
         weight_decay=0.05,
         **_training_arguments(output_dir, settings, seed, steps, learning_rate),
     )
@@ -217,7 +216,7 @@ def _train_policy(
         model=model,
         args=arguments,
         train_dataset=frames,
-        data_collator=CycleMimicCollator(processor, dataset_name, arguments.image_shift, arguments.corrupted_share),
+        data_collator=CycleMimicCollator(processor, dataset_name, arguments.image_shift),
         processing_class=processor,
     )
     return _train_and_save(trainer, output_dir)

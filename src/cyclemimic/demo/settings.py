@@ -49,7 +49,7 @@ class DemoSettings:
         finetuning_backbone_learning_rate (`float`): The same for a backbone that has been pretrained.
         batch_size (`int`): Of every training.
         reversed_share (`float`): Of [`LatentActionTokenizerTrainingArguments`].
-        image_shift (`int`), corrupted_share (`float`): Of [`CycleMimicTrainingArguments`]; the second for fine-tuning.
+        image_shift (`int`): Of [`CycleMimicTrainingArguments`].
     """
 
     tasks: tuple[str, ...] = ("button-press-topdown-v3", "drawer-open-v3", "window-open-v3")
@@ -104,7 +104,6 @@ class DemoSettings:
     batch_size: int = 64
     reversed_share: float = 0.5
     image_shift: int = 4
-    corrupted_share: float = 0.0
 
 
 def settings_for(config: DemoConfig) -> DemoSettings:
