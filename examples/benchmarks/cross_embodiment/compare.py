@@ -18,8 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+from step_cost import step_operations
 from transformers import set_seed
 
 from cyclemimic import (
@@ -99,18 +98,6 @@ def make_config(arguments: argparse.Namespace, variant: str) -> LatentActionToke
     """The variant's own settings win over `--config`, and that over the sizes above."""
     fields = VARIANTS["genie" if variant == EQUAL_COMPUTE else variant]
     return LatentActionTokenizerConfig(image_size=arguments.image_size, **(SIZES | arguments.config | fields))
-
-
-def step_operations(config: LatentActionTokenizerConfig, ac3: bool) -> int:
-    """Floating-point operations of a training step a pair, by torch's own counter."""
-    model = LatentActionTokenizerForPreTraining(config)
-    if ac3:
-        model.buffer.add(torch.zeros(1, config.num_latent_tokens, dtype=torch.long), torch.zeros(1, dtype=torch.long))
-        model.ac3_steps.fill_(1)
-    pair = torch.randn(2, 1, 3, config.image_size, config.image_size)
-    with FlopCounterMode(display=False) as counter:
-        model(*pair).loss.backward()
-    return counter.get_total_flops()
 
 
 def equal_compute_steps(arguments: argparse.Namespace, seed: int) -> int:

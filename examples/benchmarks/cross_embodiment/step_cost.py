@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training step of AC3 costs, in steps of the Genie objective: operations of the paper's model.
+
+python step_cost.py
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cyclemimic import LatentActionTokenizerConfig, LatentActionTokenizerForPreTraining
+
+
+def step_operations(config: LatentActionTokenizerConfig, ac3: bool) -> int:
+    """Floating-point operations of a training step a pair, by torch's own counter."""
+    model = LatentActionTokenizerForPreTraining(config)
+    if ac3:
+        model.buffer.add(torch.zeros(1, config.num_latent_tokens, dtype=torch.long), torch.zeros(1, dtype=torch.long))
+        model.ac3_steps.fill_(1)
+    pair = torch.randn(2, 1, 3, config.image_size, config.image_size)
+    with FlopCounterMode(display=False) as counter:
+        model(*pair).loss.backward()
+    return counter.get_total_flops()
+
+
+def main() -> None:
+    genie = step_operations(LatentActionTokenizerConfig(cycle_weight=0, adversarial_weight=0), ac3=False)
+    ac3 = step_operations(LatentActionTokenizerConfig(), ac3=True)
+    print(f"a pair: Genie {genie / 1e9:.0f} G, AC3 {ac3 / 1e9:.0f} G, ratio {ac3 / genie:.3f}")
+
+
+if __name__ == "__main__":
+    main()
