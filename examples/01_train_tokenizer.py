@@ -47,7 +47,7 @@ def main() -> None:
             training.min_interval_s,
             transform=image_processor.resize_frames,
         ),
-        data_collator=LatentActionTokenizerCollator(image_processor, training.reversed_share),
+        data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )
     trainer.train()

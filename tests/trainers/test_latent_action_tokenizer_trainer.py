@@ -52,7 +52,7 @@ def make_trainer(sources, small_run):
             args=arguments,
             train_dataset=pairs,
             eval_dataset=torch.utils.data.Subset(pairs, range(4)),
-            data_collator=LatentActionTokenizerCollator(image_processor, arguments.reversed_share),
+            data_collator=LatentActionTokenizerCollator(image_processor, arguments.augmentation),
             processing_class=image_processor,
         )
 

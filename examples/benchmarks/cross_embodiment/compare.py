@@ -84,6 +84,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--image_size", type=int, default=32, help="pixels (default: %(default)s)")
     parser.add_argument("--interval_s", type=float, default=0.5, help="time between the frames of a pair")
     parser.add_argument("--reversed_share", type=float, default=0.0, help="share of pairs shown backwards")
+    parser.add_argument("--min_crop", type=float, default=0.7, help="smallest crop of a pair (default: %(default)s)")
+    parser.add_argument("--color_jitter", type=float, default=0.3, help="change of a pair's colours")
     parser.add_argument("--max_pairs", type=int, default=1500, help="test pairs of a body (default: %(default)s)")
     parser.add_argument(
         "--motion_dims", nargs="+", type=int, default=[1, 2], help="dimensions of the state: y and z, the image plane"
@@ -139,12 +141,14 @@ def train(arguments: argparse.Namespace, variant: str, seed: int, folder: Path) 
         interval_s=arguments.interval_s,
         min_interval_s=arguments.interval_s,
         reversed_share=arguments.reversed_share,
+        min_crop=arguments.min_crop,
+        color_jitter=arguments.color_jitter,
     )
     trainer = LatentActionTokenizerTrainer(
         model=model,
         args=training,
         train_dataset=pairs,
-        data_collator=LatentActionTokenizerCollator(image_processor, training.reversed_share),
+        data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )
     start = time.perf_counter()

@@ -70,7 +70,7 @@ def run(arguments: tuple[TrainTokenizerArguments, LatentActionTokenizerTrainingA
         model=model,
         args=training,
         train_dataset=pairs,
-        data_collator=LatentActionTokenizerCollator(image_processor, training.reversed_share),
+        data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )
     return train_and_save(trainer, checkpoint)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Readers, one view of an episode, frame pairs, latent action labels, demonstrations, collators."""
 
+from .augmentation import PairAugmentation
 from .collators import CycleMimicCollator, LatentActionTokenizerCollator
 from .demonstrations import DemonstrationDataset
 from .episode import DataError, Episode, EpisodeReader, EpisodeSource
@@ -30,6 +31,7 @@ __all__ = [
     "LatentLabels",
     "LeRobotSource",
     "LeRobotWriter",
+    "PairAugmentation",
     "compute_action_statistics",
     "decode_frames",
     "encode_video",

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .augmentation import PairAugmentation
+
 IGNORED_LABEL = -100
 """What torch's cross-entropy, and so every model of transformers, passes over."""
 
@@ -23,8 +25,9 @@ class LatentActionTokenizerCollator:
 
     Args:
         image_processor (`Callable`): A `LatentActionTokenizerImageProcessor`.
-        reversed_share (`float`, *optional*, defaults to 0): Share of the pairs whose frames are exchanged. Which ones
-            depends on the batch alone, so that a resumed run sees what an uninterrupted one does.
+        augmentation ([`PairAugmentation`], *optional*): What is done to the pairs, by default nothing.
+
+    What is drawn depends on the batch alone, so that a resumed run sees what an uninterrupted one does.
 
     Example, two items to a batch:
 
@@ -43,17 +46,16 @@ class LatentActionTokenizerCollator:
     """
 
     image_processor: Callable[..., Mapping[str, Any]]
-    reversed_share: float = 0.0
+    augmentation: PairAugmentation = PairAugmentation()
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        pairs = [(item["current"], item["future"]) for item in items]
-        if self.reversed_share > 0:
-            draws = torch.rand(len(pairs), generator=_generator_of([current for current, _ in pairs]))
-            is_reversed = (draws < self.reversed_share).tolist()
-            pairs = [pair[::-1] if back else pair for pair, back in zip(pairs, is_reversed, strict=True)]
-        current, future = map(list, zip(*pairs, strict=True))
-        batch = self.image_processor(current=current, future=future, return_tensors="pt")
-        return {**batch, "embodiment_ids": torch.tensor([item["embodiment_id"] for item in items], dtype=torch.int64)}
+        frames = {name: [item[name] for item in items] for name in ("current", "future")}
+        batch = self.image_processor(**frames, return_tensors="pt")
+        current, future = self.augmentation(
+            batch["pixel_values"], batch["future_pixel_values"], _generator_of(frames["current"])
+        )
+        embodiment_ids = torch.tensor([item["embodiment_id"] for item in items], dtype=torch.int64)
+        return {"pixel_values": current, "future_pixel_values": future, "embodiment_ids": embodiment_ids}
 
 
 @dataclass

@@ -70,7 +70,7 @@ def train_tokenizer(
         model=model,
         args=arguments,
         train_dataset=pairs,
-        data_collator=LatentActionTokenizerCollator(image_processor, reversed_share=arguments.reversed_share),
+        data_collator=LatentActionTokenizerCollator(image_processor, arguments.augmentation),
         processing_class=image_processor,
     )
     return {"pairs": len(pairs), "history": _train_and_save(trainer, output_dir)}

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from cyclemimic.data import PairAugmentation
+
 
 @dataclass
 class LatentActionTokenizerTrainingArguments(TrainingArguments):
@@ -16,9 +18,8 @@ class LatentActionTokenizerTrainingArguments(TrainingArguments):
     Args:
         interval_s (`float`, *optional*, defaults to 1.0): Seconds between the two frames of a pair.
         min_interval_s (`float`, *optional*, defaults to 0.5): Shortest pair taken near an episode's end, in seconds.
-        reversed_share (`float`, *optional*, defaults to 0.0): Share of the pairs shown with their frames exchanged.
-            Where experts always do the same thing, the current frame gives the future away and the codes learn
-            nothing; played backwards as often as forwards, it does not.
+        reversed_share (`float`, *optional*, defaults to 0.0), min_crop (`float`, *optional*, defaults to 1.0),
+        color_jitter (`float`, *optional*, defaults to 0.0): Of [`~cyclemimic.data.PairAugmentation`].
 
     The rest is [`~transformers.TrainingArguments`]'s.
     """
@@ -30,6 +31,8 @@ class LatentActionTokenizerTrainingArguments(TrainingArguments):
     interval_s: float = field(default=1.0, metadata={"help": "Seconds between the two frames of a pair."})
     min_interval_s: float = field(default=0.5, metadata={"help": "Shortest pair near an episode's end, in seconds."})
     reversed_share: float = field(default=0.0, metadata={"help": "Share of the pairs shown backwards in time."})
+    min_crop: float = field(default=1.0, metadata={"help": "Smallest share of height and width shown of a pair."})
+    color_jitter: float = field(default=0.0, metadata={"help": "How far the colours of a pair are changed at random."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,5 +41,9 @@ class LatentActionTokenizerTrainingArguments(TrainingArguments):
                 f"`min_interval_s` must be above 0 and at most `interval_s` ({self.interval_s}), "
                 f"got {self.min_interval_s}."
             )
-        if not 0 <= self.reversed_share <= 1:
-            raise ValueError(f"`reversed_share` must be in [0, 1], got {self.reversed_share}.")
+        _ = self.augmentation  # refuses what is out of its range
+
+    @property
+    def augmentation(self) -> PairAugmentation:
+        """What is done to the pairs, for [`~cyclemimic.data.LatentActionTokenizerCollator`]."""
+        return PairAugmentation(self.reversed_share, self.min_crop, self.color_jitter)
