@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison of AC3 with the Genie objective, on bodies that are coloured squares."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from cyclemimic.data import LeRobotWriter
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples" / "benchmarks" / "cross_embodiment"
+TINY = {"hidden_size": 16, "num_encoder_layers": 1, "num_decoder_layers": 1, "num_discriminator_layers": 1}
+
+
+@pytest.fixture
+def compare() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        yield importlib.import_module("compare")
+    for name in ("compare", "step_cost"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory) -> list[Path]:
+    """A data set a body, whose states are the place of a square."""
+    root = tmp_path_factory.mktemp("arms")
+    random = np.random.default_rng(0)
+    for channel, body in enumerate(("red", "green")):
+        with LeRobotWriter(root / body, 10, body, ["y", "z"], ["y", "z"]) as writer:
+            for _ in range(5):
+                places = 4 + np.cumsum(random.integers(0, 2, (12, 2)), axis=0)
+                frames = np.full((12, 32, 32, 3), 30, dtype=np.uint8)
+                for frame, (top, left) in zip(frames, places, strict=True):
+                    frame[top : top + 8, left : left + 8, channel] = 220
+                steps = np.diff(places, axis=0, append=places[-1:]).astype(np.float32)
+                writer.add_episode(frames, steps, "move", places.astype(np.float32))
+    return [root / "red", root / "green"]
+
+
+@pytest.fixture
+def run_compare(compare, arms, tmp_path, monkeypatch) -> Callable[..., Path]:
+    """Runs `compare.py` in this process; returns the folder it writes to."""
+
+    def run(*flags: str) -> Path:
+        data = [str(path) for path in arms]
+        output = tmp_path / "comparison"
+        sizes = ["--config", json.dumps({**TINY, "num_attention_heads": 2, "cycle_start_copy_ratio": 1.0})]
+        small = ["--steps", "25", "--batch_size", "8", "--max_pairs", "30", "--motion_dims", "0", "1"]
+        argv = ["compare.py", "--train", *data, "--test", *data, "--output", str(output), *sizes, *small, *flags]
+        monkeypatch.setattr(sys, "argv", argv)
+        compare.main()
+        return output
+
+    return run
+
+
+def cells_of(table: str) -> dict[str, list[str]]:
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert len({len(row) for row in rows}) == 1
+    return {row[0]: row[1:] for row in rows if not row[0].startswith("-")}
+
+
+def test_every_variant_gets_a_row_of_what_was_measured(run_compare, capsys):
+    output = run_compare("--variants", "genie", "ac3", "genie-equal-compute", "--seeds", "0", "1")
+    rows = cells_of((output / "table.md").read_text())
+    assert set(rows) == {"variant", "genie", "ac3", "genie-equal-compute"} and rows["genie"][0] == "2"
+    column = rows["variant"].index("MI, nats")
+    measured = [
+        json.loads((output / "genie" / f"seed-{seed}" / "quality.json").read_text())["summary"]["mutual_information"]
+        for seed in (0, 1)
+    ]
+    assert rows["genie"][column] == f"{np.mean(measured):.2f} ± {np.std(measured, ddof=1):.2f}"
+    assert rows["genie"] != rows["ac3"]
+    assert (output / "table.md").read_text() in capsys.readouterr().out
+
+
+def test_equal_compute_is_as_many_operations(run_compare, compare):
+    output = run_compare("--variants", "ac3", "genie-equal-compute", "--seeds", "0")
+    ac3, equal = (
+        json.loads((output / name / "seed-0" / "run.json").read_text()) for name in ("ac3", "genie-equal-compute")
+    )
+    assert 0 < ac3["ac3_steps"] <= 25 == ac3["steps"] < equal["steps"] <= 5 * 25 and equal["ac3_steps"] == 0
+
+
+def test_what_is_done_is_not_done_again(run_compare, compare, monkeypatch):
+    output = run_compare("--variants", "genie", "--seeds", "0")
+    (output / "table.md").unlink()
+    monkeypatch.setattr(compare, "train", None)
+    monkeypatch.setattr(compare, "measure", None)
+    assert cells_of((run_compare("--variants", "genie", "--seeds", "0") / "table.md").read_text())["genie"][0] == "1"
