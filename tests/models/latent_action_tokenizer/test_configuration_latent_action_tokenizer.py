@@ -21,6 +21,12 @@ def test_defaults_are_the_papers():
     assert (vision.patch_size, vision.image_size) == (14, 224)
 
 
+def test_weights_start_by_the_width():
+    config = LatentActionTokenizerConfig(hidden_size=64, num_attention_heads=2, vision_config=None)
+    assert config.initializer_range == 0.125
+    assert LatentActionTokenizerConfig(initializer_range=0.02).initializer_range == 0.02
+
+
 @pytest.mark.parametrize("vision", ["none", "default", "tiny", "siglip"])
 def test_round_trip(vision, make_config, tiny_dinov2, tmp_path):
     siglip = SiglipVisionConfig(hidden_size=8, patch_size=4, image_size=16)

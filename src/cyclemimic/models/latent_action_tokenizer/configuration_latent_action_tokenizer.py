@@ -70,16 +70,19 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
             current frame, so that it starts as a copy.
         cycle_temperature (`float`, *optional*, defaults to 0.1): τ of L_C (open in the paper). Words of unit length are
             at most 2 apart: with τ = 1 the softmax could not tell them apart, however well the cycle is closed.
-        cycle_start_copy_ratio (`float`, *optional*, defaults to 0.6): AC3 joins once the reconstruction error has
-            fallen below this share of the error of copying the current frame. Earlier, when the codes carry no motion
+        cycle_start_copy_ratio (`float`, *optional*, defaults to 0.6): AC3 joins once the reconstruction loss has
+            fallen below this share of the loss of copying the current frame. Earlier, when the codes carry no motion
             yet, it collapses the codebook. `1.0` or more starts at once.
         cycle_ramp_steps (`int`, *optional*, defaults to 200): Steps over which the weights of AC3 then rise to full.
         generated_noise_std (`float`, *optional*, defaults to 0.02): Noise on the generated frame before it is encoded
             again, in units of the normalised pixels: invisible marks do not survive it.
         dead_code_steps (`int`, *optional*, defaults to 50): A word unused for this many steps is moved onto an
             embedding that the codebook serves badly; 0 switches that off.
-        hidden_act (`str`, *optional*, defaults to `"gelu"`), layer_norm_eps (`float`, *optional*, defaults to 1e-6),
-        initializer_range (`float`, *optional*, defaults to 0.02): As in every transformer.
+        hidden_act (`str`, *optional*, defaults to `"gelu"`), layer_norm_eps (`float`, *optional*, defaults to 1e-6): As in
+            every transformer.
+        initializer_range (`float`, *optional*, defaults to `hidden_size ** -0.5`): Standard deviation of weights before
+            training. A layer of this width then keeps the size of what it is given; with the usual 0.02, small
+            encoders hardly learn to compare two frames.
 
     Raises:
         ValueError: a size below one, `image_size` no multiple of `patch_size`, `hidden_size` no multiple of
@@ -135,7 +138,7 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
     dead_code_steps: int = 50
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
-    initializer_range: float = 0.02
+    initializer_range: float | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if unknown := sorted(kwargs.keys() - _LIBRARY_ARGUMENTS):
@@ -149,6 +152,8 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         self._check_sizes()
+        if self.initializer_range is None:
+            self.initializer_range = self.hidden_size**-0.5
         super().__post_init__(**kwargs)
 
     @property

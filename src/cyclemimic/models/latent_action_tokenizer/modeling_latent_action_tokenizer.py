@@ -98,7 +98,8 @@ class LatentActionTokenizerForPreTrainingOutput(ModelOutput):
         codebook_perplexity (`torch.FloatTensor`): of the real pairs' words, in `[1, codebook_size]`.
         cycle_accuracy (`torch.FloatTensor`): share of sampled words that came back. Says nothing alone: a watermark
             or a collapsed codebook wins it too.
-        copy_ratio (`torch.FloatTensor`): mean squared reconstruction error over that of copying the current frame.
+        copy_ratio (`torch.FloatTensor`): `reconstruction_loss` over that of copying the current frame, motion weighted
+            in both.
         ac3_scale (`torch.FloatTensor`): how far the weights of AC3 have risen, in `[0, 1]`.
         codes (`torch.LongTensor` of shape `(batch_size, num_latent_tokens)`): of the real pairs.
     """
@@ -570,7 +571,8 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
             reconstruction = model.decoder(pixel_values, action.quantized)
             ac3_terms = self._absent_ac3_terms(reconstruction)
         terms = model.vq_vae_terms(reconstruction, future_pixel_values, pixel_values, action)
-        copy_ratio = _copy_ratio(reconstruction.detach(), future_pixel_values, pixel_values)
+        copy_loss = reconstruction_loss(pixel_values, future_pixel_values, pixel_values, self.config.motion_weight)
+        copy_ratio = terms["reconstruction_loss"].detach() / copy_loss.clamp_min(1e-8)
         ac3_scale = (self.ac3_steps / max(1, self.config.cycle_ramp_steps)).clamp(max=1.0)
         loss = model.vq_vae_loss(terms) + self._ac3_loss(ac3_terms, ac3_scale)
         if self.training:
@@ -673,11 +675,6 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
                 f"`embodiment_ids` must be of shape ({pixel_values.shape[0]},), got {tuple(embodiment_ids.shape)}."
             )
         return embodiment_ids
-
-
-def _copy_ratio(reconstruction: torch.Tensor, future: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
-    """Squared error of the reconstruction over that of copying the current frame: 1 is no better than a copy."""
-    return F.mse_loss(reconstruction, future) / F.mse_loss(current, future).clamp_min(1e-8)
 
 
 def _is_embedding(name: str) -> bool:
