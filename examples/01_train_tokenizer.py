@@ -35,6 +35,7 @@ def main() -> None:
         interval_s=arguments.interval_s,
         min_interval_s=arguments.interval_s / 2,
         reversed_share=0.5,
+        min_crop=0.7,
         save_strategy="no",
     )
     image_processor = LatentActionTokenizerImageProcessor(size=SMALL["image_size"])

@@ -64,6 +64,7 @@ def train_tokenizer(
         interval_s=settings.interval_s,
         min_interval_s=settings.min_interval_s,
         reversed_share=settings.reversed_share,
+        min_crop=settings.min_crop,
         **_training_arguments(output_dir, settings, seed, settings.tokenizer_steps, settings.tokenizer_learning_rate),
     )
     trainer = LatentActionTokenizerTrainer(

@@ -48,7 +48,7 @@ class DemoSettings:
         tokenizer_learning_rate, pretraining_learning_rate, finetuning_learning_rate (`float`): Peaks.
         finetuning_backbone_learning_rate (`float`): The same for a backbone that has been pretrained.
         batch_size (`int`): Of every training.
-        reversed_share (`float`): Of [`LatentActionTokenizerTrainingArguments`].
+        reversed_share, min_crop (`float`): Of [`LatentActionTokenizerTrainingArguments`].
         image_shift (`int`): Of [`CycleMimicTrainingArguments`].
     """
 
@@ -76,9 +76,9 @@ class DemoSettings:
             "num_decoder_layers": 3,
             "num_discriminator_layers": 2,
             "codebook_dim": 8,
-            "motion_weight": 0.3,
-            # Earlier than the default: the decoder has colours and lights of many scenes to learn, and the codes carry
-            # the motion well before it has.
+            # Little of the picture moves, and the experts' way can be told from the scene: the codes carry the motion
+            # only where what moves counts for most of the loss.
+            "motion_weight": 3.0,
             "cycle_start_copy_ratio": 0.7,
             "cycle_weight": 0.02,
         }
@@ -103,6 +103,7 @@ class DemoSettings:
     finetuning_backbone_learning_rate: float = 1e-4
     batch_size: int = 64
     reversed_share: float = 0.5
+    min_crop: float = 0.7
     image_shift: int = 4
 
 
