@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pytest
+from PIL import Image
 
 from cyclemimic.commands import label
 from cyclemimic.data import LatentLabels
@@ -13,6 +14,16 @@ def test_labels_every_pair(labels, tokenizer):
     assert written.tokenizer == str(tokenizer)
     assert written.metadata["interval_s"] == 0.3
     assert written.lookup("squares", 3, 9).shape == (4,)
+
+
+def test_images_take_the_frame_rate_given(tokenizer, tmp_path):
+    (tmp_path / "drive" / "run").mkdir(parents=True)
+    for number in range(6):
+        Image.new("RGB", (32, 32), (40 * number, 0, 0)).save(tmp_path / "drive" / "run" / f"{number}.png")
+    flags = f"--tokenizer {tokenizer} --data {tmp_path / 'drive'} --output {tmp_path / 'labels'} --fps 2"
+    label.run(label.parse(flags.split(), "cyclemimic label"))
+    # A second is two frames, half a second, the least at the end, is one.
+    assert len(LatentLabels.from_folder(tmp_path / "labels")) == 5
 
 
 def test_help_is_quick(run_python):

@@ -35,7 +35,7 @@ def test_what_is_no_data_set_is_said_in_one_line(tmp_path, make, message):
     assert "\n" not in str(raised.value) and str(path) in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["bridge_rlds", "donkeycar_nav_images", "franka_vjepa2_npz"])
+@pytest.mark.parametrize("name", ["bridge_rlds", "franka_vjepa2_npz"])
 def test_real_sets_of_other_formats_are_refused(shared_data, name):
     with pytest.raises(DataError, match="not supported"):
         open_source(shared_data(name))

@@ -16,15 +16,19 @@ from cyclemimic.data.episode import list_episodes
 
 
 def open_sources(
-    paths: Sequence[str | Path], camera: str | None = None, num_episodes: int | None = None
+    paths: Sequence[str | Path],
+    camera: str | None = None,
+    num_episodes: int | None = None,
+    fps: float | None = None,
 ) -> list[EpisodeSource]:
-    """Opens data sets, of which no two may share a name; with `num_episodes`, so many of each, from the first.
+    """Opens data sets, of which no two may share a name; with `num_episodes`, so many of each, from the first. `fps` is
+    the frame rate of those that are images.
 
     Raises:
         DataError: one of them cannot be used, or two go by one name.
         ValueError: a data set has fewer episodes.
     """
-    sources = [open_source(path, camera) for path in paths]
+    sources = [open_source(path, camera, fps=fps) for path in paths]
     if num_episodes is not None:
         for source in sources:
             if not 1 <= num_episodes <= len(source):
@@ -102,7 +106,7 @@ def open_tokenizer_and_data(
     check_interval(arguments.interval_s, arguments.min_interval_s)
     check_at_least_one(batch_size=arguments.batch_size)
     device = choose_device(arguments.device)
-    sources = open_sources(arguments.data, arguments.camera)
+    sources = open_sources(arguments.data, arguments.camera, fps=arguments.fps)
     return *load_tokenizer(arguments.tokenizer, device), sources
 
 

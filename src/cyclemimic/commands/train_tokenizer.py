@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 class TrainTokenizerArguments:
     """Data and model of `cyclemimic train-tokenizer`; the help of each field says what it is."""
 
-    data: list[str] = field(metadata={"help": "Folders of LeRobot data sets; actions are not read."})
+    data: list[str] = field(
+        metadata={"help": "Folders of LeRobot data sets or of numbered images; actions are not read."}
+    )
     camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})
+    fps: float | None = field(default=None, metadata={"help": "Frames per second of images, which do not tell."})
     tokenizer: str | None = field(default=None, metadata={"help": "Checkpoint to go on from; by default a new one."})
     tokenizer_config: str | None = field(
         default=None,
@@ -60,7 +63,7 @@ def run(arguments: tuple[TrainTokenizerArguments, LatentActionTokenizerTrainingA
 
     wanted, training = arguments
     checkpoint = checkpoint_to_resume(training)
-    sources = open_sources(wanted.data, wanted.camera)
+    sources = open_sources(wanted.data, wanted.camera, fps=wanted.fps)
     set_seed(training.seed)
     model, image_processor = load_or_make_tokenizer(wanted)
     pairs = FramePairDataset(

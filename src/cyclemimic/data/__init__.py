@@ -6,6 +6,7 @@ from .collators import CycleMimicCollator, LatentActionTokenizerCollator
 from .demonstrations import DemonstrationDataset
 from .episode import DataError, Episode, EpisodeReader, EpisodeSource
 from .frame_store import FrameStore
+from .image_folders import ImageFolderSource
 from .in_memory import InMemorySource
 from .label_writer import LabelWriter, write_labels
 from .labels import LatentLabels
@@ -25,6 +26,7 @@ __all__ = [
     "EpisodeSource",
     "FramePairDataset",
     "FrameStore",
+    "ImageFolderSource",
     "InMemorySource",
     "LabelWriter",
     "LatentActionTokenizerCollator",
