@@ -111,7 +111,7 @@ def test_a_frame_rate_that_is_none(fps, root):
 def test_what_images_do_not_tell(root):
     with pytest.raises(DataError, match="do not tell their frame rate; give it as `fps`"):
         open_source(root)
-    with pytest.raises(DataError, match="of one camera; leave out `camera`, got 'top'"):
+    with pytest.raises(DataError, match="plain frames of one camera; leave out `camera`, got 'top'"):
         open_source(root, "top", fps=4)
     (root / "other").mkdir()
     with pytest.raises(DataError, match="no folder of numbered images"):

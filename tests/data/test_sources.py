@@ -16,10 +16,15 @@ def test_lerobot_set_is_opened_with_its_arguments(v30):
     "make, message",
     [
         (lambda path: None, "does not exist"),
-        (lambda path: path.write_text(""), "is a file"),
+        (lambda path: path.write_text(""), "is a file, and no video"),
         (lambda path: path.mkdir(), "is empty"),
         (lambda path: (path / "other").mkdir(parents=True), "is no data set"),
-        (lambda path: [path.mkdir(), (path / "clip.mp4").touch()], "plain video files, which is not supported"),
+        (lambda path: [path.mkdir(), (path / "a.mp4").touch(), (path / "0.png").touch()], "numbered images and video"),
+        (
+            lambda path: [path.mkdir(), (path / "map.png").touch()],
+            "images that no number names, which is not supported",
+        ),
+        (lambda path: [path.mkdir(), (path / "empty.mp4").touch()], "empty.mp4 does not open"),
         (lambda path: [path.mkdir(), (path / "a.tfrecord-00000-of-00001").touch()], "RLDS"),
         (
             lambda path: [(path / "drawer" / "meta").mkdir(parents=True), (path / "drawer/meta/info.json").touch()],

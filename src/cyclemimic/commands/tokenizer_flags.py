@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def add_tokenizer_flags(
-    parser: argparse.ArgumentParser, data_help: str = "folders of LeRobot data sets or of numbered images"
+    parser: argparse.ArgumentParser, data_help: str = "LeRobot data sets, folders of numbered images or of video files"
 ) -> None:
     """Adds tokenizer, data and output, the pairs' intervals, batch size and device."""
     parser.add_argument("--tokenizer", required=True, metavar="PATH", help="checkpoint of a latent action tokenizer")
     parser.add_argument("--data", required=True, nargs="+", metavar="DIR", help=data_help)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make")
     parser.add_argument("--camera", help="camera to read, by default one that sees the scene")
-    parser.add_argument("--fps", type=float, help="frames per second of folders of images, which do not tell")
+    parser.add_argument("--fps", type=float, help="frames per second of images, which do not tell")
     parser.add_argument(
         "--interval_s",
         type=float,

@@ -26,7 +26,7 @@ class TrainTokenizerArguments:
     """Data and model of `cyclemimic train-tokenizer`; the help of each field says what it is."""
 
     data: list[str] = field(
-        metadata={"help": "Folders of LeRobot data sets or of numbered images; actions are not read."}
+        metadata={"help": "LeRobot data sets, folders of numbered images or of video files; actions are not read."}
     )
     camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})
     fps: float | None = field(default=None, metadata={"help": "Frames per second of images, which do not tell."})

@@ -16,6 +16,7 @@ from .pairs import FramePairDataset
 from .sources import open_source
 from .statistics import compute_action_statistics
 from .video import decode_frames, encode_video
+from .video_files import VideoFileSource
 
 __all__ = [
     "CycleMimicCollator",
@@ -34,6 +35,7 @@ __all__ = [
     "LeRobotSource",
     "LeRobotWriter",
     "PairAugmentation",
+    "VideoFileSource",
     "compute_action_statistics",
     "decode_frames",
     "encode_video",

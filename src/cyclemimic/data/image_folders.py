@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .episode import DataError, Episode
+from .plain_files import FramesOnly, choose_episodes, iter_files
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -87,17 +88,12 @@ class ImageFolderSource:
     ) -> list[tuple[int, _Trajectory]]:
         if not trajectories:
             raise DataError(f"{self.root} has no folder of numbered images, such as trajectory/0.jpg")
-        chosen = range(len(trajectories)) if episodes is None else episodes
-        if not len(chosen) or any(not 0 <= index < len(trajectories) for index in chosen):
-            raise DataError(
-                f"{self.root} has episodes 0 to {len(trajectories) - 1}; `episodes` must name at least one of them and "
-                f"no other, got {list(chosen)[:20]}"
-            )
+        chosen = choose_episodes(self.root, len(trajectories), episodes)
         return [(index, trajectories[index]) for index in chosen]
 
 
 @dataclass(frozen=True)
-class _Trajectory:
+class _Trajectory(FramesOnly):
     """Episode reader of one folder; see [`EpisodeReader`]."""
 
     folder: Path
@@ -116,29 +112,15 @@ class _Trajectory:
             size = frame.shape
             yield frame
 
-    def read_instruction(self) -> str | None:
-        return None
 
-    def read_actions(self) -> np.ndarray | None:
-        return None
-
-    def read_states(self) -> np.ndarray | None:
-        return None
-
-
-def has_trajectories(root: Path) -> bool:
-    """Whether a folder, or one below it, holds an image that is named by a number."""
-    return any(path.stem.isdecimal() for path in _iter_images(root))
+def is_numbered_image(path: Path) -> bool:
+    """Whether a file is an image that is named by a number."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.stem.isdecimal()
 
 
 def _find_trajectories(root: Path) -> list[_Trajectory]:
     numbered: dict[Path, dict[int, str]] = {}
-    inside = root.resolve()
-    for path in _iter_images(root):
-        if not path.stem.isdecimal():
-            continue
-        if path.is_symlink() and not path.resolve().is_relative_to(inside):
-            raise DataError(f"{path} is a link out of {root}; copy the image to where the link is")
+    for path in iter_files(root, is_numbered_image):
         files = numbered.setdefault(path.parent, {})
         if int(path.stem) in files:
             raise DataError(
@@ -157,10 +139,6 @@ def _trajectory(folder: Path, files: dict[int, str]) -> _Trajectory:
             f"{folder} has images {first} to {last}, but not {missing}; add it, or split the trajectory there"
         )
     return _Trajectory(folder, tuple(files[number] for number in sorted(files)))
-
-
-def _iter_images(root: Path) -> Iterator[Path]:
-    return (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _read_image(path: Path) -> np.ndarray:

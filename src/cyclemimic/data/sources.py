@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .episode import DataError, EpisodeSource
-from .image_folders import ImageFolderSource, has_trajectories
+from .image_folders import ImageFolderSource, is_numbered_image
 from .lerobot import LeRobotSource
+from .video_files import VideoFileSource, is_video_file
 
 # What a folder of another known kind can be told by, and what to do with it.
 _OTHER_KINDS = {
     "*.tfrecord*": "RLDS (TFRecord)",
     "*.npz": "NumPy archives",
-    "*.mp4": "plain video files",
     "*.jpg": "images that no number names",
     "*.png": "images that no number names",
 }
+_WANTED = "give a LeRobot data set (v2.0, v2.1 or v3.0), numbered images or video files"
 
 
 def open_source(
@@ -31,13 +32,15 @@ def open_source(
     """Open the data set in a folder.
 
     Args:
-        path (`str` or `Path`): A LeRobot data set, version 2.0, 2.1 or 3.0: the folder that holds `meta/`. Or folders of
-            numbered images, a trajectory each: see [`ImageFolderSource`].
+        path (`str` or `Path`): One of these: a LeRobot data set, version 2.0, 2.1 or 3.0, by the folder that holds
+            `meta/`; folders of numbered images, a trajectory each ([`ImageFolderSource`]); a video file or a folder of
+            them ([`VideoFileSource`]).
         camera (`str`, *optional*): Camera to read, as in [`LeRobotSource`].
         embodiment (`str`, *optional*): Robot body; default is what the data set says.
         episodes (`Sequence[int]`, *optional*): Indices of the episodes to use; all by default.
         name (`str`, *optional*): Name of the data set; default is the folder's name.
-        fps (`float`, *optional*): Frames per second of images, which do not tell; other data sets do.
+        fps (`float`, *optional*): Frames per second of images, which do not tell, or to look at video files with. LeRobot
+            data sets tell theirs.
 
     Returns:
         `EpisodeSource`: The episodes.
@@ -48,33 +51,39 @@ def open_source(
     """
     path = Path(path)
     if not path.exists():
-        raise DataError(f"{path} does not exist; give the folder of a LeRobot data set")
-    if not path.is_dir():
-        raise DataError(f"{path} is a file; give the folder of a LeRobot data set, the one that holds `meta/`")
+        raise DataError(f"{path} does not exist; {_WANTED}")
+    if not path.is_dir() and not is_video_file(path):
+        raise DataError(f"{path} is a file, and no video; {_WANTED}")
     if (path / "meta" / "info.json").is_file():
         return LeRobotSource(path, camera, embodiment, episodes, name)
-    if not any(path.iterdir()):
-        raise DataError(f"{path} is empty; give the folder of a LeRobot data set")
+    if path.is_dir() and not any(path.iterdir()):
+        raise DataError(f"{path} is empty; {_WANTED}")
     nested = sorted(info.parent.parent.name for info in path.glob("*/meta/info.json"))
     if nested:
         raise DataError(f"{path} is no data set, but holds {nested}; give one of those folders")
-    if has_trajectories(path):
-        return _open_images(path, camera, embodiment, episodes, name, fps)
-    kind = next((kind for pattern, kind in _OTHER_KINDS.items() if any(path.rglob(pattern))), None)
-    found = f"seems to hold {kind}, which is not supported" if kind else "is no data set: it lacks meta/info.json"
-    raise DataError(f"{path} {found}; give a LeRobot data set (v2.0, v2.1 or v3.0) or numbered images")
+    return _open_plain_files(path, camera, embodiment, episodes, name, fps)
 
 
-def _open_images(
+def _open_plain_files(
     path: Path,
     camera: str | None,
     embodiment: str | None,
     episodes: Sequence[int] | None,
     name: str | None,
     fps: float | None,
-) -> ImageFolderSource:
+) -> EpisodeSource:
+    files = [path] if path.is_file() else list(path.rglob("*"))
+    has_images, has_videos = (any(map(is_kind, files)) for is_kind in (is_numbered_image, is_video_file))
+    if has_images and has_videos:
+        raise DataError(f"{path} holds numbered images and video files; give a folder of one kind")
+    if not has_images and not has_videos:
+        kind = next((kind for pattern, kind in _OTHER_KINDS.items() if any(path.rglob(pattern))), None)
+        found = f"seems to hold {kind}, which is not supported" if kind else "is no data set: it lacks meta/info.json"
+        raise DataError(f"{path} {found}; {_WANTED}")
+    if camera is not None:
+        raise DataError(f"{path} holds plain frames of one camera; leave out `camera`, got {camera!r}")
+    if has_videos:
+        return VideoFileSource(path, fps, embodiment, episodes, name)
     if fps is None:
         raise DataError(f"{path} holds images, which do not tell their frame rate; give it as `fps`")
-    if camera not in (None, ImageFolderSource.camera):
-        raise DataError(f"{path} holds images of one camera; leave out `camera`, got {camera!r}")
     return ImageFolderSource(path, fps, embodiment, episodes, name)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +20,11 @@ from .episode import DataError, stack_frames
 _SEEK_GAP_FRAMES = 32
 # Decoding threads take a few milliseconds to start: they pay off from about this many frames on.
 _MIN_FRAMES_FOR_THREADS = 32
+# How long after its last frame a file may still be asked for it: containers round durations, and some count the time that
+# the last frame is shown.
+_LAST_FRAME_SHOWN_S = 1.0
+_Timed = tuple[float, av.VideoFrame]
+_Choice = Callable[[_Timed | None, _Timed | None, float, float], av.VideoFrame | None]
 _REMEDY = "replace it or leave its episode out with `episodes`"
 
 KEYFRAME_INTERVAL = 10
@@ -27,11 +32,16 @@ KEYFRAME_INTERVAL = 10
 
 
 def iter_frames(
-    path: str | Path, fps: float, num_frames: int, indices: Sequence[int] | None = None, start_s: float = 0.0
+    path: str | Path,
+    fps: float,
+    num_frames: int,
+    indices: Sequence[int] | None = None,
+    start_s: float = 0.0,
+    by_time: bool = False,
 ) -> Iterator[np.ndarray]:
     """Decode frames of an episode that is the whole or a part of a video file.
 
-    Frame `i` is the one shown at `start_s + i / fps`, found by presentation time, so files with many episodes, B-frames
+    Frame `i` is the one nearest to `start_s + i / fps`, found by presentation time, so files with many episodes, B-frames
     or a higher frame rate than the episode's are read right. Decoding starts at the last keyframe before the first
     wanted frame and ends at the last.
 
@@ -41,6 +51,9 @@ def iter_frames(
         num_frames (`int`): Number of frames the episode has.
         indices (`Sequence[int]`, *optional*): Ascending frame indices in `[0, num_frames)`; all by default.
         start_s (`float`, *optional*, defaults to 0.0): Where in the file the episode starts, in seconds.
+        by_time (`bool`, *optional*, defaults to `False`): `fps` is a rate to look at the file with, not its own: frame `i`
+            is what a viewer sees at `start_s + i / fps`, however long it has been shown by then. Without it, a file
+            that has no frame there is broken.
 
     Yields:
         `np.ndarray` of shape `(height, width, 3)`: RGB, `uint8`.
@@ -61,9 +74,11 @@ def iter_frames(
                 raise DataError(f"{path} holds no video stream; {_REMEDY}")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO" if len(indices) >= _MIN_FRAMES_FOR_THREADS else "NONE"
-            rate = _frame_rate(stream, fps, num_frames, start_s)
+            rate = fps if by_time else _frame_rate(stream, fps, num_frames, start_s)
             converter = VideoReformatter()
-            for frame in _pick(container, stream, [start_s + index / rate for index in indices], 1 / rate):
+            times_s = [start_s + index / rate for index in indices]
+            choose = _shown_at if by_time else _nearest_to
+            for frame in _pick(container, stream, times_s, 1 / rate, choose):
                 count += 1
                 yield converter.reformat(frame, format="rgb24").to_ndarray()
     except (av.error.FFmpegError, OSError) as error:
@@ -105,11 +120,13 @@ def _frame_rate(stream: av.VideoStream, fps: float, num_frames: int, start_s: fl
 
 
 def _pick(
-    container: av.container.InputContainer, stream: av.VideoStream, times_s: Sequence[float], period_s: float
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    times_s: Sequence[float],
+    period_s: float,
+    choose: _Choice,
 ) -> Iterator[av.VideoFrame]:
-    """Yield the frame nearest to each of the ascending times; stop at the first that has none within half a period."""
-    # Half a period is the nearest-frame criterion; the small rest is for timestamps rounded to milliseconds.
-    tolerance_s = 0.5 * period_s + 2e-3
+    """Yield the frame chosen for each of the ascending times; stop at the first that has none."""
     timed = _decode_from(container, stream, times_s[0], period_s)
     previous, current = None, next(timed, None)
     for position, time_s in enumerate(times_s):
@@ -118,13 +135,31 @@ def _pick(
             previous, current = None, next(timed, None)
         while current is not None and current[0] < time_s:
             previous, current = current, next(timed, None)
-        near = [candidate for candidate in (previous, current) if candidate is not None]
-        if not near:
+        chosen = choose(previous, current, time_s, period_s)
+        if chosen is None:
             return
-        best_s, best = min(near, key=lambda candidate: abs(candidate[0] - time_s))
-        if abs(best_s - time_s) > tolerance_s:
-            return
-        yield best
+        yield chosen
+
+
+def _nearest_to(
+    previous: _Timed | None, current: _Timed | None, time_s: float, period_s: float
+) -> av.VideoFrame | None:
+    """Of the last frame before `time_s` and the first at or after it, the nearer one; none if both are far."""
+    near = [candidate for candidate in (previous, current) if candidate is not None]
+    if not near:
+        return None
+    best_s, best = min(near, key=lambda candidate: abs(candidate[0] - time_s))
+    # Half a period is the nearest-frame criterion; the small rest is for timestamps rounded to milliseconds.
+    return best if abs(best_s - time_s) <= 0.5 * period_s + 2e-3 else None
+
+
+def _shown_at(previous: _Timed | None, current: _Timed | None, time_s: float, period_s: float) -> av.VideoFrame | None:
+    """Of the two, the one on the screen at `time_s`; none where the file ended before."""
+    if current is not None and (previous is None or current[0] <= time_s + 2e-3):
+        return current[1]
+    if previous is None or (current is None and time_s - previous[0] > _LAST_FRAME_SHOWN_S + period_s):
+        return None
+    return previous[1]
 
 
 def _decode_from(
