@@ -170,7 +170,6 @@ def finetune(
         settings.finetuning_steps,
         settings.finetuning_learning_rate,
         output_dir,
-        backbone_learning_rate=None if pretrained_dir is None else settings.finetuning_backbone_learning_rate,
     )
     difference = _difference_of_reloaded(model, output_dir, frames)
     if difference != 0:
@@ -205,10 +204,8 @@ def _train_policy(
     steps: int,
     learning_rate: float,
     output_dir: Path,
-    backbone_learning_rate: float | None = None,
 ) -> History:
     arguments = CycleMimicTrainingArguments(
-        backbone_learning_rate=backbone_learning_rate,
         image_shift=settings.image_shift,
         weight_decay=0.05,
         **_training_arguments(output_dir, settings, seed, steps, learning_rate),

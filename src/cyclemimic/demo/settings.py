@@ -46,18 +46,17 @@ class DemoSettings:
         tokenizer, action_decoder, backbone (`dict`): Model sizes.
         tokenizer_steps, pretraining_steps, finetuning_steps (`int`): Optimizer steps.
         tokenizer_learning_rate, pretraining_learning_rate, finetuning_learning_rate (`float`): Peaks.
-        finetuning_backbone_learning_rate (`float`): The same for a backbone that has been pretrained.
         batch_size (`int`): Of every training.
         reversed_share, min_crop (`float`): Of [`LatentActionTokenizerTrainingArguments`].
         image_shift (`int`): Of [`CycleMimicTrainingArguments`].
     """
 
     tasks: tuple[str, ...] = ("button-press-topdown-v3", "drawer-open-v3", "window-open-v3")
-    videos_per_task: int = 80
+    videos_per_task: int = 120
     demonstrations_per_task: int = 5
     rollouts_per_task: int = 20
     clips_per_task: int = 2
-    push_rate: float = 3.0
+    push_rate: float = 1.0
     video_noise: float = 0.1
     demonstration_noise: float = 0.15
     action_repeat: int = 2
@@ -95,12 +94,11 @@ class DemoSettings:
         }
     )
     tokenizer_steps: int = 3000
-    pretraining_steps: int = 2400
+    pretraining_steps: int = 3000
     finetuning_steps: int = 700
     tokenizer_learning_rate: float = 2e-3
     pretraining_learning_rate: float = 2e-3
     finetuning_learning_rate: float = 1e-3
-    finetuning_backbone_learning_rate: float = 1e-4
     batch_size: int = 64
     reversed_share: float = 0.5
     min_crop: float = 0.7
