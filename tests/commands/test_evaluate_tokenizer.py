@@ -65,7 +65,7 @@ def test_summary_leaves_out_what_is_not_known():
     ("flags", "message"),
     [
         ("", "the following arguments are required: --tokenizer, --data"),
-        ("--tokenizer {tokenizer} --data {tmp}", "is empty; give the folder of a LeRobot data set"),
+        ("--tokenizer {tokenizer} --data {tmp}", "is empty; give a LeRobot data set"),
         ("--tokenizer {tmp} --data {data}", "`tokenizer` must be a checkpoint folder or a Hub id, got"),
         ("--tokenizer {tokenizer} --data {data} --motion pose", "argument --motion: invalid choice: 'pose'"),
         ("--tokenizer {tokenizer} --data {data} --motion state", "squares: has no states"),

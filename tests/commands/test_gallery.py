@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from cyclemimic import (
+    LatentActionTokenizerConfig,
+    LatentActionTokenizerImageProcessor,
+    LatentActionTokenizerModel,
+)
 from cyclemimic.commands import gallery
 from cyclemimic.data import LeRobotWriter
 
@@ -22,10 +30,26 @@ def other_body(tmp_path):
     return tmp_path / "other"
 
 
-def test_shows_what_bodies_share(verb, tokenizer, square_data, other_body, tmp_path, capsys):
+@pytest.fixture
+def coarse_tokenizer(tmp_path_factory) -> Path:
+    """A tokenizer of two actions in all: whatever the pairs, bodies share one."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_encoder_layers": 1, "num_decoder_layers": 1}
+    codes = {"codebook_size": 2, "num_latent_tokens": 1, "codebook_dim": 4}
+    config = LatentActionTokenizerConfig(image_size=16, patch_size=8, vision_config=None, **sizes, **codes)
+    folder = tmp_path_factory.mktemp("coarse")
+    LatentActionTokenizerModel(config).save_pretrained(folder)
+    LatentActionTokenizerImageProcessor(size=16).save_pretrained(folder)
+    return folder
+
+
+def test_shows_what_bodies_share(verb, coarse_tokenizer, square_data, other_body, tmp_path, capsys):
     output = tmp_path / "gallery"
-    flags = ["--tokenizer", tokenizer, "--data", square_data, other_body, "--output", output, "--device", "cpu"]
-    assert verb("gallery", *flags, *INTERVAL, "--max_pairs", "15", "--actions", "3", "--pairs", "2") == 0
+    flags = ["--tokenizer", coarse_tokenizer, "--data", square_data, other_body, "--output", output]
+    assert (
+        verb("gallery", *flags, "--device", "cpu", *INTERVAL, "--max_pairs", "15", "--actions", "3", "--pairs", "2")
+        == 0
+    )
     printed = capsys.readouterr().out.splitlines()[-1]
     assert printed.startswith(f"Saved: {output}, ") and printed.endswith("latent actions of 30 frame pairs")
     page = (output / "gallery.html").read_text()

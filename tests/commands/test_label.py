@@ -47,7 +47,7 @@ def test_defaults():
     ("flags", "message"),
     [
         ("", "the following arguments are required: --tokenizer, --data"),
-        ("--tokenizer {tokenizer} --data {tmp}", "is empty; give the folder of a LeRobot data set"),
+        ("--tokenizer {tokenizer} --data {tmp}", "is empty; give a LeRobot data set"),
         ("--tokenizer {tmp} --data {data}", "`tokenizer` must be a checkpoint folder or a Hub id, got"),
         ("--tokenizer {policy} --data {data}", "must be a checkpoint of model type latent_action_tokenizer, got"),
         ("--tokenizer {tokenizer} --data {data} --interval_s 0", "`min_interval_s` must be above 0"),

@@ -89,7 +89,7 @@ def test_saved_configuration_can_be_given_again(tokenizer):
     [
         ("", "the following arguments are required: --data"),
         ("--data {data} --tokenizr x", "unrecognized argument --tokenizr (did you mean '--tokenizer'?)"),
-        ("--data {tmp}/absent", "absent does not exist; give the folder of a LeRobot data set"),
+        ("--data {tmp}/absent", "absent does not exist; give a LeRobot data set"),
         ("--data {data} {data}", "two data sets or episodes go by the name 'squares'"),
         ("--data {data} --camera wrist", "no camera"),
         ("--data {data} --tokenizer_config {tmp}/absent.yaml", "which is no file"),
