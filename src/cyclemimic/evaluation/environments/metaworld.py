@@ -43,8 +43,9 @@ class SimulatorError(ValueError):
 
 class MetaworldEnvironment:
     """
-    One task of Metaworld, with another look in every variation ([`SceneLook`]). Images leave it only through `render`, simulator state only through `state`, which recordings
-    keep as proprioception; the expert reads the simulator, a policy never does.
+    One task of Metaworld, with another look in every variation ([`SceneLook`]). Images leave it only through `render`,
+    simulator state only through `state`, which recordings keep as proprioception; the expert reads the simulator, a
+    policy never does.
 
     Args:
         task (`str`): One of `TASKS`.
