@@ -89,13 +89,14 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
 
 
 def _read_or_make_labels(arguments: FinetuneArguments, sources: Sequence[EpisodeSource]) -> LatentLabels:
-    from cyclemimic.commands.inputs import check_interval, choose_device, load_tokenizer
+    from cyclemimic.commands.inputs import choose_device, load_tokenizer
     from cyclemimic.data import LatentLabels
+    from cyclemimic.data.pairs import check_intervals
     from cyclemimic.labeling import label_videos
 
     if arguments.labels is not None:
         return LatentLabels.from_folder(arguments.labels)
-    check_interval(arguments.interval_s, arguments.min_interval_s)
+    check_intervals(arguments.interval_s, arguments.min_interval_s)
     tokenizer, image_processor = load_tokenizer(arguments.tokenizer, choose_device(None))
     with tempfile.TemporaryDirectory() as folder:
         path = label_videos(

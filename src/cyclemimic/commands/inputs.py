@@ -13,6 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
 from cyclemimic.data import DataError, EpisodeSource, LatentLabels, open_source
 from cyclemimic.data.episode import list_episodes
+from cyclemimic.data.pairs import check_intervals
 
 
 def open_sources(
@@ -103,7 +104,7 @@ def open_tokenizer_and_data(
     Raises:
         DataError, ValueError: As the functions above and below.
     """
-    check_interval(arguments.interval_s, arguments.min_interval_s)
+    check_intervals(arguments.interval_s, arguments.min_interval_s)
     check_at_least_one(batch_size=arguments.batch_size)
     device = choose_device(arguments.device)
     sources = open_sources(arguments.data, arguments.camera, fps=arguments.fps)
@@ -116,14 +117,6 @@ def check_labels(labels: LatentLabels, codebook_size: int, num_latent_tokens: in
         raise ValueError(
             f"`labels` must be of {num_latent_tokens} tokens out of {codebook_size}, as the policy is, got "
             f"{labels.num_latent_tokens} out of {labels.codebook_size}."
-        )
-
-
-def check_interval(interval_s: float, min_interval_s: float) -> None:
-    """Raises `ValueError` unless the two are times between the frames of a pair."""
-    if not 0 < min_interval_s <= interval_s < float("inf"):
-        raise ValueError(
-            f"`min_interval_s` must be above 0 and at most `interval_s` ({interval_s:g}), got {min_interval_s:g}."
         )
 
 

@@ -12,6 +12,7 @@ from .label_writer import LabelWriter, write_labels
 from .labels import LatentLabels
 from .lerobot import LeRobotSource
 from .lerobot_writer import LeRobotWriter
+from .mixture_dataset import MixtureDataset, WeightedSource
 from .pairs import FramePairDataset
 from .sources import open_source
 from .statistics import compute_action_statistics
@@ -34,8 +35,10 @@ __all__ = [
     "LatentLabels",
     "LeRobotSource",
     "LeRobotWriter",
+    "MixtureDataset",
     "PairAugmentation",
     "VideoFileSource",
+    "WeightedSource",
     "compute_action_statistics",
     "decode_frames",
     "encode_video",

@@ -72,7 +72,8 @@ class FrameStore:
         if kept is None:
             if not self._has_room(episode_position) and self._last != episode_position:
                 self._last = episode_position
-                return self._transformed(self.episodes[episode_position].read_frames(frame_indices))
+                frames = self.episodes[episode_position].read_frames(frame_indices)
+                return _transformed(frames, self.transform)
             kept = self._decode(episode_position)
         else:
             self._kept.move_to_end(episode_position)
@@ -99,7 +100,7 @@ class FrameStore:
 
     def _decode(self, episode_position: int) -> np.ndarray:
         episode = self.episodes[episode_position]
-        stored = stack_frames(self._iter_transformed(episode), episode.num_frames)
+        stored = stack_frames(iter_transformed(episode, None, self.transform), episode.num_frames)
         self._frame_bytes = stored[0].nbytes
         while self._kept and self._num_bytes + stored.nbytes > self.max_bytes:
             _, oldest = self._kept.popitem(last=False)
@@ -108,20 +109,25 @@ class FrameStore:
         self._num_bytes += stored.nbytes
         return stored
 
-    def _iter_transformed(self, episode: Episode) -> Iterator[np.ndarray]:
-        frames = episode.iter_frames()
-        if self.transform is None:
-            yield from frames
-        while block := list(islice(frames, _BLOCK)):
-            yield from self._transformed(np.stack(block))
 
-    def _transformed(self, frames: np.ndarray) -> np.ndarray:
-        if self.transform is None:
-            return frames
-        resized = np.asarray(self.transform(frames))
-        if resized.dtype != np.uint8 or resized.ndim != 4 or len(resized) != len(frames):
-            raise ValueError(
-                "`transform` must return uint8 of shape (num_frames, height, width, 3) with as many frames as it was "
-                f"given, {len(frames)}; got {resized.dtype} {resized.shape}"
-            )
-        return resized
+def iter_transformed(
+    episode: Episode, indices: Sequence[int] | None, transform: Callable[[np.ndarray], np.ndarray] | None
+) -> Iterator[np.ndarray]:
+    """Decode frames of an episode one at a time, as [`Episode.iter_frames`], each as `transform` returns it."""
+    frames = episode.iter_frames(indices)
+    if transform is None:
+        yield from frames
+    while block := list(islice(frames, _BLOCK)):
+        yield from _transformed(np.stack(block), transform)
+
+
+def _transformed(frames: np.ndarray, transform: Callable[[np.ndarray], np.ndarray] | None) -> np.ndarray:
+    if transform is None:
+        return frames
+    resized = np.asarray(transform(frames))
+    if resized.dtype != np.uint8 or resized.ndim != 4 or len(resized) != len(frames):
+        raise ValueError(
+            "`transform` must return uint8 of shape (num_frames, height, width, 3) with as many frames as it was "
+            f"given, {len(frames)}; got {resized.dtype} {resized.shape}"
+        )
+    return resized

@@ -61,10 +61,7 @@ class FramePairDataset(Dataset):
         transform: Callable[[np.ndarray], np.ndarray] | None = None,
         max_bytes: int = 2 << 30,
     ) -> None:
-        if not 0 < min_interval_s <= interval_s < float("inf"):
-            raise ValueError(
-                f"`min_interval_s` must be above 0 and at most `interval_s`, got {min_interval_s} and {interval_s}"
-            )
+        check_intervals(interval_s, min_interval_s)
         episodes = list_episodes(sources)
         futures = [future_indices(episode, interval_s, min_interval_s) for episode in episodes]
         self.episodes: list[Episode] = [episode for episode, future in zip(episodes, futures) if len(future)]
@@ -96,25 +93,43 @@ class FramePairDataset(Dataset):
         """
         position, frame_index, future_index = self.pairs[index].tolist()
         episode = self.episodes[position]
-        current, future = self._frames.frames(position, (frame_index, future_index))
-        return {
-            "current": current,
-            "future": future,
-            "embodiment_id": self._embodiment_ids[position],
-            "source": episode.source,
-            "episode_index": episode.index,
-            "frame_index": frame_index,
-            "future_index": future_index,
-            "instruction": episode.instruction,
-        }
+        frames = self._frames.frames(position, (frame_index, future_index))
+        return pair_item(episode, self._embodiment_ids[position], frame_index, future_index, frames)
+
+
+def check_intervals(interval_s: float, min_interval_s: float) -> None:
+    """Raises `ValueError` unless the two are times between the frames of a pair."""
+    if not 0 < min_interval_s <= interval_s < float("inf"):
+        raise ValueError(
+            f"`min_interval_s` must be above 0 and at most `interval_s` ({interval_s:g}), got {min_interval_s:g}."
+        )
+
+
+def num_pairs_of(episode: Episode, min_interval_s: float) -> int:
+    """Return how many frames 0, 1, … of an episode have a frame at least `min_interval_s` later."""
+    return max(0, episode.num_frames - max(1, round(min_interval_s * episode.fps)))
 
 
 def future_indices(episode: Episode, interval_s: float, min_interval_s: float) -> np.ndarray:
     """Return the future frame of frames 0, 1, … of an episode, as far as there is one (`int32`, ascending)."""
-    interval = max(1, round(interval_s * episode.fps))
-    min_interval = max(1, round(min_interval_s * episode.fps))
-    num_pairs = max(0, episode.num_frames - min_interval)
-    return np.minimum(np.arange(num_pairs, dtype=np.int32) + interval, episode.num_frames - 1).astype(np.int32)
+    current = np.arange(num_pairs_of(episode, min_interval_s), dtype=np.int32)
+    return np.minimum(current + max(1, round(interval_s * episode.fps)), episode.num_frames - 1).astype(np.int32)
+
+
+def pair_item(
+    episode: Episode, embodiment_id: int, frame_index: int, future_index: int, frames: np.ndarray
+) -> dict[str, Any]:
+    """Describe a pair as [`FramePairDataset`] returns it; `frames` is of shape `(2, height, width, 3)`."""
+    return {
+        "current": frames[0],
+        "future": frames[1],
+        "embodiment_id": embodiment_id,
+        "source": episode.source,
+        "episode_index": episode.index,
+        "frame_index": frame_index,
+        "future_index": future_index,
+        "instruction": episode.instruction,
+    }
 
 
 def _stack_pairs(futures: Sequence[np.ndarray]) -> np.ndarray:

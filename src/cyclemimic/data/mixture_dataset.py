@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frame pairs of many data sets by weight, decoded as they are needed, in bounded memory and an order that resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from .episode import DataError, Episode, EpisodeSource, list_episodes, stack_frames
+from .frame_store import iter_transformed
+from .pair_order import SegmentOrder, SourceOrder
+from .pairs import check_intervals, num_pairs_of, pair_item
+
+# At most so many pairs are decoded side by side: long enough that the frames between the last current frame and the last
+# future frame, and those from the keyframe to the first, are a small part.
+_SEGMENT_PAIRS = 128
+# More segments at a time mix no better, and take longer to decode before the first batch.
+_MAX_SLOTS = 64
+
+
+@dataclass(frozen=True)
+class WeightedSource:
+    """A data set of a mixture.
+
+    Args:
+        source (`EpisodeSource`): The data set.
+        weight (`float`): How often its pairs are drawn, against the other data sets' weights.
+        interval_s (`float` or `tuple[float, float]`): Time between the frames of a pair in seconds, or the range that it
+            is drawn from.
+        min_interval_s (`float`): Shortest time allowed at an episode's end, in seconds.
+
+    Raises:
+        ValueError: a weight or time that is not above 0, or `min_interval_s` above the interval.
+    """
+
+    source: EpisodeSource
+    weight: float
+    interval_s: float | tuple[float, float]
+    min_interval_s: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < float("inf"):
+            raise ValueError(f"`weight` of {self.source.name} must be above 0, got {self.weight}")
+        shortest, longest = self.interval_range_s
+        check_intervals(shortest, self.min_interval_s)
+        if not shortest <= longest < float("inf"):
+            raise ValueError(f"`interval_s` of {self.source.name} must ascend, got {shortest} to {longest}")
+
+    @property
+    def interval_range_s(self) -> tuple[float, float]:
+        """Shortest and longest interval, in seconds."""
+        return self.interval_s if isinstance(self.interval_s, tuple) else (self.interval_s, self.interval_s)
+
+
+class MixtureDataset(Dataset):
+    """Pairs of frames of many data sets, in their own random order: to be read from first to last, not shuffled.
+
+    Each item follows from its index and `seed` alone ([`~cyclemimic.data.pair_order`]), so a Trainer with
+    `train_sampling_strategy="sequential"` resumes exactly, by skipping indices. Frames are decoded once a segment of
+    neighbouring pairs, and many segments of different data sets are mixed; items read in another order are the same,
+    but slow. An epoch has as many items as the data sets have pairs; the next one goes on with new draws.
+
+    Args:
+        sources (`Sequence[WeightedSource]`): The data sets.
+        transform (`Callable`, *optional*): As in [`FrameStore`].
+        seed (`int`, *optional*, defaults to 0): What decides.
+        batch_size (`int`, *optional*, defaults to 1), num_streams (`int`, *optional*, defaults to 1): Batch size a device,
+            and how many processes read: data-parallel ranks times their workers. Batches are dealt out to them in turn,
+            and each then decodes its own segments only.
+        max_bytes (`int`, *optional*, defaults to 2 GiB): Bound on the decoded frames that one reading process keeps.
+
+    Raises:
+        DataError: If a data set has no pair or does not decode, or two episodes go by one name.
+        ValueError: If `max_bytes` is too small, or a number below 1.
+
+    Attributes:
+        embodiments (`list[str]`): Sorted names; `embodiment_id` counts in it.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from cyclemimic.data import Episode, InMemorySource, MixtureDataset, WeightedSource
+
+    >>> source = InMemorySource([Episode.from_arrays(np.zeros((12, 8, 8, 3), np.uint8), fps=10.0)])
+    >>> pairs = MixtureDataset([WeightedSource(source, weight=1.0, interval_s=1.0, min_interval_s=0.5)])
+    >>> len(pairs), sorted(pairs[0])[:3]
+    (7, ['current', 'embodiment_id', 'episode_index'])
+    ```
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[WeightedSource],
+        transform: Callable[[np.ndarray], np.ndarray] | None = None,
+        seed: int = 0,
+        batch_size: int = 1,
+        num_streams: int = 1,
+        max_bytes: int = 2 << 30,
+    ) -> None:
+        if min(batch_size, num_streams) < 1:
+            raise ValueError(f"`batch_size` and `num_streams` must be at least 1, got {batch_size} and {num_streams}")
+        list_episodes([weighted.source for weighted in sources])
+        self.embodiments = sorted({weighted.source.embodiment for weighted in sources})
+        self._pairs = [
+            _SourcePairs(weighted, self.embodiments.index(weighted.source.embodiment), transform)
+            for weighted in sources
+        ]
+        self._weights = [weighted.weight for weighted in sources]
+        self._num_slots = _choose_slots(self._pairs, self._weights, max_bytes)
+        self._seed, self._batch_size, self._num_streams = seed, batch_size, num_streams
+        self._epoch = 0
+        self._streams: dict[int, _Stream] = {}
+        draws = sum(pairs.num_pairs for pairs in self._pairs)
+        # Whole rounds of batches: the next epoch then starts with the first stream again.
+        self._length = -(-draws // (batch_size * num_streams)) * batch_size * num_streams
+
+    def __len__(self) -> int:
+        return self._length
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go on with the draws of another epoch; Trainer calls it."""
+        self._epoch = epoch
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return a pair, as [`FramePairDataset`] does."""
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        number, position = divmod(self._epoch * self._length + index, self._batch_size)
+        turn, stream = divmod(number, self._num_streams)
+        if stream not in self._streams:
+            self._streams[stream] = self._open_stream(stream)
+        return self._streams[stream].item(turn * self._batch_size + position)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Decoded frames are no part of what a data loader worker should be sent.
+        return {**self.__dict__, "_streams": {}}
+
+    def _open_stream(self, stream: int) -> _Stream:
+        segments = [
+            SegmentOrder(pairs.num_pairs, _SEGMENT_PAIRS, slots, stream, self._num_streams, [self._seed, 1, position])
+            for position, (pairs, slots) in enumerate(zip(self._pairs, self._num_slots, strict=True))
+        ]
+        return _Stream(SourceOrder(self._weights, [self._seed, 0, stream]), segments, self._pairs)
+
+
+class _SourcePairs:
+    """The pairs of one data set, numbered through, and how they are decoded."""
+
+    def __init__(
+        self,
+        weighted: WeightedSource,
+        embodiment_id: int,
+        transform: Callable[[np.ndarray], np.ndarray] | None,
+    ) -> None:
+        source, self._transform, self._embodiment_id = weighted.source, transform, embodiment_id
+        self._interval_range_s = weighted.interval_range_s
+        counts = [num_pairs_of(episode, weighted.min_interval_s) for episode in source]
+        self._episodes = [episode for episode, count in zip(source, counts, strict=True) if count]
+        if not self._episodes:
+            raise DataError(
+                f"{source.name}: no episode has two frames {weighted.min_interval_s:g} s apart; lower `min_interval_s`"
+            )
+        self._ends = np.cumsum([count for count in counts if count])
+        self.num_pairs = int(self._ends[-1])
+        # One frame now: a data set that does not decode is found before training, not on its way.
+        self.frame_bytes = next(iter_transformed(self._episodes[0], [0], transform)).nbytes
+
+    def decode(self, pairs: np.ndarray, generator: np.random.Generator) -> _Segment:
+        """Decode the frames of some pairs, each once; `generator` draws the intervals."""
+        positions = np.searchsorted(self._ends, pairs, side="right")
+        current = pairs - np.where(positions > 0, self._ends[positions - 1], 0)
+        episodes = [self._episodes[position] for position in positions]
+        fps, num_frames = (np.array([getattr(e, name) for e in episodes]) for name in ("fps", "num_frames"))
+        interval = np.maximum(1, np.rint(generator.uniform(*self._interval_range_s, len(pairs)) * fps)).astype(int)
+        future = np.minimum(current + interval, num_frames - 1)
+        # Ascending, so that one pass over the video files finds all of an episode's frames.
+        wanted, rows = np.unique(
+            np.concatenate([np.stack([positions, current], 1), np.stack([positions, future], 1)]),
+            axis=0,
+            return_inverse=True,
+        )
+        frames = stack_frames(self._iter_frames(wanted), len(wanted))
+        return _Segment(episodes, self._embodiment_id, current, future, rows.reshape(2, -1).T, frames)
+
+    def _iter_frames(self, wanted: np.ndarray) -> Iterator[np.ndarray]:
+        for position in np.unique(wanted[:, 0]):
+            indices = wanted[wanted[:, 0] == position, 1].tolist()
+            yield from iter_transformed(self._episodes[position], indices, self._transform)
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Neighbouring pairs, and the frames they need; `rows` says which two of them are a pair's."""
+
+    episodes: Sequence[Episode]
+    embodiment_id: int
+    current: np.ndarray
+    future: np.ndarray
+    rows: np.ndarray
+    frames: np.ndarray
+
+    def item(self, pair: int) -> dict[str, Any]:
+        frames = self.frames[self.rows[pair]]
+        indices = int(self.current[pair]), int(self.future[pair])
+        return pair_item(self.episodes[pair], self.embodiment_id, *indices, frames)
+
+
+class _Stream:
+    """What one reading process goes through: an order, and the segments it has decoded, one a slot."""
+
+    def __init__(self, order: SourceOrder, segments: Sequence[SegmentOrder], pairs: Sequence[_SourcePairs]) -> None:
+        self._order, self._segments, self._pairs = order, segments, pairs
+        self._decoded: dict[tuple[int, int], tuple[int, _Segment]] = {}
+
+    def item(self, draw: int) -> dict[str, Any]:
+        source, count = self._order.locate(draw)
+        order = self._segments[source]
+        place = order.locate(count)
+        held, segment = self._decoded.pop((source, place.slot), (None, None))
+        if held != place.segment:
+            # The old frames go before the new ones come: the bound holds at every moment.
+            segment = None
+            pairs = order.pairs_of(place.segment)
+            segment = self._pairs[source].decode(pairs, order.generator_of(place.segment))
+        self._decoded[source, place.slot] = (place.segment, segment)
+        return segment.item(place.pair)
+
+
+def _choose_slots(pairs: Sequence[_SourcePairs], weights: Sequence[float], max_bytes: int) -> list[int]:
+    """How many segments of each data set are held at a time: by weight, at least one, all within the bound."""
+    # At most two frames a pair, where no pair's future frame is the current one of another.
+    segment_bytes = [2 * min(_SEGMENT_PAIRS, source.num_pairs) * source.frame_bytes for source in pairs]
+    for total in range(_MAX_SLOTS, 0, -1):
+        slots = [max(1, int(total * weight / sum(weights))) for weight in weights]
+        if sum(map(int.__mul__, slots, segment_bytes)) <= max_bytes:
+            return slots
+    raise ValueError(
+        f"`max_bytes` must be at least {sum(segment_bytes)} for {len(pairs)} data sets with frames of "
+        f"{max(source.frame_bytes for source in pairs)} bytes, got {max_bytes}"
+    )
