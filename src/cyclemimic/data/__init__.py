@@ -12,6 +12,7 @@ from .label_writer import LabelWriter, write_labels
 from .labels import LatentLabels
 from .lerobot import LeRobotSource
 from .lerobot_writer import LeRobotWriter
+from .mixture import MixtureEntry, open_mixture, read_mixture
 from .mixture_dataset import MixtureDataset, WeightedSource
 from .pairs import FramePairDataset
 from .sources import open_source
@@ -36,12 +37,15 @@ __all__ = [
     "LeRobotSource",
     "LeRobotWriter",
     "MixtureDataset",
+    "MixtureEntry",
     "PairAugmentation",
     "VideoFileSource",
     "WeightedSource",
     "compute_action_statistics",
     "decode_frames",
     "encode_video",
+    "open_mixture",
     "open_source",
+    "read_mixture",
     "write_labels",
 ]

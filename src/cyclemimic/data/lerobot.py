@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .episode import DataError, Episode
+from .hub import HubFolder
 from .lerobot_episodes import EpisodeRecord, read_tasks
 from .lerobot_metadata import LeRobotMetadata
 from .parquet import parquet_columns, read_column, read_parquet
@@ -37,7 +38,7 @@ class LeRobotSource:
     it jitters by half a period in real data sets, or starts at one period, while the video has one frame a row.
 
     Args:
-        root (`str` or `Path`): The data set's folder, the one that holds `meta/`.
+        root (`str`, `Path` or `HubFolder`): The data set's folder, the one that holds `meta/`.
         camera (`str`, *optional*): Camera key, whole (`"observation.images.top"`) or its last part (`"top"`). Default:
             the only camera; of several, one that sees the scene, and the choice is logged.
         embodiment (`str`, *optional*): Robot body; default is `robot_type` of the data set.
@@ -59,15 +60,16 @@ class LeRobotSource:
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | Path | HubFolder,
         camera: str | None = None,
         embodiment: str | None = None,
         episodes: Sequence[int] | None = None,
         name: str | None = None,
     ) -> None:
-        self.root = Path(root)
-        self.name = name or self.root.resolve().name
-        self._metadata = LeRobotMetadata(self.root, self.name)
+        hub = root if isinstance(root, HubFolder) else None
+        self.root = Path(root) if hub is None else hub.path
+        self.name = name or (hub.repository.split("/")[1] if hub else self.root.resolve().name)
+        self._metadata = LeRobotMetadata(self.root, self.name, hub)
         self.fps = self._metadata.fps
         self.embodiment = embodiment or self._metadata.robot_type
         self._records = self._select(episodes)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .episode import DataError
+from .hub import HubFolder
 from .lerobot_episodes import EpisodeRecord, read_episodes
 
 # What lerobot writes; also what is tried where a template of info.json leads nowhere.
@@ -31,13 +32,15 @@ class LeRobotMetadata:
     Args:
         root (`Path`): The data set's folder.
         name (`str`): Name for messages.
+        hub (`HubFolder`, *optional*): Where files come from that are not in the folder yet.
 
     Raises:
         DataError: If the folder is no LeRobot data set of version 2.0, 2.1 or 3.0, or its metadata is unusable.
     """
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(self, root: Path, name: str, hub: HubFolder | None = None) -> None:
         self.root = root
+        self._hub = hub
         self.name = name
         self.info = _read_info(root)
         self.version = _version(self.info, root)
@@ -100,7 +103,11 @@ class LeRobotMetadata:
             "video_key": camera,
         }
         for template in dict.fromkeys([self.info.get(key) or standard, standard]):
-            path = self.resolve(self._format(key, template, values))
+            relative = self._format(key, template, values)
+            path = self.resolve(relative)
+            if self._hub is not None and not path.is_file():
+                self._hub.fetch(relative)
+                path = self.resolve(relative)
             if path.is_file():
                 return path
         return None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .episode import DataError, EpisodeSource
+from .hub import is_repository_id, open_hub_folder
 from .image_folders import ImageFolderSource, is_numbered_image
 from .lerobot import LeRobotSource
 from .video_files import VideoFileSource, is_video_file
@@ -28,12 +29,13 @@ def open_source(
     episodes: Sequence[int] | None = None,
     name: str | None = None,
     fps: float | None = None,
+    revision: str | None = None,
 ) -> EpisodeSource:
-    """Open the data set in a folder.
+    """Open a data set.
 
     Args:
         path (`str` or `Path`): One of these: a LeRobot data set, version 2.0, 2.1 or 3.0, by the folder that holds
-            `meta/`; folders of numbered images, a trajectory each ([`ImageFolderSource`]); a video file or a folder of
+            `meta/` or, where there is no such folder, by its id on the Hub, whose files come as they are needed; folders of numbered images, a trajectory each ([`ImageFolderSource`]); a video file or a folder of
             them ([`VideoFileSource`]).
         camera (`str`, *optional*): Camera to read, as in [`LeRobotSource`].
         embodiment (`str`, *optional*): Robot body; default is what the data set says.
@@ -41,6 +43,7 @@ def open_source(
         name (`str`, *optional*): Name of the data set; default is the folder's name.
         fps (`float`, *optional*): Frames per second of images, which do not tell, or to look at video files with. LeRobot
             data sets tell theirs.
+        revision (`str`, *optional*): Branch, tag or commit of a data set on the Hub.
 
     Returns:
         `EpisodeSource`: The episodes.
@@ -49,6 +52,10 @@ def open_source(
         DataError: If there is no such folder, or it holds no data set, or one that cannot be used, or images come without
             `fps`.
     """
+    if is_repository_id(path) and not Path(path).exists():
+        return LeRobotSource(open_hub_folder(str(path), revision), camera, embodiment, episodes, name)
+    if revision is not None:
+        raise DataError(f"{path} is no data set on the Hub; leave out `revision`, got {revision!r}")
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist; {_WANTED}")

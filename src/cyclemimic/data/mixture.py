@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mixtures of data sets as a YAML file, with a weight each (paper, Table 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from .episode import DataError
+from .mixture_dataset import WeightedSource
+from .sources import open_source
+
+logger = logging.getLogger(__name__)
+
+_SHIPPED = Path(__file__).with_name("mixtures")
+_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class MixtureEntry:
+    """One data set of a mixture file; everything but path and weight may be left out.
+
+    Args:
+        path (`str`): Folder or file, relative to the mixture's file if it is there, or id of a LeRobot data set on the Hub.
+        weight (`float`): How often its pairs are drawn, against the other weights.
+        name (`str`, *optional*): Name of the data set; default is the last part of the path.
+        camera (`str`, *optional*), embodiment (`str`, *optional*), fps (`float`, *optional*), revision (`str`,
+            *optional*): As in [`open_source`].
+        interval_s (`float` or `list[float]`, *optional*): Seconds between the frames of a pair, or the range they are drawn
+            from; default is what training asks for.
+        min_interval_s (`float`, *optional*): Shortest pair near an episode's end; default as above.
+    """
+
+    path: str
+    weight: float
+    name: str | None = None
+    camera: str | None = None
+    embodiment: str | None = None
+    fps: float | None = None
+    revision: str | None = None
+    interval_s: float | tuple[float, float] | None = None
+    min_interval_s: float | None = None
+
+    def open(self, interval_s: float, min_interval_s: float) -> WeightedSource:
+        """Open the data set; the times are those of pairs where the entry has none.
+
+        Raises:
+            DataError, ValueError: As [`open_source`] and [`WeightedSource`].
+        """
+        source = open_source(
+            self.path,
+            self.camera,
+            self.embodiment,
+            name=self.name or Path(self.path).name,
+            fps=self.fps,
+            revision=self.revision,
+        )
+        return WeightedSource(
+            source, self.weight, self.interval_s or interval_s, self.min_interval_s or min_interval_s
+        )
+
+
+def shipped_mixtures() -> list[str]:
+    """Names of the mixtures that come with the package."""
+    return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
+
+
+def is_mixture(path: str | Path) -> bool:
+    """Whether a path names a mixture: a YAML file, or one that comes with the package where no such path exists."""
+    return Path(path).suffix in _SUFFIXES or (str(path) in shipped_mixtures() and not Path(path).exists())
+
+
+def read_mixture(path: str | Path) -> list[MixtureEntry]:
+    """Read a mixture: a mapping with the list `sources`, an entry as [`MixtureEntry`] each.
+
+    Args:
+        path (`str` or `Path`): YAML file, or name of a mixture that comes with the package.
+
+    Raises:
+        DataError: If it is no such file, or an entry does not fit.
+    """
+    path = Path(path) if Path(path).suffix in _SUFFIXES else _SHIPPED / f"{path}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} is no readable mixture ({error}); shipped are {shipped_mixtures()}") from error
+    if not isinstance(values, dict) or set(values) != {"sources"} or not values["sources"]:
+        raise DataError(f"{path} must hold one key, `sources`, with a list of data sets")
+    if not isinstance(values["sources"], list):
+        raise DataError(f"{path}: `sources` must be a list, got {type(values['sources']).__name__}")
+    return [_entry(value, f"{path}, source {number}", path.parent) for number, value in enumerate(values["sources"])]
+
+
+def open_mixture(
+    entries: Sequence[MixtureEntry], interval_s: float, min_interval_s: float, leave_out_missing: bool = False
+) -> list[WeightedSource]:
+    """Open the data sets of a mixture.
+
+    Args:
+        entries (`Sequence[MixtureEntry]`): The mixture.
+        interval_s (`float`), min_interval_s (`float`): Times between the frames of a pair, for entries without.
+        leave_out_missing (`bool`, *optional*, defaults to `False`): Leave out, and name in the log, data sets that cannot be
+            opened.
+
+    Raises:
+        DataError: If one cannot be opened, all such named; or, with `leave_out_missing`, if none can.
+    """
+    opened, errors = [], []
+    for entry in tqdm(entries, desc="open data sets", unit="data set", delay=2):
+        try:
+            opened.append(entry.open(interval_s, min_interval_s))
+        except DataError as error:
+            errors.append(f"{entry.name or Path(entry.path).name}: {error}")
+    if errors and not (leave_out_missing and opened):
+        raise DataError(
+            f"{len(errors)} of {len(entries)} data sets cannot be opened; mend them or leave them out with "
+            f"`leave_out_missing`: {'; '.join(errors)}"
+        )
+    for error in errors:
+        logger.warning("left out of the mixture: %s", error)
+    return opened
+
+
+def _entry(value: Any, where: str, folder: Path) -> MixtureEntry:
+    fields = [field.name for field in dataclasses.fields(MixtureEntry)]
+    if not isinstance(value, dict) or not {"path", "weight"} <= set(value):
+        raise DataError(f"{where}: must be a mapping with at least `path` and `weight`, got {value!r}")
+    for key in value:
+        if key not in fields:
+            nearest = difflib.get_close_matches(str(key), fields, n=1)
+            raise DataError(f"{where}: unknown key {key!r}{f' (did you mean {nearest[0]!r}?)' if nearest else ''}")
+    numbers = {key: value[key] for key in ("weight", "fps", "min_interval_s") if value.get(key) is not None}
+    interval = value.get("interval_s")
+    if isinstance(interval, list) and len(interval) == 2:
+        value = {**value, "interval_s": tuple(interval)}
+        numbers |= {"interval_s[0]": interval[0], "interval_s[1]": interval[1]}
+    elif interval is not None:
+        numbers["interval_s"] = interval
+    for key, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
+            raise DataError(f"{where}: `{key}` must be a number above 0, got {number!r}")
+    for key in ("path", "name", "camera", "embodiment", "revision"):
+        if not isinstance(value.get(key), str | None):
+            raise DataError(f"{where}: `{key}` must be text, got {value[key]!r}")
+    beside = folder / value["path"]
+    return MixtureEntry(**{**value, "path": str(beside) if beside.exists() else value["path"]})

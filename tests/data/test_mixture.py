@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import yaml
+
+from cyclemimic.data import DataError, open_mixture, read_mixture
+from cyclemimic.data.mixture import is_mixture, shipped_mixtures
+
+
+def write(folder, sources):
+    path = folder / "mixture.yaml"
+    path.write_text(yaml.safe_dump({"sources": sources}))
+    return path
+
+
+def test_paper_has_its_thirty_sources():
+    entries = read_mixture("paper")
+    assert len(entries) == 30 and len({entry.name for entry in entries}) == 30
+    # Table 2 is rounded to a tenth of a per cent, and says "below 0.1" of one.
+    assert sum(entry.weight for entry in entries) == pytest.approx(100, abs=0.1)
+    by_name = {entry.name: entry for entry in entries}
+    assert by_name["bridge_orig"].path == "IPEC-COMMUNITY/bridge_orig_lerobot"
+    assert by_name["bridge_orig"].camera == "image_0"
+    assert all(entry.embodiment for entry in entries)
+
+
+@pytest.mark.parametrize("name", shipped_mixtures())
+def test_shipped_mixtures_are_read_by_name(name):
+    assert is_mixture(name) and read_mixture(name)
+
+
+def test_a_folder_of_that_name_comes_before_a_shipped_mixture(tmp_path, monkeypatch):
+    (tmp_path / "bridge").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert not is_mixture("bridge")
+
+
+def test_entries_say_how_their_source_is_opened(v30, tmp_path):
+    shutil.move(v30, tmp_path / "moved")
+    path = write(
+        tmp_path,
+        [
+            {"path": "moved", "weight": 2, "embodiment": "left", "name": "first", "interval_s": [0.3, 0.6]},
+            {"path": "moved", "weight": 1.5, "min_interval_s": 0.1},
+        ],
+    )
+    first, second = open_mixture(read_mixture(path), 1.0, 0.2)
+    assert (first.source.name, first.source.embodiment, first.weight) == ("first", "left", 2)
+    assert (first.interval_s, first.min_interval_s) == ((0.3, 0.6), 0.2)
+    assert (second.source.name, second.source.embodiment) == ("moved", "sawyer")
+    assert (second.interval_s, second.min_interval_s) == (1.0, 0.1)
+
+
+def test_missing_sources_are_all_named(v30, tmp_path):
+    entries = read_mixture(
+        write(tmp_path, [{"path": str(path), "weight": 1} for path in (v30, tmp_path / "x", tmp_path / "y")])
+    )
+    with pytest.raises(DataError, match="2 of 3 data sets cannot be opened.*`leave_out_missing`.* x: .* y: "):
+        open_mixture(entries, 0.5, 0.2)
+
+
+def test_missing_sources_are_left_out_if_asked_for(v30, tmp_path, caplog):
+    entries = read_mixture(write(tmp_path, [{"path": str(path), "weight": 1} for path in (v30, tmp_path / "x")]))
+    assert [weighted.source.name for weighted in open_mixture(entries, 0.5, 0.2, leave_out_missing=True)] == ["v30"]
+    assert "left out of the mixture: " in caplog.text and "does not exist" in caplog.text
+
+
+def test_nothing_is_no_mixture(tmp_path):
+    entries = read_mixture(write(tmp_path, [{"path": str(tmp_path / "x"), "weight": 1}]))
+    with pytest.raises(DataError, match="1 of 1 data sets cannot be opened"):
+        open_mixture(entries, 0.5, 0.2, leave_out_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"path": "x"}, "at least `path` and `weight`"),
+        ("x", "must be a mapping"),
+        ({"path": "x", "weight": 0}, "`weight` must be a number above 0, got 0"),
+        ({"path": "x", "weight": True}, "`weight` must be a number above 0, got True"),
+        ({"path": "x", "weight": float("nan")}, "`weight` must be a number above 0, got nan"),
+        ({"path": "x", "weight": "1"}, "`weight` must be a number above 0, got '1'"),
+        ({"path": "x", "weight": 1, "wieght": 2}, r"unknown key 'wieght' \(did you mean 'weight'\?\)"),
+        ({"path": "x", "weight": 1, "fps": -1}, "`fps` must be a number above 0"),
+        ({"path": "x", "weight": 1, "interval_s": [1, 0]}, r"`interval_s\[1\]` must be a number above 0"),
+        ({"path": "x", "weight": 1, "interval_s": [1, 2, 3]}, "`interval_s` must be a number above 0"),
+        ({"path": 3, "weight": 1}, "`path` must be text, got 3"),
+        ({"path": "x", "weight": 1, "camera": 0}, "`camera` must be text, got 0"),
+    ],
+)
+def test_bad_entries_are_named(tmp_path, entry, message):
+    with pytest.raises(DataError, match=f"mixture.yaml, source 0: .*{message}"):
+        read_mixture(write(tmp_path, [entry]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sources: []", "must hold one key, `sources`"),
+        ("- 1", "must hold one key, `sources`"),
+        ("sources: x", "`sources` must be a list, got str"),
+        ("sources: [", "is no readable mixture"),
+        ("sources: !!python/object/apply:os.getcwd []", "is no readable mixture"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path, text, message):
+    path = tmp_path / "mixture.yml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_mixture(path)
+
+
+def test_an_unknown_name_lists_what_is_shipped():
+    with pytest.raises(DataError, match="shipped are .*'paper'"):
+        read_mixture("papre")
