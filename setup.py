@@ -59,7 +59,7 @@ setup(
     python_requires=">=3.11",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"": ["py.typed", "*.yaml", "*.html", "*.css", "*.js"]},
+    package_data={"": ["py.typed", "*.yaml", "mixtures/*.yaml", "*.html", "*.css", "*.js"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={"console_scripts": ["cyclemimic=cyclemimic.cli:main"]},

@@ -19,6 +19,7 @@ from cyclemimic.commands.train_tokenizer import (
     load_or_make_tokenizer,
     read_tokenizer_config,
 )
+from cyclemimic.data import FramePairDataset, MixtureDataset
 
 LAYERS = {"num_encoder_layers": 1, "num_decoder_layers": 1, "num_discriminator_layers": 1}
 SMALL = json.dumps({"image_size": 28, "patch_size": 7, "hidden_size": 32, "num_attention_heads": 2, **LAYERS})
@@ -129,3 +130,58 @@ def test_full_disk_leaves_no_model(verb, square_data, tokenizer_config, tmp_path
     assert not (output / "config.json").exists()
     assert not (output / "model.partial").exists()
     shutil.rmtree(output)
+
+
+@pytest.fixture
+def mixture(square_data, tmp_path):
+    """A file that has the data set twice, under two names."""
+    path = tmp_path / "mixture.yaml"
+    entry = f"path: {square_data}, interval_s: [0.2, 0.4]"
+    path.write_text(f"sources: [{{{entry}, weight: 1, name: a}}, {{{entry}, weight: 3, name: b, embodiment: other}}]")
+    return path
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_mixture_resumes_exactly(num_workers, verb, mixture, tokenizer_config, tmp_path):
+    flags = ["--data", mixture, "--tokenizer_config", tokenizer_config, "--use_cpu", "--disable_tqdm", "true"]
+    flags += (
+        "--per_device_train_batch_size 4 --min_interval_s 0.2 --interval_s 0.2 --save_steps 3 --max_steps 6".split()
+    )
+    flags += ["--dataloader_num_workers", num_workers]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert verb("train-tokenizer", *flags, "--output_dir", whole) == 0
+    parts.mkdir()
+    shutil.copytree(whole / "checkpoint-3", parts / "checkpoint-3")
+    assert verb("train-tokenizer", *flags, "--output_dir", parts, "--resume_from_checkpoint", "true") == 0
+    expected, actual = (
+        LatentActionTokenizerForPreTraining.from_pretrained(path).state_dict() for path in (whole, parts)
+    )
+    assert int(actual["steps"]) == 6
+    assert all(torch.equal(actual[name], value) for name, value in expected.items())
+
+
+def test_data_larger_than_memory_is_decoded_as_it_goes(square_data, monkeypatch, tmp_path):
+    image_processor = LatentActionTokenizerImageProcessor(size=32)
+    arguments, training = train_tokenizer.parse(
+        ["--data", str(square_data), "--output_dir", str(tmp_path), "--use_cpu"], "cyclemimic"
+    )
+    sources = train_tokenizer.open_weighted_sources(arguments, training)
+    assert isinstance(train_tokenizer.make_pairs(sources, False, training, image_processor), FramePairDataset)
+    assert training.train_sampling_strategy == "random"
+    monkeypatch.setattr("cyclemimic.data.frame_store.MAX_BYTES", 1000)
+    pairs = train_tokenizer.make_pairs(sources, False, training, image_processor)
+    assert isinstance(pairs, MixtureDataset) and training.train_sampling_strategy == "sequential"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data", "bridge", "paper"], "`data` must be one mixture, or data sets without one"),
+        (["--data", "bridge", "--camera", "top"], "`camera` stands in the mixture's file"),
+        (["--data", "nothing.yaml"], "nothing.yaml is no readable mixture"),
+    ],
+)
+def test_bad_mixtures_are_one_line(flags, message, verb, tokenizer_config, tmp_path, capsys):
+    output = tmp_path / "output"
+    assert verb("train-tokenizer", *flags, "--tokenizer_config", tokenizer_config, "--output_dir", output) == 2
+    assert message in capsys.readouterr().err and not output.exists()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         LatentActionTokenizerImageProcessor,
         LatentActionTokenizerTrainingArguments,
     )
+    from cyclemimic.data import FramePairDataset, MixtureDataset, WeightedSource
 
 
 @dataclass
@@ -26,7 +27,13 @@ class TrainTokenizerArguments:
     """Data and model of `cyclemimic train-tokenizer`; the help of each field says what it is."""
 
     data: list[str] = field(
-        metadata={"help": "LeRobot data sets, folders of numbered images or of video files; actions are not read."}
+        metadata={
+            "help": "LeRobot data sets, folders of numbered images or of video files; or one mixture, a YAML file or one "
+            "that comes with the package (paper, bridge, robot_navigation_human). Actions are not read."
+        }
+    )
+    leave_out_missing: bool = field(
+        default=False, metadata={"help": "Go on without the data sets of a mixture that cannot be opened."}
     )
     camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})
     fps: float | None = field(default=None, metadata={"help": "Frames per second of images, which do not tell."})
@@ -57,26 +64,69 @@ def run(arguments: tuple[TrainTokenizerArguments, LatentActionTokenizerTrainingA
     from transformers import set_seed
 
     from cyclemimic import LatentActionTokenizerTrainer
-    from cyclemimic.commands.inputs import open_sources
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
-    from cyclemimic.data import FramePairDataset, LatentActionTokenizerCollator
+    from cyclemimic.data import LatentActionTokenizerCollator
+    from cyclemimic.data.mixture import is_mixture
 
     wanted, training = arguments
     checkpoint = checkpoint_to_resume(training)
-    sources = open_sources(wanted.data, wanted.camera, fps=wanted.fps)
+    sources = open_weighted_sources(wanted, training)
     set_seed(training.seed)
     model, image_processor = load_or_make_tokenizer(wanted)
-    pairs = FramePairDataset(
-        sources, training.interval_s, training.min_interval_s, transform=image_processor.resize_frames
-    )
     trainer = LatentActionTokenizerTrainer(
         model=model,
         args=training,
-        train_dataset=pairs,
+        train_dataset=make_pairs(sources, any(map(is_mixture, wanted.data)), training, image_processor),
         data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )
     return train_and_save(trainer, checkpoint)
+
+
+def open_weighted_sources(
+    arguments: TrainTokenizerArguments, training: LatentActionTokenizerTrainingArguments
+) -> list[WeightedSource]:
+    """The data sets to learn from: those of a mixture, or those given, each by the number of its frames.
+
+    Raises:
+        DataError: one of them cannot be used.
+        ValueError: a mixture among other data sets, or with arguments that stand in its file.
+    """
+    from cyclemimic.commands.inputs import open_sources
+    from cyclemimic.data import WeightedSource, open_mixture, read_mixture
+    from cyclemimic.data.mixture import is_mixture
+
+    times = training.interval_s, training.min_interval_s
+    if not any(map(is_mixture, arguments.data)):
+        sources = open_sources(arguments.data, arguments.camera, fps=arguments.fps)
+        return [WeightedSource(source, sum(episode.num_frames for episode in source), *times) for source in sources]
+    if len(arguments.data) > 1:
+        raise ValueError(f"`data` must be one mixture, or data sets without one, got {arguments.data}.")
+    for name in ("camera", "fps"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"`{name}` stands in the mixture's file, source by source; leave it out.")
+    return open_mixture(read_mixture(arguments.data[0]), *times, arguments.leave_out_missing)
+
+
+def make_pairs(
+    sources: Sequence[WeightedSource],
+    is_mixed: bool,
+    training: LatentActionTokenizerTrainingArguments,
+    image_processor: LatentActionTokenizerImageProcessor,
+) -> FramePairDataset | MixtureDataset:
+    """Pairs to train on. What fits into memory is decoded once for all; more, or a mixture, is decoded as it goes."""
+    from cyclemimic.data import FramePairDataset, MixtureDataset
+    from cyclemimic.data.frame_store import MAX_BYTES
+
+    transform = image_processor.resize_frames
+    num_frames = sum(episode.num_frames for weighted in sources for episode in weighted.source)
+    if not is_mixed and 3 * image_processor.size**2 * num_frames <= MAX_BYTES:
+        videos = [weighted.source for weighted in sources]
+        return FramePairDataset(videos, training.interval_s, training.min_interval_s, transform)
+    # Its items come in random order already, and in this one each frame is decoded about once.
+    training.train_sampling_strategy = "sequential"
+    readers = training.world_size * max(1, training.dataloader_num_workers)
+    return MixtureDataset(sources, transform, training.seed, training.train_batch_size, readers)
 
 
 def load_or_make_tokenizer(

@@ -14,6 +14,9 @@ from .episode import Episode, stack_frames
 # Frames decoded and resized at a time: an episode of full-size frames is never in memory whole.
 _BLOCK = 32
 
+MAX_BYTES = 2 << 30
+"""Default bound on the decoded frames that a process keeps."""
+
 
 class FrameStore:
     """Keeps the frames of recently used episodes.
@@ -37,7 +40,7 @@ class FrameStore:
         self,
         episodes: Sequence[Episode],
         transform: Callable[[np.ndarray], np.ndarray] | None = None,
-        max_bytes: int = 2 << 30,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         if max_bytes <= 0:
             raise ValueError(f"`max_bytes` must be above 0, got {max_bytes}")

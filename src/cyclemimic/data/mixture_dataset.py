@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from .episode import DataError, Episode, EpisodeSource, list_episodes, stack_frames
-from .frame_store import iter_transformed
+from .frame_store import MAX_BYTES, iter_transformed
 from .pair_order import SegmentOrder, SourceOrder
 from .pairs import check_intervals, num_pairs_of, pair_item
 
@@ -100,7 +100,7 @@ class MixtureDataset(Dataset):
         seed: int = 0,
         batch_size: int = 1,
         num_streams: int = 1,
-        max_bytes: int = 2 << 30,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         if min(batch_size, num_streams) < 1:
             raise ValueError(f"`batch_size` and `num_streams` must be at least 1, got {batch_size} and {num_streams}")

@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from .episode import DataError, Episode, EpisodeSource, list_episodes
-from .frame_store import FrameStore
+from .frame_store import MAX_BYTES, FrameStore
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class FramePairDataset(Dataset):
         interval_s: float,
         min_interval_s: float,
         transform: Callable[[np.ndarray], np.ndarray] | None = None,
-        max_bytes: int = 2 << 30,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         check_intervals(interval_s, min_interval_s)
         episodes = list_episodes(sources)
