@@ -51,9 +51,9 @@ class LatentActionTokenizerCollator:
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         frames = {name: [item[name] for item in items] for name in ("current", "future")}
         batch = self.image_processor(**frames, return_tensors="pt")
-        current, future = self.augmentation(
-            batch["pixel_values"], batch["future_pixel_values"], _generator_of(frames["current"])
-        )
+        current, future = batch["pixel_values"], batch["future_pixel_values"]
+        if self.augmentation != PairAugmentation():
+            current, future = self.augmentation(current, future, _generator_of(frames["current"]))
         embodiment_ids = torch.tensor([item["embodiment_id"] for item in items], dtype=torch.int64)
         return {"pixel_values": current, "future_pixel_values": future, "embodiment_ids": embodiment_ids}
 
