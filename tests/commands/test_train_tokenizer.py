@@ -14,6 +14,7 @@ from cyclemimic import (
     LatentActionTokenizerModel,
 )
 from cyclemimic.commands import train_tokenizer
+from cyclemimic.commands.inputs import open_weighted_sources
 from cyclemimic.commands.train_tokenizer import (
     TrainTokenizerArguments,
     load_or_make_tokenizer,
@@ -162,10 +163,10 @@ def test_a_mixture_resumes_exactly(num_workers, verb, mixture, tokenizer_config,
 
 def test_data_larger_than_memory_is_decoded_as_it_goes(square_data, monkeypatch, tmp_path):
     image_processor = LatentActionTokenizerImageProcessor(size=32)
-    arguments, training = train_tokenizer.parse(
+    _, training = train_tokenizer.parse(
         ["--data", str(square_data), "--output_dir", str(tmp_path), "--use_cpu"], "cyclemimic"
     )
-    sources = train_tokenizer.open_weighted_sources(arguments, training)
+    sources = open_weighted_sources([str(square_data)], 0.3, 0.2)
     assert isinstance(train_tokenizer.make_pairs(sources, False, training, image_processor), FramePairDataset)
     assert training.train_sampling_strategy == "random"
     monkeypatch.setattr("cyclemimic.data.frame_store.MAX_BYTES", 1000)

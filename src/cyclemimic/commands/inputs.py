@@ -11,8 +11,17 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
-from cyclemimic.data import DataError, EpisodeSource, LatentLabels, open_source
+from cyclemimic.data import (
+    DataError,
+    EpisodeSource,
+    LatentLabels,
+    WeightedSource,
+    open_mixture,
+    open_source,
+    read_mixture,
+)
 from cyclemimic.data.episode import list_episodes
+from cyclemimic.data.mixture import is_mixture
 from cyclemimic.data.pairs import check_intervals
 
 
@@ -40,6 +49,36 @@ def open_sources(
         sources = [open_source(path, camera, episodes=indices) for path, indices in zip(paths, chosen, strict=True)]
     list_episodes(sources)
     return sources
+
+
+def open_weighted_sources(
+    paths: Sequence[str],
+    interval_s: float,
+    min_interval_s: float,
+    camera: str | None = None,
+    fps: float | None = None,
+    leave_out_missing: bool = False,
+) -> list[WeightedSource]:
+    """The data sets of a mixture, with its weights and intervals; or those of some paths, each by the number of its frames
+    and with the interval given here.
+
+    Raises:
+        DataError: one of them cannot be used.
+        ValueError: a mixture among other data sets, or with arguments that stand in its file.
+    """
+    if not any(map(is_mixture, paths)):
+        sources = open_sources(paths, camera, fps=fps)
+        frames = [sum(episode.num_frames for episode in source) for source in sources]
+        return [
+            WeightedSource(source, count, interval_s, min_interval_s)
+            for source, count in zip(sources, frames, strict=True)
+        ]
+    if len(paths) > 1:
+        raise ValueError(f"`data` must be one mixture, or data sets without one, got {list(paths)}.")
+    for name, value in (("camera", camera), ("fps", fps)):
+        if value is not None:
+            raise ValueError(f"`{name}` stands in the mixture's file, source by source; leave it out, got {value}.")
+    return open_mixture(read_mixture(paths[0]), interval_s, min_interval_s, leave_out_missing)
 
 
 def instructions_of(sources: Sequence[EpisodeSource]) -> list[str]:

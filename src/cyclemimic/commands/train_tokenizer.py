@@ -64,13 +64,15 @@ def run(arguments: tuple[TrainTokenizerArguments, LatentActionTokenizerTrainingA
     from transformers import set_seed
 
     from cyclemimic import LatentActionTokenizerTrainer
+    from cyclemimic.commands.inputs import open_weighted_sources
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
     from cyclemimic.data import LatentActionTokenizerCollator
     from cyclemimic.data.mixture import is_mixture
 
     wanted, training = arguments
     checkpoint = checkpoint_to_resume(training)
-    sources = open_weighted_sources(wanted, training)
+    times = training.interval_s, training.min_interval_s
+    sources = open_weighted_sources(wanted.data, *times, wanted.camera, wanted.fps, wanted.leave_out_missing)
     set_seed(training.seed)
     model, image_processor = load_or_make_tokenizer(wanted)
     trainer = LatentActionTokenizerTrainer(
@@ -81,31 +83,6 @@ def run(arguments: tuple[TrainTokenizerArguments, LatentActionTokenizerTrainingA
         processing_class=image_processor,
     )
     return train_and_save(trainer, checkpoint)
-
-
-def open_weighted_sources(
-    arguments: TrainTokenizerArguments, training: LatentActionTokenizerTrainingArguments
-) -> list[WeightedSource]:
-    """The data sets to learn from: those of a mixture, or those given, each by the number of its frames.
-
-    Raises:
-        DataError: one of them cannot be used.
-        ValueError: a mixture among other data sets, or with arguments that stand in its file.
-    """
-    from cyclemimic.commands.inputs import open_sources
-    from cyclemimic.data import WeightedSource, open_mixture, read_mixture
-    from cyclemimic.data.mixture import is_mixture
-
-    times = training.interval_s, training.min_interval_s
-    if not any(map(is_mixture, arguments.data)):
-        sources = open_sources(arguments.data, arguments.camera, fps=arguments.fps)
-        return [WeightedSource(source, sum(episode.num_frames for episode in source), *times) for source in sources]
-    if len(arguments.data) > 1:
-        raise ValueError(f"`data` must be one mixture, or data sets without one, got {arguments.data}.")
-    for name in ("camera", "fps"):
-        if getattr(arguments, name) is not None:
-            raise ValueError(f"`{name}` stands in the mixture's file, source by source; leave it out.")
-    return open_mixture(read_mixture(arguments.data[0]), *times, arguments.leave_out_missing)
 
 
 def make_pairs(
