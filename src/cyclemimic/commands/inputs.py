@@ -81,20 +81,20 @@ def open_weighted_sources(
     return open_mixture(read_mixture(paths[0]), interval_s, min_interval_s, leave_out_missing)
 
 
-def instructions_of(sources: Sequence[EpisodeSource]) -> list[str]:
+def instructions_of(sources: Sequence[EpisodeSource], may_be_silent: bool = False) -> list[str]:
     """The distinct instructions of some data sets.
 
     Raises:
-        DataError: an episode has none.
+        DataError: an episode has none, or with `may_be_silent` all of them.
     """
     episodes = list_episodes(sources)
     silent = [episode for episode in episodes if not (episode.instruction or "").strip()]
-    if silent:
+    if silent and not (may_be_silent and len(silent) < len(episodes)):
         raise DataError(
             f"{silent[0].source}: {len(silent)} episodes have no instruction, episode {silent[0].index} first; the "
             "policy needs one an episode"
         )
-    return sorted({episode.instruction for episode in episodes})
+    return sorted({episode.instruction for episode in episodes} - {episode.instruction for episode in silent})
 
 
 def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTrainedConfig:

@@ -15,9 +15,15 @@ if TYPE_CHECKING:
 class PretrainArguments:
     """Data and model of `cyclemimic pretrain`; the help of each field says what it is."""
 
-    data: list[str] = field(metadata={"help": "Folders of LeRobot data sets; actions are not read."})
+    data: list[str] = field(
+        metadata={"help": "The data sets, or the mixture, that have been labelled; actions are not read."}
+    )
     labels: str = field(metadata={"help": "Folder that `cyclemimic label` made of these data sets."})
     camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})
+    fps: float | None = field(default=None, metadata={"help": "Frames per second of images, which do not tell."})
+    leave_out_missing: bool = field(
+        default=False, metadata={"help": "Go on without the data sets of a mixture that cannot be opened."}
+    )
     policy: str | None = field(default=None, metadata={"help": "Policy checkpoint to go on from."})
     backbone: str | None = field(
         default=None, metadata={"help": "Or: any checkpoint for AutoModelForImageTextToText, to make a policy of."}
@@ -43,19 +49,24 @@ def run(arguments: tuple[PretrainArguments, CycleMimicTrainingArguments]) -> str
     from transformers import set_seed
 
     from cyclemimic import CycleMimicTrainer
-    from cyclemimic.commands.inputs import check_labels, instructions_of, open_sources
+    from cyclemimic.commands.inputs import check_labels, instructions_of, open_weighted_sources
     from cyclemimic.commands.policies import load_policy, make_policy_of_backbone, make_tiny_policy
-    from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
-    from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LatentLabels
+    from cyclemimic.commands.training import checkpoint_to_resume, stream_pairs, train_and_save
+    from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LabelledMixture, LatentLabels
+    from cyclemimic.data.mixture import is_mixture
 
     wanted, training = arguments
     given = [name for name in ("policy", "backbone", "tiny") if getattr(wanted, name)]
     if len(given) != 1:
         raise ValueError(f"Exactly one of `policy`, `backbone` and `tiny` must be given, got {given or 'none'}.")
     checkpoint = checkpoint_to_resume(training)
-    sources = open_sources(wanted.data, wanted.camera)
-    instructions = instructions_of(sources)
     labels = LatentLabels.from_folder(wanted.labels)
+    times = labels.metadata.get("interval_s", 1.0), labels.metadata.get("min_interval_s", 0.5)
+    weighted = open_weighted_sources(wanted.data, *times, wanted.camera, wanted.fps, wanted.leave_out_missing)
+    is_mixed = any(map(is_mixture, wanted.data))
+    sources = [entry.source for entry in weighted]
+    # Of many data sets, some have no words: their frames still teach what follows from the picture.
+    instructions = instructions_of(sources, may_be_silent=is_mixed)
     set_seed(training.seed)
     if wanted.policy is not None:
         model, processor = load_policy(wanted.policy)
@@ -65,10 +76,14 @@ def run(arguments: tuple[PretrainArguments, CycleMimicTrainingArguments]) -> str
         sizes = (wanted.tiny_image_size, wanted.tiny_hidden_size, wanted.tiny_num_layers)
         model, processor = make_tiny_policy(instructions, labels, *sizes)
     check_labels(labels, processor.codebook_size, processor.num_latent_tokens)
+    if is_mixed:
+        frames = LabelledMixture(stream_pairs(weighted, processor.resize_images, training), labels)
+    else:
+        frames = DemonstrationDataset(sources, labels, transform=processor.resize_images)
     trainer = CycleMimicTrainer(
         model=model,
         args=training,
-        train_dataset=DemonstrationDataset(sources, labels, transform=processor.resize_images),
+        train_dataset=frames,
         data_collator=CycleMimicCollator(processor, image_shift=training.image_shift),
         processing_class=processor,
     )

@@ -92,7 +92,8 @@ def make_pairs(
     image_processor: LatentActionTokenizerImageProcessor,
 ) -> FramePairDataset | MixtureDataset:
     """Pairs to train on. What fits into memory is decoded once for all; more, or a mixture, is decoded as it goes."""
-    from cyclemimic.data import FramePairDataset, MixtureDataset
+    from cyclemimic.commands.training import stream_pairs
+    from cyclemimic.data import FramePairDataset
     from cyclemimic.data.frame_store import MAX_BYTES
 
     transform = image_processor.resize_frames
@@ -100,10 +101,7 @@ def make_pairs(
     if not is_mixed and 3 * image_processor.size**2 * num_frames <= MAX_BYTES:
         videos = [weighted.source for weighted in sources]
         return FramePairDataset(videos, training.interval_s, training.min_interval_s, transform)
-    # Its items come in random order already, and in this one each frame is decoded about once.
-    training.train_sampling_strategy = "sequential"
-    readers = training.world_size * max(1, training.dataloader_num_workers)
-    return MixtureDataset(sources, transform, training.seed, training.train_batch_size, readers)
+    return stream_pairs(sources, transform, training)
 
 
 def load_or_make_tokenizer(

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
+
+from cyclemimic.data import MixtureDataset, WeightedSource
 
 
 def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
@@ -41,6 +45,16 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
     if not (Path(wanted) / "trainer_state.json").is_file():
         raise ValueError(f"`resume_from_checkpoint` must be a checkpoint's folder or true, got {wanted}.")
     return wanted
+
+
+def stream_pairs(
+    sources: Sequence[WeightedSource], transform: Callable[[np.ndarray], np.ndarray], arguments: TrainingArguments
+) -> MixtureDataset:
+    """Pairs that are decoded as training goes, for the processes that it will have."""
+    # They come in random order already, and in this one each frame is decoded about once.
+    arguments.train_sampling_strategy = "sequential"
+    readers = arguments.world_size * max(1, arguments.dataloader_num_workers)
+    return MixtureDataset(sources, transform, arguments.seed, arguments.train_batch_size, readers)
 
 
 def train_and_save(trainer: Trainer, checkpoint: str | None) -> str | None:

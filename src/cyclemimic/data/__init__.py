@@ -9,6 +9,7 @@ from .frame_store import FrameStore
 from .image_folders import ImageFolderSource
 from .in_memory import InMemorySource
 from .label_writer import LabelWriter, write_labels
+from .labelled_mixture import LabelledMixture
 from .labels import LatentLabels
 from .lerobot import LeRobotSource
 from .lerobot_writer import LeRobotWriter
@@ -32,6 +33,7 @@ __all__ = [
     "ImageFolderSource",
     "InMemorySource",
     "LabelWriter",
+    "LabelledMixture",
     "LatentActionTokenizerCollator",
     "LatentLabels",
     "LeRobotSource",

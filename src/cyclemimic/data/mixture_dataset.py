@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,11 @@ class MixtureDataset(Dataset):
         # Whole rounds of batches: the next epoch then starts with the first stream again.
         self._length = -(-draws // (batch_size * num_streams)) * batch_size * num_streams
 
+    @property
+    def episodes(self) -> Iterator[tuple[Episode, int]]:
+        """Every episode that has pairs, and how many."""
+        return chain.from_iterable(pairs.episodes for pairs in self._pairs)
+
     def __len__(self) -> int:
         return self._length
 
@@ -169,6 +175,10 @@ class _SourcePairs:
         self.num_pairs = int(self._ends[-1])
         # One frame now: a data set that does not decode is found before training, not on its way.
         self.frame_bytes = next(iter_transformed(self._episodes[0], [0], transform)).nbytes
+
+    @property
+    def episodes(self) -> Iterator[tuple[Episode, int]]:
+        return zip(self._episodes, np.diff(self._ends, prepend=0).tolist(), strict=True)
 
     def decode(self, pairs: np.ndarray, generator: np.random.Generator) -> _Segment:
         """Decode the frames of some pairs, each once; `generator` draws the intervals."""

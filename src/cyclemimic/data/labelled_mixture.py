@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames of a mixture with their latent actions: what the policy is pretrained on (paper §4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from .episode import DataError
+from .labels import LatentLabels
+from .mixture_dataset import MixtureDataset
+
+
+class LabelledMixture(Dataset):
+    """The current frames of a mixture's pairs, with the instruction and the label of each.
+
+    As [`MixtureDataset`], it is to be read from first to last.
+
+    Args:
+        pairs ([`MixtureDataset`]): The mixture, with the intervals that the labels were made with.
+        labels ([`LatentLabels`]): Labels of all its pairs.
+
+    Raises:
+        DataError: If pairs have no label.
+    """
+
+    def __init__(self, pairs: MixtureDataset, labels: LatentLabels) -> None:
+        self._pairs, self._labels = pairs, labels
+        for episode, num_pairs in pairs.episodes:
+            frames = labels.episode(episode.source, episode.index)[0] if self._knows(episode) else ()
+            if len(frames) < num_pairs or frames[num_pairs - 1] != num_pairs - 1:
+                raise DataError(
+                    f"{episode.source}: episode {episode.index} has {num_pairs} pairs, but {len(frames)} labels; label "
+                    "the mixture again"
+                )
+
+    def _knows(self, episode: Any) -> bool:
+        return (episode.source, episode.index) in self._labels
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go on with the draws of another epoch; Trainer calls it."""
+        self._pairs.set_epoch(epoch)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return a frame and its targets, as [`DemonstrationDataset`] without actions."""
+        pair = self._pairs[index]
+        where = {name: pair[name] for name in ("source", "episode_index", "frame_index")}
+        codes = self._labels.lookup(*where.values())
+        instruction = pair["instruction"] or ""
+        return {"image": pair["current"], "instruction": instruction, **where, "latent_actions": codes}
