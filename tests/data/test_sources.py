@@ -24,7 +24,7 @@ def test_lerobot_set_is_opened_with_its_arguments(v30):
             lambda path: [path.mkdir(), (path / "map.png").touch()],
             "images that no number names, which is not supported",
         ),
-        (lambda path: [path.mkdir(), (path / "empty.mp4").touch()], "empty.mp4 does not open"),
+        (lambda path: [path.mkdir(), (path / "empty.mp4").touch()], "empty.mp4 does not decode"),
         (lambda path: [path.mkdir(), (path / "a.tfrecord-00000-of-00001").touch()], "RLDS"),
         (
             lambda path: [(path / "drawer" / "meta").mkdir(parents=True), (path / "drawer/meta/info.json").touch()],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cyclemimic.data import DataError, decode_frames, encode_video
-from cyclemimic.data.video import KEYFRAME_INTERVAL, VideoWriter, _decode_from
+from cyclemimic.data.video import _DECODER_OPTIONS, KEYFRAME_INTERVAL, VideoWriter, _decode_from
 
 from .conftest import make_frames, read_frame_numbers
 
@@ -44,7 +44,16 @@ def test_round_trip_keeps_frames_within_codec_error(video):
     assert np.abs(frames[:, :, -8:].astype(int) - make_frames(40)[:, :, -8:]).max() <= 3
 
 
-@pytest.mark.parametrize("options", [{"g": "10", "bf": "0"}, {"g": "250", "bf": "3"}, {"g": "7", "bf": "2"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"g": "10", "bf": "0"},
+        {"g": "250", "bf": "3"},
+        {"g": "7", "bf": "2"},
+        # Frames before a keyframe that need one before it as well.
+        {"x264-params": "open-gop=1:keyint=10:min-keyint=10:bframes=3:b-adapt=0:scenecut=0"},
+    ],
+)
 def test_any_frame_is_the_one_that_sequential_decoding_gives(tmp_path, options):
     path = tmp_path / "video.mp4"
     write_reference(path, make_frames(42), 10, **options)
@@ -99,6 +108,52 @@ def test_video_that_ends_early_is_an_error(video):
         decode_frames(video, fps=10, num_frames=50)
     with pytest.raises(DataError, match="no frame at"):
         decode_frames(video, fps=10, num_frames=50, indices=[45])
+
+
+def test_pictures_that_the_decoder_made_up_are_an_error(tmp_path):
+    path = tmp_path / "video.mp4"
+    frames = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
+    encode_video(path, frames, fps=10)
+    data = bytearray(path.read_bytes())
+    first, last = data.index(b"mdat"), data.index(b"moov")
+    # In the last third.
+    for position in range(first + 7 * (last - first) // 10, first + 8 * (last - first) // 10, 50):
+        data[position] ^= 0x10
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"video\.mp4 does not decode"):
+        decode_frames(path, 10, 30)
+    # From keyframe to keyframe, what is whole is read.
+    assert decode_frames(path, 10, 30, range(10)).shape == (10, 32, 32, 3)
+
+
+def test_pictures_beyond_the_largest_are_not_decoded(video, monkeypatch):
+    assert int(_DECODER_OPTIONS["max_pixels"]) == 8192 * 8192
+    monkeypatch.setitem(_DECODER_OPTIONS, "max_pixels", "1000")
+    with pytest.raises(DataError, match=r"video\.mp4 does not decode"):
+        decode_frames(video, 10, 40)
+
+
+def test_a_video_of_two_sizes_is_an_error(tmp_path):
+    """Joined without a second look, as raw streams can be."""
+    parts = []
+    for size in (32, 64):
+        with av.open(str(tmp_path / "part.h264"), "w", format="h264") as container:
+            stream = container.add_stream("h264", rate=10, options={"bf": "0"})
+            stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
+            for frame in make_frames(5, size=size):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        parts.append((tmp_path / "part.h264").read_bytes())
+    (tmp_path / "joined.h264").write_bytes(b"".join(parts))
+    with av.open(str(tmp_path / "joined.h264")) as source, av.open(str(tmp_path / "joined.mkv"), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size:
+                packet.pts = packet.dts = 100 * number
+                packet.time_base, packet.stream = Fraction(1, 1000), stream
+                container.mux(packet)
+    with pytest.raises(DataError, match=r"joined\.mkv changes from 32 x 32 to 64 x 64 pixels"):
+        decode_frames(tmp_path / "joined.mkv", 10, 10)
 
 
 def test_file_that_is_no_video_is_an_error(tmp_path, video):

@@ -119,8 +119,8 @@ def no_video(path):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (truncate, "a.mp4 does not open"),
-        (lambda path: path.write_bytes(b""), "a.mp4 does not open"),
+        (truncate, "a.mp4 does not decode"),
+        (lambda path: path.write_bytes(b""), "a.mp4 does not decode"),
         (no_video, "a.mp4 holds no video stream"),
         (lambda path: [path.unlink(), path.symlink_to("/etc/hostname")], "a.mp4 is a link out of"),
     ],
@@ -132,6 +132,15 @@ def test_a_broken_file_is_named_at_once(break_it, message, root):
     assert "\n" not in str(raised.value)
     if "link" not in message:
         assert len(open_source(root, episodes=[1])) == 1
+
+
+def test_all_broken_files_are_named_at_once(root):
+    for path in root.rglob("*.*"):
+        path.write_bytes(b"no video")
+    with pytest.raises(
+        DataError, match=r"2 videos cannot be used, episodes \[0, 1\]; the first: video .*a.mp4 does not"
+    ):
+        open_source(root)
 
 
 def test_a_file_that_ends_early_is_no_standing_picture(tmp_path):

@@ -10,6 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
+# Six days at 30 frames per second: whatever says more is broken.
+_MAX_FRAMES = 1 << 24
+
 
 class DataError(ValueError):
     """A data set that cannot be used. The message is one line: what is wrong, where, and what to do about it."""
@@ -106,7 +109,9 @@ class Episode:
             DataError: If the frames cannot be decoded.
             ValueError: If an index is out of range, or the indices do not ascend.
         """
-        chosen = range(self.num_frames) if indices is None else [int(index) for index in indices]
+        if indices is None:
+            return self.reader.iter_frames(range(self.num_frames))
+        chosen = [int(index) for index in indices]
         if any(later <= earlier for earlier, later in zip(chosen, chosen[1:])):
             raise ValueError(f"`indices` must ascend without repetition, got {list(chosen)}")
         if len(chosen) and not (0 <= chosen[0] and chosen[-1] < self.num_frames):
@@ -195,12 +200,14 @@ class _ArrayReader:
 class EpisodeSource(Protocol):
     """A data set as a sequence of [`Episode`]s of one embodiment, camera and frame rate.
 
-    [`LeRobotSource`] reads one from disk, [`InMemorySource`] wraps episodes that exist.
+    [`LeRobotSource`] reads one from disk, [`InMemorySource`] wraps episodes that exist. `camera` is the one read, of those
+    in `cameras`.
     """
 
     name: str
     embodiment: str
     camera: str
+    cameras: Sequence[str]
     fps: float
 
     def __len__(self) -> int: ...
@@ -215,9 +222,28 @@ def stack_frames(frames: Iterable[np.ndarray], num_frames: int) -> np.ndarray:
     stacked = None
     for position, frame in enumerate(frames):
         if stacked is None:
-            stacked = np.empty((num_frames, *frame.shape), dtype=frame.dtype)
+            stacked = _allocate((num_frames, *frame.shape), frame.dtype)
         stacked[position] = frame
     return stacked
+
+
+def _allocate(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    try:
+        return np.empty(shape, dtype=dtype)
+    except MemoryError as error:
+        raise DataError(
+            f"{shape[0]} frames of {shape[2]} x {shape[1]} pixels do not fit in memory; read fewer at once, or correct the "
+            "episode's length where the data set says it"
+        ) from error
+
+
+def check_num_frames(num_frames: float, where: str) -> None:
+    """Raises `DataError` unless it may be the length of an episode; lists as long as that follow from it."""
+    if not num_frames <= _MAX_FRAMES:
+        raise DataError(
+            f"{where}: an episode of {num_frames:.4g} frames, at most {_MAX_FRAMES} are read; correct its length or frame "
+            "rate"
+        )
 
 
 def list_episodes(sources: Sequence[EpisodeSource]) -> list[Episode]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from .episode import DataError, Episode
+from .images import decode_image
 from .plain_files import FramesOnly, choose_episodes, iter_files
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -44,6 +44,7 @@ class ImageFolderSource:
     """
 
     camera = "image"
+    cameras = (camera,)
 
     def __init__(
         self,
@@ -103,7 +104,7 @@ class _Trajectory(FramesOnly):
         size = None
         for index in indices:
             path = self.folder / self.files[index]
-            frame = _read_image(path)
+            frame = decode_image(path, str(path))
             if size not in (None, frame.shape):
                 raise DataError(
                     f"{path} is {frame.shape[1]} x {frame.shape[0]} pixels, frames before it {size[1]} x {size[0]}; a "
@@ -139,13 +140,3 @@ def _trajectory(folder: Path, files: dict[int, str]) -> _Trajectory:
             f"{folder} has images {first} to {last}, but not {missing}; add it, or split the trajectory there"
         )
     return _Trajectory(folder, tuple(files[number] for number in sorted(files)))
-
-
-def _read_image(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path} does not decode ({error}); replace it, or leave its episode out with `episodes`"
-        ) from error

@@ -19,6 +19,7 @@ class InMemorySource:
             raise ValueError(f"`episodes` must share source, embodiment, camera and fps, got {sorted(kinds)}")
         self._episodes = list(episodes)
         self.name, self.embodiment, self.camera, self.fps = kinds.pop()
+        self.cameras = (self.camera,)
 
     def __len__(self) -> int:
         return len(self._episodes)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from .episode import DataError, Episode
 from .hub import HubFolder
+from .images import decode_image
 from .lerobot_episodes import EpisodeRecord, read_tasks
 from .lerobot_metadata import LeRobotMetadata
 from .parquet import parquet_columns, read_column, read_parquet
@@ -73,6 +73,8 @@ class LeRobotSource:
         self.fps = self._metadata.fps
         self.embodiment = embodiment or self._metadata.robot_type
         self._records = self._select(episodes)
+        # Real data sets list features whose files were never published.
+        self.cameras = [key for key in self._metadata.cameras if self._has_files(key)]
         self.camera = self._choose_camera(camera)
 
     def __len__(self) -> int:
@@ -110,26 +112,27 @@ class LeRobotSource:
         return [records[index] for index in episodes]
 
     def _choose_camera(self, camera: str | None) -> str:
-        keys = self._metadata.cameras
         if camera is not None:
-            matches = [key for key in keys if key == camera] or [key for key in keys if key.endswith(f".{camera}")]
-            if len(matches) != 1 or not self._has_files(matches[0]):
-                available = [key for key in keys if self._has_files(key)]
-                raise DataError(f"{self.root} has no camera {camera!r}; give one of {available} as `camera`")
+            matches = [key for key in self.cameras if camera == key] or [
+                key for key in self.cameras if key.endswith(f".{camera}")
+            ]
+            if len(matches) != 1:
+                raise DataError(f"{self.root} has no camera {camera!r}; give one of {self.cameras} as `camera`")
             return matches[0]
-        # Real data sets list features whose files were never published.
-        available = [key for key in keys if self._has_files(key)]
-        if not available:
+        if not self.cameras:
             raise DataError(
-                f"{self.root} has no camera with files for episode {self._records[0].index} (info.json lists {keys}); "
-                "download the videos"
+                f"{self.root} has no camera with files for episode {self._records[0].index} (info.json lists "
+                f"{self._metadata.cameras}); download the videos"
             )
-        chosen = min(available, key=_camera_rank)
-        if len(available) > 1:
-            logger.info("%s: camera %s of %s; `camera` chooses another", self.name, chosen, available)
+        chosen = min(self.cameras, key=_camera_rank)
+        if len(self.cameras) > 1:
+            logger.info("%s: camera %s of %s; `camera` chooses another", self.name, chosen, self.cameras)
         return chosen
 
     def _has_files(self, camera: str) -> bool:
+        if self._metadata.is_remote:
+            # To look would be to download the first video of every camera.
+            return True
         if self._metadata.features[camera]["dtype"] == "image":
             return camera in parquet_columns(self._metadata.data_file(self._records[0]))
         return self._metadata.video_file(self._records[0], camera) is not None
@@ -189,7 +192,9 @@ class _LeRobotReader:
                 f"{self.metadata.data_file(self.record)} has no column {key!r}, which meta/info.json lists; remove it "
                 "there or write the file again"
             )
-        return values.reshape(len(values), -1).astype(np.float32)
+        # What does not fit becomes infinite, which those who need finite numbers look for.
+        with np.errstate(over="ignore"):
+            return values.astype(np.float32)
 
     def _column(self, key: str) -> np.ndarray | None:
         """This episode's rows of one column."""
@@ -214,12 +219,9 @@ class _LeRobotReader:
         return (self._decode_image(cells[index].as_py(), path) for index in indices)
 
     def _decode_image(self, cell: Any, path: Path) -> np.ndarray:
-        from PIL import Image, UnidentifiedImageError
-
-        data = cell.get("bytes") if isinstance(cell, dict) else cell
-        try:
-            file = io.BytesIO(data) if data else self.metadata.resolve(cell["path"])
-            with Image.open(file) as image:
-                return np.asarray(image.convert("RGB"))
-        except (UnidentifiedImageError, OSError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: an image of {self.camera} does not decode ({error}); write it again") from error
+        data, name = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+        if not isinstance(data, bytes) or not data:
+            if not isinstance(name, str) or not name:
+                raise DataError(f"{path}: {self.camera} has a row without an image; write the file again")
+            data = self.metadata.resolve(name)
+        return decode_image(data, f"{path}: an image of {self.camera}")

@@ -93,7 +93,7 @@ class RollingParquet(_RollingFiles):
             self.close()
             self._path = self._root / DATA_PATHS[3].format(chunk_index=self.chunk_index, file_index=self.file_index)
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = parquet.ParquetWriter(self._path, table.schema)
+            self._writer = parquet.ParquetWriter(self._path, table.schema, write_page_checksum=True)
         self._writer.write_table(table)
         return {"data/chunk_index": self.chunk_index, "data/file_index": self.file_index}
 
@@ -135,7 +135,7 @@ class EpisodesFile:
         table = pyarrow.Table.from_pylist(self._rows, schema=self._writer.schema if self._writer else None)
         if self._writer is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = parquet.ParquetWriter(self._path, table.schema)
+            self._writer = parquet.ParquetWriter(self._path, table.schema, write_page_checksum=True)
         self._writer.write_table(table)
         self._rows.clear()
 

@@ -13,6 +13,7 @@ from typing import Any
 from .episode import DataError
 from .hub import HubFolder
 from .lerobot_episodes import EpisodeRecord, read_episodes
+from .plain_files import inside
 
 # What lerobot writes; also what is tried where a template of info.json leads nowhere.
 DATA_PATHS = {
@@ -23,6 +24,8 @@ VIDEO_PATHS = {
     2: "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
     3: "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
 }
+# From a picture an hour to high-speed cameras.
+_MIN_FPS, _MAX_FPS = 1 / 3600, 100_000
 _TEMPLATE_FIELDS = {"episode_chunk", "episode_index", "chunk_index", "file_index", "video_key"}
 
 
@@ -44,13 +47,18 @@ class LeRobotMetadata:
         self.name = name
         self.info = _read_info(root)
         self.version = _version(self.info, root)
-        self.fps = self._positive("fps")
+        self.fps = self._number("fps", _MIN_FPS, _MAX_FPS)
         self.features: dict[str, dict[str, Any]] = self._mapping("features")
-        self.chunks_size = int(self._positive("chunks_size", default=1000))
+        self.chunks_size = int(self._number("chunks_size", 1, 1e9, default=1000))
         self.robot_type = str(self.info.get("robot_type") or name)
         self.episodes = read_episodes(root, self.version)
         if not self.episodes:
             raise DataError(f"{root} holds zero episodes; record or download some first")
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether files are downloaded when they are asked for."""
+        return self._hub is not None
 
     @property
     def cameras(self) -> list[str]:
@@ -80,16 +88,7 @@ class LeRobotMetadata:
 
     def resolve(self, relative: str) -> Path:
         """Return `root / relative`, or raise `DataError` if that is outside the data set's folder."""
-        root = self.root.resolve()
-        path = (root / relative).resolve()
-        # A folder of the Hub's cache, snapshots/REVISION, links its files to the sibling folder blobs.
-        blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
-        if not (path.is_relative_to(root) or path.is_relative_to(blobs)):
-            raise DataError(
-                f"{self.root}: the path {relative!r} leads outside the data set's folder; correct the templates in "
-                "meta/info.json or remove the link"
-            )
-        return path
+        return inside(self.root, relative)
 
     def _find(
         self, key: str, standard: str, record: EpisodeRecord, chunk_index: int, file_index: int, camera: str = ""
@@ -129,11 +128,12 @@ class LeRobotMetadata:
                 f"{DATA_PATHS[self.version]!r}"
             ) from None
 
-    def _positive(self, key: str, default: float | None = None) -> float:
+    def _number(self, key: str, least: float, most: float, default: float | None = None) -> float:
         value = self.info.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
             raise DataError(
-                f"{self.root}: {key} in meta/info.json must be a number above 0, got {value!r}; correct it"
+                f"{self.root}: {key} in meta/info.json must be a number from {least:.3g} to {most:g}, got "
+                f"{str(value)[:40]}; correct it"
             )
         return float(value)
 
@@ -145,12 +145,12 @@ class LeRobotMetadata:
 
 
 def _read_info(root: Path) -> dict[str, Any]:
-    path = root / "meta" / "info.json"
+    path = inside(root, "meta/info.json")
     if not path.is_file():
         raise DataError(f"{root} is no LeRobot data set: it lacks meta/info.json; give the folder that holds `meta/`")
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON ({error}); download or write it again") from error
     if not isinstance(info, dict):
         raise DataError(f"{path} must hold a JSON object, got {type(info).__name__}; download or write it again")
@@ -170,5 +170,6 @@ def _version(info: Mapping[str, Any], root: Path) -> int:
 
 def _is_depth_map(feature: Mapping[str, Any]) -> bool:
     # lerobot has kept this mark under three names.
-    details = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
+    given = [feature.get("video_info"), feature.get("info")]
+    details = {key: value for part in given if isinstance(part, dict) for key, value in part.items()}
     return bool(details.get("is_depth_map") or details.get("video.is_depth_map"))

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,49 @@ from .episode import DataError
 def read_parquet(path: Path, columns: Sequence[str] | None = None, filters: Any = None) -> Any:
     """Read a Parquet file into a `pyarrow.Table`; what goes wrong is a one-line `DataError`."""
     # Imported here: importing this package must not need pyarrow (machines that only train may lack it).
-    import pyarrow
     import pyarrow.parquet as parquet
 
-    try:
+    with _one_line_errors(path):
         # Not `read_table(partitioning=...)`: folder names such as `chunk-000` are no columns.
-        return parquet.read_table(path, columns=columns, filters=filters, partitioning=None)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file ({error}); download or write it again") from error
+        table = parquet.read_table(
+            path, columns=columns, filters=filters, partitioning=None, page_checksum_verification=True
+        )
+        # Else damage shows where a cell is used, as another exception or as a fault of the process.
+        table.validate(full=True)
+        return table
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Read a Parquet file into a `dict` a row, as [`read_parquet`]."""
+    table = read_parquet(path, columns)
+    with _one_line_errors(path):
+        return table.to_pylist()
 
 
 def parquet_columns(path: Path) -> list[str]:
     """Return the column names of a Parquet file."""
-    import pyarrow
     import pyarrow.parquet as parquet
 
-    try:
+    with _one_line_errors(path):
         return parquet.read_schema(path).names
-    except (pyarrow.ArrowException, OSError) as error:
+
+
+@contextmanager
+def _one_line_errors(path: Path) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
+    # pyarrow's own derive from several of these; texts that are no UTF-8 are a `ValueError`.
+    except (
+        pyarrow.ArrowException,
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        MemoryError,
+    ) as error:
         raise DataError(f"{path} is not a readable Parquet file ({error}); download or write it again") from error
 
 
@@ -81,4 +107,4 @@ def _to_array(column: Any) -> np.ndarray | None:
     array = values.to_numpy(zero_copy_only=False)
     if values.null_count or array.dtype.kind not in "biuf":
         return None
-    return array.reshape(num_rows, -1)
+    return array.reshape(num_rows, array.size // max(1, num_rows))

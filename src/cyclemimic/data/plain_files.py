@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -32,9 +33,36 @@ def iter_files(root: Path, is_wanted: Callable[[Path], bool]) -> Iterator[Path]:
     """
     inside = root.resolve()
     for path in filter(is_wanted, root.rglob("*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+        # By `realpath`, which takes a link to itself for a file; opening that one says what it is.
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
             raise DataError(f"{path} is a link out of {root}; copy the file to where the link is")
         yield path
+
+
+def inside(root: Path, relative: str | Path) -> Path:
+    """Where `root / relative` leads, links followed.
+
+    Raises:
+        DataError: If that is outside the data set's folder, or nowhere.
+    """
+    try:
+        folder = root.resolve()
+        path = (folder / relative).resolve()
+        # Also asks the system whether there can be such a name.
+        path.is_file()
+    # A link to itself is a `RuntimeError` before Python 3.13.
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{root}: the path {str(relative)[:200]!r} cannot be followed ({error}); correct it"
+        ) from error
+    # A folder of the Hub's cache, snapshots/REVISION, links its files to the sibling folder blobs.
+    blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
+    if not (path.is_relative_to(folder) or path.is_relative_to(blobs)):
+        raise DataError(
+            f"{root}: the path {str(relative)!r} leads outside the data set's folder; correct the templates in "
+            "meta/info.json or remove the link"
+        )
+    return path
 
 
 def choose_episodes(root: Path, num_episodes: int, episodes: Sequence[int] | None) -> Sequence[int]:

@@ -14,6 +14,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from .episode import DataError, stack_frames
+from .images import MAX_PIXELS
 
 # Frames between two wanted ones beyond which seeking beats decoding what lies between. Encoders for robot data place
 # a keyframe every 2 to 30 frames (lerobot: 2; this package: 10).
@@ -26,6 +27,10 @@ _LAST_FRAME_SHOWN_S = 1.0
 _Timed = tuple[float, av.VideoFrame]
 _Choice = Callable[[_Timed | None, _Timed | None, float, float], av.VideoFrame | None]
 _REMEDY = "replace it or leave its episode out with `episodes`"
+# Only these containers are looked into: others, such as playlists, lead ffmpeg to further files, or to the network.
+_OPEN_OPTIONS = {"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi", "protocol_whitelist": "file"}
+# A damaged header must not ask for more memory than there is.
+_DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 
 KEYFRAME_INTERVAL = 10
 """Frames from one keyframe to the next in the videos this package writes: random access decodes 5 on average."""
@@ -64,30 +69,50 @@ def iter_frames(
     indices = range(num_frames) if indices is None else indices
     if len(indices) == 0:
         return
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"video {path} does not exist; {_REMEDY}")
-    count = 0
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DataError(f"{path} holds no video stream; {_REMEDY}")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO" if len(indices) >= _MIN_FRAMES_FOR_THREADS else "NONE"
-            rate = fps if by_time else _frame_rate(stream, fps, num_frames, start_s)
-            converter = VideoReformatter()
-            times_s = [start_s + index / rate for index in indices]
-            choose = _shown_at if by_time else _nearest_to
-            for frame in _pick(container, stream, times_s, 1 / rate, choose):
-                count += 1
-                yield converter.reformat(frame, format="rgb24").to_ndarray()
-    except (av.error.FFmpegError, OSError) as error:
-        raise DataError(f"video {path} does not decode ({error.strerror or error}); {_REMEDY}") from error
+    path, count = Path(path), 0
+    with open_video(path) as (container, stream):
+        stream.thread_type = "AUTO" if len(indices) >= _MIN_FRAMES_FOR_THREADS else "NONE"
+        rate = fps if by_time else _frame_rate(stream, fps, num_frames, start_s)
+        converter = VideoReformatter()
+        # Not a list: an episode is as long as its metadata says, true or not.
+        times_s = (start_s + index / rate for index in indices)
+        choose = _shown_at if by_time else _nearest_to
+        size = None
+        for frame in _pick(container, stream, times_s, 1 / rate, choose):
+            if size not in (None, (frame.width, frame.height)):
+                raise DataError(
+                    f"video {path} changes from {size[0]} x {size[1]} to {frame.width} x {frame.height} pixels; {_REMEDY}"
+                )
+            size = frame.width, frame.height
+            count += 1
+            yield converter.reformat(frame, format="rgb24").to_ndarray()
     if count < len(indices):
         raise DataError(
             f"video {path} has no frame at {start_s + indices[count] / fps:.3f} s (frame {indices[count]} of "
             f"{num_frames}); {_REMEDY}"
         )
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open a video file at its first video stream; what goes wrong there and in the block is a one-line `DataError`."""
+    if not path.is_file():
+        raise DataError(f"video {path} does not exist; {_REMEDY}")
+    try:
+        with av.open(str(path), options=_OPEN_OPTIONS, metadata_errors="replace") as container:
+            if not container.streams.video:
+                raise DataError(f"{path} holds no video stream; {_REMEDY}")
+            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DataError(f"video {path} does not decode (of an unknown codec); {_REMEDY}")
+            stream.codec_context.options = _DECODER_OPTIONS
+            yield container, stream
+    except DataError:
+        raise
+    # Beside ffmpeg's own, what PyAV raises of numbers that no intact file has.
+    except (av.error.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or error or type(error).__name__
+        raise DataError(f"video {path} does not decode ({reason}); {_REMEDY}") from error
 
 
 def decode_frames(
@@ -122,17 +147,17 @@ def _frame_rate(stream: av.VideoStream, fps: float, num_frames: int, start_s: fl
 def _pick(
     container: av.container.InputContainer,
     stream: av.VideoStream,
-    times_s: Sequence[float],
+    times_s: Iterable[float],
     period_s: float,
     choose: _Choice,
 ) -> Iterator[av.VideoFrame]:
     """Yield the frame chosen for each of the ascending times; stop at the first that has none."""
-    timed = _decode_from(container, stream, times_s[0], period_s)
-    previous, current = None, next(timed, None)
-    for position, time_s in enumerate(times_s):
-        if position and time_s - times_s[position - 1] > _SEEK_GAP_FRAMES * period_s:
+    last_s, previous, current = None, None, None
+    for time_s in times_s:
+        if last_s is None or time_s - last_s > _SEEK_GAP_FRAMES * period_s:
             timed = _decode_from(container, stream, time_s, period_s)
             previous, current = None, next(timed, None)
+        last_s = time_s
         while current is not None and current[0] < time_s:
             previous, current = current, next(timed, None)
         chosen = choose(previous, current, time_s, period_s)
@@ -175,6 +200,9 @@ def _decode_from(
         for frame in container.decode(stream):
             if frame.pts is None:
                 continue
+            if frame.is_corrupt:
+                # ffmpeg fills in what it cannot decode: a picture nobody took, and what follows is built on it.
+                raise DataError(f"video {container.name} does not decode (damaged pictures); {_REMEDY}")
             frame_s = float(frame.pts * stream.time_base) - origin_s
             if is_first and target_s > 0 and frame_s > time_s:
                 break

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 
-from .episode import DataError, Episode
+from .episode import DataError, Episode, check_num_frames
 from .plain_files import FramesOnly, choose_episodes, iter_files
-from .video import iter_frames
+from .video import iter_frames, open_video
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 _MAX_FPS = 30.0
@@ -48,6 +48,7 @@ class VideoFileSource:
     """
 
     camera = "video"
+    cameras = (camera,)
 
     def __init__(
         self,
@@ -63,9 +64,11 @@ class VideoFileSource:
         self.name = name or self.root.resolve().stem
         self.embodiment = embodiment or "unknown"
         files = _find_files(self.root)
-        headers = {index: _read_header(files[index]) for index in choose_episodes(self.root, len(files), episodes)}
+        headers = _read_headers({index: files[index] for index in choose_episodes(self.root, len(files), episodes)})
         self.fps = float(fps or min(_MAX_FPS, *(header.fps for header in headers.values())))
         self._videos = [(index, files[index], header.seconds) for index, header in headers.items()]
+        for _, path, seconds in self._videos:
+            check_num_frames(seconds * self.fps, f"{path}, {seconds:.4g} s long")
 
     def __len__(self) -> int:
         return len(self._videos)
@@ -118,24 +121,34 @@ def _find_files(root: Path) -> list[Path]:
     return files
 
 
+def _read_headers(files: Mapping[int, Path]) -> dict[int, _Header]:
+    headers: dict[int, _Header] = {}
+    faults: dict[int, DataError] = {}
+    for index, path in files.items():
+        try:
+            headers[index] = _read_header(path)
+        except DataError as fault:
+            faults[index] = fault
+    if faults:
+        first = next(iter(faults.values()))
+        if len(faults) == 1:
+            raise first
+        # All at once: whoever leaves one out should not have to try again to learn of the next.
+        raise DataError(f"{len(faults)} videos cannot be used, episodes {list(faults)[:100]}; the first: {first}")
+    return headers
+
+
 def _read_header(path: Path) -> _Header:
-    remedy = "replace it, or leave its episode out with `episodes`"
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0] if container.streams.video else None
-            rate = stream.average_rate if stream else None
-            length = None
-            if stream is not None and stream.duration:
-                length = stream.duration * stream.time_base
-            elif container.duration:
-                # Matroska keeps the length with the file, not with the stream.
-                length = container.duration / av.time_base
-    except (av.error.FFmpegError, OSError) as error:
-        raise DataError(f"video {path} does not open ({error.strerror or error}); {remedy}") from error
-    if stream is None:
-        raise DataError(f"{path} holds no video stream; {remedy}")
-    if not rate or not length or length <= 0:
+    with open_video(path) as (container, stream):
+        rate, length = stream.average_rate, None
+        if stream.duration:
+            length = stream.duration * stream.time_base
+        elif container.duration:
+            # Matroska keeps the length with the file, not with the stream.
+            length = container.duration / av.time_base
+    if not rate or not length or rate <= 0 or length <= 0:
         raise DataError(
-            f"video {path} does not tell its frame rate and length; write it again with ffmpeg, or {remedy}"
+            f"video {path} does not tell its frame rate and length; write it again with ffmpeg, or replace it, or leave "
+            "its episode out with `episodes`"
         )
     return _Header(float(rate), float(length))
