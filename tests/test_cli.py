@@ -8,6 +8,7 @@ from dataclasses import make_dataclass
 import pytest
 
 from cyclemimic import cli
+from cyclemimic.commands.faults import FaultsFound
 
 
 @pytest.fixture
@@ -105,6 +106,16 @@ def test_bad_input_is_one_line(verb, capsys, monkeypatch, error, message):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("cyclemimic toy: error: ")
     assert message in line
+
+
+def test_faults_found_are_a_report_and_one_line(verb, capsys):
+    def run(arguments):
+        raise FaultsFound("2 of 9 are broken", "first\nsecond")
+
+    verb(run)
+    assert cli.main(["toy"]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("first\nsecond\n", "cyclemimic toy: error: 2 of 9 are broken\n")
 
 
 def test_error_of_a_strict_dataclass_is_one_line(verb, capsys):

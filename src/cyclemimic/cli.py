@@ -16,7 +16,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cyclemimic.commands import demo, evaluate_tokenizer, finetune, gallery, label, pretrain, rollout, train_tokenizer
+from cyclemimic.commands import (
+    demo,
+    evaluate_tokenizer,
+    finetune,
+    gallery,
+    inspect,
+    label,
+    pretrain,
+    rollout,
+    train_tokenizer,
+)
+from cyclemimic.commands.faults import FaultsFound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +47,7 @@ class Verb:
 
 
 VERBS: dict[str, Verb] = {
+    "inspect": Verb("data -> what is in it, and which episodes are broken", inspect.parse, inspect.run),
     "train-tokenizer": Verb(
         "video -> latent action tokenizer, trained with AC3", train_tokenizer.parse, train_tokenizer.run
     ),
@@ -119,6 +131,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
+    except FaultsFound as error:
+        print(error.report)
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return 2
     except Exception as error:
         message = _describe_expected_error(error)
         if message is None or command.debug or os.environ.get("CYCLEMIMIC_DEBUG") == "1":

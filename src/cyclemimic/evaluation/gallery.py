@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .film import check_image
 from .page import render_page, write_atomically
 from .shared_actions import SharedAction, motion_magnitude, select_groups
+from .tiles import fit_image, fit_text
 
 __all__ = [
     "GalleryGroup",
@@ -114,22 +115,9 @@ def contact_sheet(groups: Sequence[GalleryGroup], tile: int = 128) -> Image.Imag
         for column, pair in enumerate(group.pairs):
             left = label + column * pair_width
             for offset, image in ((0, pair.current), (tile + 2, pair.future)):
-                picture = Image.fromarray(image)
-                scale = tile / max(picture.size)
-                size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-                picture = picture.resize(size, Image.Resampling.LANCZOS)
-                sheet.paste(picture, (left + offset + (tile - size[0]) // 2, top + (tile - size[1]) // 2))
-            caption = _fit_text(draw, pair.caption, small, 2 * tile)
+                picture = fit_image(image, tile, tile)
+                corner = (left + offset + (tile - picture.width) // 2, top + (tile - picture.height) // 2)
+                sheet.paste(picture, corner)
+            caption = fit_text(draw, pair.caption, small, 2 * tile)
             draw.text((left, top + tile + 3), caption, fill=(90, 90, 90), font=small)
     return sheet
-
-
-def _fit_text(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """One line of `text`, cut to `width` pixels; what Pillow's own font has no sign for is replaced."""
-    text = " ".join(text.translate(str.maketrans({"–": "-", "—": "-", "→": ">", "…": "..."})).split())
-    text = text.encode("latin-1", "replace").decode("latin-1")
-    if draw.textlength(text, font=font) <= width:
-        return text
-    while text and draw.textlength(text + "...", font=font) > width:
-        text = text[:-1]
-    return text + "..."

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is in a data set: sizes, cameras, instructions, statistics of actions and states."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from .checking import BrokenEpisode, check_columns, find_broken_episodes
+from .episode import DataError, Episode, EpisodeSource
+from .feature_statistics import VectorStatistics
+
+_MAX_INSTRUCTIONS = 5
+
+
+@dataclass(frozen=True)
+class VectorSummary:
+    """Statistics of actions or states: lists of one entry a dimension, in physical units.
+
+    Args:
+        min, q01, mean, std, q99, max (`list[float]`): Over all frames of the episodes that read.
+        constant (`list[bool]`): Whether the dimension never changes.
+        binary (`list[bool]`): Whether it has two values, as a gripper that is open or closed.
+    """
+
+    min: list[float]
+    q01: list[float]
+    mean: list[float]
+    std: list[float]
+    q99: list[float]
+    max: list[float]
+    constant: list[bool]
+    binary: list[bool]
+
+
+@dataclass(frozen=True)
+class SourceInspection:
+    """What is in a data set.
+
+    Args:
+        name, embodiment (`str`): Of the data set.
+        cameras (`list[str]`): All that can be read.
+        camera (`str`): The one read.
+        resolution (`tuple[int, int]` or `None`): Width and height of the first frame; `None` if that does not decode.
+        fps (`float`): Frames per second.
+        num_episodes, num_frames (`int`): Totals.
+        hours (`float`): Length of all episodes together.
+        shortest, longest (`tuple[int, int]`): Index of such an episode, and its number of frames.
+        num_instructions (`int`): Distinct ones.
+        frequent_instructions (`list[tuple[str, int]]`): Those of most episodes, and of how many.
+        num_without_instruction (`int`): Episodes that have none.
+        actions, states (`VectorSummary` or `None`): Statistics; `None` where there are no such values.
+        broken (`list[BrokenEpisode]`): Episodes that cannot be used; they count in the totals, not in the statistics.
+    """
+
+    name: str
+    embodiment: str
+    cameras: list[str]
+    camera: str
+    resolution: tuple[int, int] | None
+    fps: float
+    num_episodes: int
+    num_frames: int
+    hours: float
+    shortest: tuple[int, int]
+    longest: tuple[int, int]
+    num_instructions: int
+    frequent_instructions: list[tuple[str, int]]
+    num_without_instruction: int
+    actions: VectorSummary | None
+    states: VectorSummary | None
+    broken: list[BrokenEpisode]
+
+
+def inspect_source(source: EpisodeSource, check: bool = False) -> SourceInspection:
+    """Look through a data set, an episode's columns and a frame in memory at a time.
+
+    Args:
+        source (`EpisodeSource`): Data set.
+        check (`bool`, *optional*, defaults to `False`): Also decode every frame. Without, a video that does not decode
+            is noticed only where the first frame is in it.
+
+    Returns:
+        `SourceInspection`: What is in it.
+    """
+    broken = {episode.index: episode for episode in find_broken_episodes(source)} if check else {}
+    lengths: list[tuple[int, int]] = []
+    instructions: Counter[str | None] = Counter()
+    actions, states = _Vectors("actions"), _Vectors("states")
+    resolution = None
+    for episode in source:
+        lengths.append((episode.index, episode.num_frames))
+        try:
+            check_columns(episode)
+            instructions[episode.instruction] += 1
+            actions.update(episode, episode.actions)
+            states.update(episode, episode.states)
+            if len(lengths) == 1:
+                resolution = _resolution(episode)
+        except DataError as fault:
+            broken.setdefault(episode.index, BrokenEpisode(episode.index, str(fault)))
+    num_without_instruction = instructions.pop(None, 0)
+    num_frames = sum(num_frames for _, num_frames in lengths)
+    return SourceInspection(
+        name=source.name,
+        embodiment=source.embodiment,
+        cameras=list(source.cameras),
+        camera=source.camera,
+        resolution=resolution,
+        fps=source.fps,
+        num_episodes=len(lengths),
+        num_frames=num_frames,
+        hours=num_frames / source.fps / 3600,
+        shortest=min(lengths, key=lambda length: length[1]),
+        longest=max(lengths, key=lambda length: length[1]),
+        num_instructions=len(instructions),
+        frequent_instructions=instructions.most_common(_MAX_INSTRUCTIONS),
+        num_without_instruction=num_without_instruction,
+        actions=actions.summary(),
+        states=states.summary(),
+        broken=sorted(broken.values(), key=lambda episode: episode.index),
+    )
+
+
+def _resolution(episode: Episode) -> tuple[int, int]:
+    height, width, _ = next(iter(episode.iter_frames([0]))).shape
+    return width, height
+
+
+class _Vectors:
+    """Gathers the statistics of actions or states, an episode at a time."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._statistics = VectorStatistics()
+        self._distinct: list[np.ndarray] | None = None
+
+    def update(self, episode: Episode, values: np.ndarray | None) -> None:
+        """Add an episode's values; `DataError` if they are of another size than those before."""
+        if values is None:
+            return
+        if self._distinct is None:
+            self._distinct = [np.empty(0, values.dtype)] * values.shape[1]
+        if values.shape[1] != len(self._distinct):
+            raise DataError(
+                f"{episode.source}: episode {episode.index} has {self._what} of size {values.shape[1]}, the ones before of "
+                f"size {len(self._distinct)}; leave it out with `episodes`"
+            )
+        self._statistics.update(values)
+        # Three are enough to know that there are more than two.
+        self._distinct = [
+            known if len(known) > 2 else np.unique(np.append(known, column))[:3]
+            for known, column in zip(self._distinct, values.T, strict=True)
+        ]
+
+    def summary(self) -> VectorSummary | None:
+        """The statistics so far; `None` if there was no value."""
+        if self._distinct is None:
+            return None
+        statistics = self._statistics.result()
+        return VectorSummary(
+            **{name: statistics[name].tolist() for name in ("min", "q01", "mean", "std", "q99", "max")},
+            constant=[len(known) == 1 for known in self._distinct],
+            binary=[len(known) == 2 for known in self._distinct],
+        )
