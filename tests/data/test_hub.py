@@ -80,8 +80,8 @@ def test_a_data_set_of_the_hub_is_the_local_one(hub):
 
 
 def test_data_files_come_when_they_are_needed_and_once(hub):
-    source = open_source("someone/arms", camera="main")
-    assert not any(path.startswith("data/") for path in hub.downloaded)
+    source = open_source("someone/arms")
+    assert hub.downloaded == []
     for _ in range(2):
         source[0].read_frames([0])
         assert source[1].actions is not None
