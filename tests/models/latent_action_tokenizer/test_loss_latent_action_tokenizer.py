@@ -43,21 +43,52 @@ def test_reconstruction_loss_by_hand():
     assert reconstruction_loss(reconstruction, future, current, 0.5).item() == pytest.approx(3.0)
 
 
+def test_motion_window_by_hand():
+    # Squared changes 0, 0, 12; over three pixels, fewer at the border: 0, 4, 6. Mean 10/3: weights 1, 2.2, 2.8, mean 2.
+    current = torch.tensor([[[[0.0, 0.0, 0.0]]]], dtype=torch.float64)
+    future = torch.tensor([[[[0.0, 0.0, 12.0**0.5]]]], dtype=torch.float64)
+    reconstruction = future + torch.tensor([1.0, 2.0, 3.0])
+    expected = (0.5 * 1 + 1.1 * 4 + 1.4 * 9) / 3
+    assert reconstruction_loss(reconstruction, future, current, 1.0, 3).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_window_hardly_pulls_a_guess_beyond_the_mean():
+    # The middle pixel moves or stays, one as likely as the other, amid others that move.
+    current = torch.zeros(2, 1, 1, 9, dtype=torch.float64)
+    future = torch.full((2, 1, 1, 9), 3.0, dtype=torch.float64)
+    future[:, 0, 0, 4] = torch.tensor([1.0, 0.0])
+
+    def pull(window):
+        reconstruction = future.clone()
+        reconstruction[..., 4] = 0.5
+        reconstruction.requires_grad_()
+        loss = reconstruction_loss(reconstruction, future, current, 3.0, window)
+        return -torch.autograd.grad(loss, reconstruction)[0][..., 4].sum().item()
+
+    assert pull(1) > 0.004 and 0 <= pull(17) < 0.1 * pull(1)
+
+
+@pytest.mark.parametrize("window", [1, 3])
 @pytest.mark.parametrize("motion_weight", [0.0, 0.3, 1.0, 5.0])
-def test_reconstruction_loss_against_a_reference(motion_weight):
+def test_reconstruction_loss_against_a_reference(motion_weight, window):
     reconstruction, future, current = RANDOM.normal(size=(3, 2, 3, 4, 5))
     change = np.zeros((2, 4, 5))
     for sample, row, column in np.ndindex(change.shape):
         change[sample, row, column] = sum(
             (future[sample, c, row, column] - current[sample, c, row, column]) ** 2 / 3 for c in range(3)
         )
-    weights = 1 + motion_weight * change / change.mean()
+    near = window // 2
+    pooled = np.zeros_like(change)
+    for sample, row, column in np.ndindex(change.shape):
+        rows, columns = slice(max(0, row - near), row + near + 1), slice(max(0, column - near), column + near + 1)
+        pooled[sample, row, column] = change[sample, rows, columns].mean()
+    weights = 1 + motion_weight * pooled / pooled.mean()
     total = 0.0
     for sample, channel, row, column in np.ndindex(future.shape):
         error = reconstruction[sample, channel, row, column] - future[sample, channel, row, column]
         total += weights[sample, row, column] * error**2
     expected = total / (weights.sum() * 3)
-    loss = reconstruction_loss(*tensors(reconstruction, future, current), motion_weight)
+    loss = reconstruction_loss(*tensors(reconstruction, future, current), motion_weight, window)
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 

@@ -25,6 +25,13 @@ from .conftest import assert_same_state, moving_squares, state_of
 AC3_TERMS = ("cycle_loss", "generator_loss", "discriminator_loss", "cycle_accuracy")
 
 
+def mean_around(values: torch.Tensor, window: int) -> torch.Tensor:
+    """Mean over the pixels of a window that are in the frame."""
+    kernel = values.new_ones(1, 1, window, window)
+    sums, counts = (F.conv2d(x, kernel, padding=window // 2) for x in (values, torch.ones_like(values)))
+    return sums / counts
+
+
 def shake(model: nn.Module) -> None:
     """Away from the start, where the decoder's head is zero and passes nothing back."""
     with torch.no_grad():
@@ -305,7 +312,7 @@ def textbook_gradients(
     gradients = dict(zip(psi, torch.autograd.grad(loss_psi, list(psi.values()))))
 
     # Step of E, Q and D, with Ψ fixed.
-    change = (future - current).square().mean(1, keepdim=True)
+    change = mean_around((future - current).square().mean(1, keepdim=True), config.patch_size | 1)
     weight = 1 + config.motion_weight * change / change.mean()
     loss = (weight / weight.mean() * (reconstruction - future).square()).mean()
     words_used = words[action.codes]
@@ -461,7 +468,8 @@ def test_copy_ratio_is_one_for_a_copy_and_follows_the_loss(motion_weight, make_c
     assert model(*pairs).copy_ratio.item() == pytest.approx(1.0, abs=1e-6)
     nn.init.ones_(model.tokenizer.decoder.head.bias)
     current, future = (frames.double() for frames in pairs)
-    weight = 1 + motion_weight * (future - current).square().mean(1, keepdim=True) / (future - current).square().mean()
+    change = mean_around((future - current).square().mean(1, keepdim=True), model.config.patch_size | 1)
+    weight = 1 + motion_weight * change / change.mean()
     expected = (weight * (current + 1 - future).square()).mean() / (weight * (current - future).square()).mean()
     assert model(*pairs).copy_ratio.item() == pytest.approx(expected.item(), rel=1e-5)
 

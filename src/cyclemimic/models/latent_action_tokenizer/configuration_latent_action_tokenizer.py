@@ -63,9 +63,9 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
         reconstruction_weight, codebook_weight, commitment_weight, cycle_weight, adversarial_weight (`float`):
             Weights of the loss terms (open in the paper). `cycle_weight=0, adversarial_weight=0` is the Genie
             objective.
-        motion_weight (`float`, *optional*, defaults to 1.0): Extra weight of a pixel that moves, as a multiple of its
-            share of the mean squared change of the pair; 0 is the plain mean squared error. Without it a
-            static background outvotes the small part of the picture that an action is about.
+        motion_weight (`float`, *optional*, defaults to 1.0): Extra weight of places that move, as a multiple of their
+            share of the mean squared change, each averaged over about a patch; 0 is the plain mean squared error.
+            Without it a static background outvotes the small part of the picture that an action is about.
         residual_decoder (`bool`, *optional*, defaults to `True`): Whether the decoder predicts the *change* of the
             current frame, so that it starts as a copy.
         cycle_temperature (`float`, *optional*, defaults to 0.1): τ of L_C (open in the paper). Words of unit length are

@@ -14,18 +14,25 @@ def reconstruction_loss(
     future_pixel_values: torch.Tensor,
     pixel_values: torch.Tensor,
     motion_weight: float = 0.0,
+    motion_window: int = 1,
 ) -> torch.Tensor:
     """
-    Mean squared error of `ô_{t+H}`, with the pixels that move counted more (paper §3; the distance is open there).
+    Mean squared error of `ô_{t+H}`, with the places that move counted more (paper §3; the distance is open there).
 
-    The weight of a pixel is `1 + motion_weight · c / mean(c)`, where `c` is its squared change from the current to the
-    future frame, averaged over the channels, and the mean is over the batch; weights are normalised to mean 1.
+    The weight of a pixel is `1 + motion_weight · c / mean(c)`, where `c` is the squared change from the current to the
+    future frame, averaged over the channels and over a window around the pixel, as far as that is in the frame. The mean
+    is over the batch, and weights are normalised to mean 1.
+
+    A pixel's own change must not be its weight: where the decoder can't know the future, the best guess would then no
+    longer be the mean but something that changes more than the truth, and every edge would be overdrawn. Within a window,
+    pixels that changed and pixels that did not count the same.
 
     Args:
         reconstruction (`torch.Tensor` of shape `(batch_size, channels, height, width)`): `ô_{t+H}`.
         future_pixel_values (`torch.Tensor` of the same shape): `o_{t+H}`.
         pixel_values (`torch.Tensor` of the same shape): `o_t`.
         motion_weight (`float`): 0 is the plain mean squared error.
+        motion_window (`int`): Height and width of the window in pixels, odd.
 
     Returns:
         `torch.Tensor`: scalar, in squared units of the normalised pixels.
@@ -34,6 +41,7 @@ def reconstruction_loss(
     if motion_weight == 0:
         return squared_error.mean()
     change = (future_pixel_values - pixel_values).square().mean(dim=1, keepdim=True)
+    change = F.avg_pool2d(change, motion_window, 1, motion_window // 2, count_include_pad=False)
     # The floor keeps a batch of identical frames at the plain mean squared error.
     weight = 1 + motion_weight * change / change.mean().clamp_min(1e-8)
     return (weight / weight.mean() * squared_error).mean()

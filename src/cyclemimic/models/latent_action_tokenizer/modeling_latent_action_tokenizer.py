@@ -478,12 +478,18 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         """The three unweighted terms of a VQ-VAE, by name."""
         words = self.quantizer.lookup(action.codes)
         return {
-            "reconstruction_loss": reconstruction_loss(
-                reconstruction, future_pixel_values, pixel_values, self.config.motion_weight
-            ),
+            "reconstruction_loss": self.weighted_error(reconstruction, future_pixel_values, pixel_values),
             "codebook_loss": codebook_loss(action.embeddings, words),
             "commitment_loss": commitment_loss(action.embeddings, words),
         }
+
+    def weighted_error(
+        self, frames: torch.Tensor, future_pixel_values: torch.Tensor, pixel_values: torch.Tensor
+    ) -> torch.Tensor:
+        """`reconstruction_loss` of any frames: reconstructions, or copies of the current frame to compare them with."""
+        # About a patch, as the decoder draws patches.
+        window = self.config.patch_size | 1
+        return reconstruction_loss(frames, future_pixel_values, pixel_values, self.config.motion_weight, window)
 
     def vq_vae_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         """The weighted sum of [`~LatentActionTokenizerModel.vq_vae_terms`]."""
@@ -571,7 +577,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
             reconstruction = model.decoder(pixel_values, action.quantized)
             ac3_terms = self._absent_ac3_terms(reconstruction)
         terms = model.vq_vae_terms(reconstruction, future_pixel_values, pixel_values, action)
-        copy_loss = reconstruction_loss(pixel_values, future_pixel_values, pixel_values, self.config.motion_weight)
+        copy_loss = self.tokenizer.weighted_error(pixel_values, future_pixel_values, pixel_values)
         copy_ratio = terms["reconstruction_loss"].detach() / copy_loss.clamp_min(1e-8)
         ac3_scale = (self.ac3_steps / max(1, self.config.cycle_ramp_steps)).clamp(max=1.0)
         loss = model.vq_vae_loss(terms) + self._ac3_loss(ac3_terms, ac3_scale)
