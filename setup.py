@@ -33,10 +33,10 @@ EXTRAS_REQUIRE = {
     # mujoco 4 breaks metaworld.
     "sim": ["mujoco==3.3.0", "metaworld>=3.1"],
     "deepspeed": ["deepspeed>=0.19"],
-    "rlds": [],  # there is no reader of RLDS data yet
+    "rlds": ["google-crc32c>=1.5"],
     "quality": ["scikit-learn>=1.5"],
     # datasets and pandas are second readers: the tests check with them what the package writes.
-    "dev": ["datasets>=4.0", "pandas>=2.0", "pytest>=8.0", "ruff>=0.12"],
+    "dev": ["datasets>=4.0", "google-crc32c>=1.5", "pandas>=2.0", "pytest>=8.0", "ruff>=0.12"],
 }
 
 setup(

@@ -16,6 +16,7 @@ from .lerobot_writer import LeRobotWriter
 from .mixture import MixtureEntry, open_mixture, read_mixture
 from .mixture_dataset import MixtureDataset, WeightedSource
 from .pairs import FramePairDataset
+from .rlds import RldsSource
 from .sources import open_source
 from .statistics import compute_action_statistics
 from .video import decode_frames, encode_video
@@ -41,6 +42,7 @@ __all__ = [
     "MixtureDataset",
     "MixtureEntry",
     "PairAugmentation",
+    "RldsSource",
     "VideoFileSource",
     "WeightedSource",
     "compute_action_statistics",

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .cameras import choose_camera
 from .episode import DataError, Episode
 from .hub import HubFolder
 from .images import decode_image
@@ -19,14 +19,8 @@ from .lerobot_metadata import LeRobotMetadata
 from .parquet import parquet_columns, read_column, read_parquet
 from .video import iter_frames
 
-logger = logging.getLogger(__name__)
-
 _ACTION_KEYS = ("action", "actions")
 _STATE_KEYS = ("observation.state", "state")
-# Order in which cameras are preferred when none is named: the ones that see the scene, as the data sets of the paper's
-# mixture name them. Cameras on the moving hand come last: what they see change is the camera's own motion.
-_SCENE_CAMERAS = ("image", "image_0", "main", "top", "front", "agentview", "static", "side", "ego")
-_HAND_CAMERAS = ("wrist", "hand", "gripper")
 
 
 class LeRobotSource:
@@ -112,22 +106,12 @@ class LeRobotSource:
         return [records[index] for index in episodes]
 
     def _choose_camera(self, camera: str | None) -> str:
-        if camera is not None:
-            matches = [key for key in self.cameras if camera == key] or [
-                key for key in self.cameras if key.endswith(f".{camera}")
-            ]
-            if len(matches) != 1:
-                raise DataError(f"{self.root} has no camera {camera!r}; give one of {self.cameras} as `camera`")
-            return matches[0]
-        if not self.cameras:
+        if not self.cameras and camera is None:
             raise DataError(
                 f"{self.root} has no camera with files for episode {self._records[0].index} (info.json lists "
                 f"{self._metadata.cameras}); download the videos"
             )
-        chosen = min(self.cameras, key=_camera_rank)
-        if len(self.cameras) > 1:
-            logger.info("%s: camera %s of %s; `camera` chooses another", self.name, chosen, self.cameras)
-        return chosen
+        return choose_camera(self.cameras, camera, self.root, self.name)
 
     def _has_files(self, camera: str) -> bool:
         if self._metadata.is_remote:
@@ -136,13 +120,6 @@ class LeRobotSource:
         if self._metadata.features[camera]["dtype"] == "image":
             return camera in parquet_columns(self._metadata.data_file(self._records[0]))
         return self._metadata.video_file(self._records[0], camera) is not None
-
-
-def _camera_rank(camera: str) -> tuple[bool, int]:
-    name = camera.rsplit(".", 1)[-1].lower()
-    exact = [rank for rank, word in enumerate(_SCENE_CAMERAS) if name == word]
-    part = [len(_SCENE_CAMERAS) + rank for rank, word in enumerate(_SCENE_CAMERAS) if word in name]
-    return any(word in name for word in _HAND_CAMERAS), (exact + part + [2 * len(_SCENE_CAMERAS)])[0]
 
 
 @dataclass(frozen=True)

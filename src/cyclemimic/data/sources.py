@@ -10,16 +10,17 @@ from .episode import DataError, EpisodeSource
 from .hub import is_repository_id, open_hub_folder
 from .image_folders import ImageFolderSource, is_numbered_image
 from .lerobot import LeRobotSource
+from .rlds import RldsSource, find_version
 from .video_files import VideoFileSource, is_video_file
 
 # What a folder of another known kind can be told by, and what to do with it.
 _OTHER_KINDS = {
-    "*.tfrecord*": "RLDS (TFRecord)",
+    "*.tfrecord*": "TFRecord files without the features.json of RLDS",
     "*.npz": "NumPy archives",
     "*.jpg": "images that no number names",
     "*.png": "images that no number names",
 }
-_WANTED = "give a LeRobot data set (v2.0, v2.1 or v3.0), numbered images or video files"
+_WANTED = "give a LeRobot data set (v2.0, v2.1 or v3.0), RLDS, numbered images or video files"
 
 
 def open_source(
@@ -35,13 +36,13 @@ def open_source(
 
     Args:
         path (`str` or `Path`): One of these: a LeRobot data set, version 2.0, 2.1 or 3.0, by the folder that holds
-            `meta/` or, where there is no such folder, by its id on the Hub, whose files come as they are needed; folders of numbered images, a trajectory each ([`ImageFolderSource`]); a video file or a folder of
+            `meta/` or, where there is no such folder, by its id on the Hub, whose files come as they are needed; an RLDS data set ([`RldsSource`]); folders of numbered images, a trajectory each ([`ImageFolderSource`]); a video file or a folder of
             them ([`VideoFileSource`]).
         camera (`str`, *optional*): Camera to read, as in [`LeRobotSource`].
         embodiment (`str`, *optional*): Robot body; default is what the data set says.
         episodes (`Sequence[int]`, *optional*): Indices of the episodes to use; all by default.
         name (`str`, *optional*): Name of the data set; default is the folder's name.
-        fps (`float`, *optional*): Frames per second of images, which do not tell, or to look at video files with. LeRobot
+        fps (`float`, *optional*): Frames per second of RLDS and of images, which do not tell, or to look at video files with. LeRobot
             data sets tell theirs.
         revision (`str`, *optional*): Branch, tag or commit of a data set on the Hub.
 
@@ -65,6 +66,11 @@ def open_source(
         return LeRobotSource(path, camera, embodiment, episodes, name)
     if path.is_dir() and not any(path.iterdir()):
         raise DataError(f"{path} is empty; {_WANTED}")
+    version = find_version(path)
+    if version is not None:
+        if fps is None:
+            raise DataError(f"{path} is RLDS, which does not tell its frame rate; give it as `fps`")
+        return RldsSource(version, fps, camera, embodiment, episodes, name)
     nested = sorted(info.parent.parent.name for info in path.glob("*/meta/info.json"))
     if nested:
         raise DataError(f"{path} is no data set, but holds {nested}; give one of those folders")
