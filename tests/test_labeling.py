@@ -1,6 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
+import gc
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +21,10 @@ from cyclemimic.labeling import label_videos
 # At 10 fps: pairs three frames apart, two or one near the end.
 INTERVAL_S, MIN_INTERVAL_S = 0.3, 0.1
 LENGTHS = {"arm": (9, 5, 1), "hand": (6,)}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture(params=["patches", "dinov2"])
@@ -134,26 +147,147 @@ def test_each_frame_is_looked_at_once(label, tokenizer):
     assert seen == [4, 4, 1, 4, 1, 4, 2]
 
 
-def test_failure_leaves_nothing_behind(label, tokenizer, sources, tmp_path, monkeypatch):
+def test_memory_is_flat_in_the_length_of_an_episode(label, tokenizer):
+    most = 0
+
+    def count(_, inputs, output):
+        nonlocal most
+        shape = output.shape[1:]
+        held = [len(value) for value in gc.get_objects() if type(value) is torch.Tensor and value.shape[1:] == shape]
+        most = max(most, *held)
+
+    tokenizer.vision_features.register_forward_hook(count)
+    frames = np.zeros((60, 16, 16, 3), dtype=np.uint8)
+    label(sources=[InMemorySource([Episode.from_arrays(frames, 10.0)])], batch_size=4)
+    # The frames of a pair are three apart, and come four at a time.
+    assert 4 <= most <= 4 + 3 + 4
+
+
+def test_failure_leaves_what_is_done_and_the_next_call_goes_on(label, tokenizer, sources, tmp_path, monkeypatch):
     def fail(*_):
         raise DataError("the video does not decode")
 
     tokenizer.train()
     readable = type(sources[1][0].reader)
     frames = readable.iter_frames
-    monkeypatch.setattr(
-        readable, "iter_frames", lambda self, at: fail() if len(self.frames) == 6 else frames(self, at)
-    )
-    with pytest.raises(DataError, match="does not decode"):
-        label()
-    assert tokenizer.training and list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(readable, "iter_frames", lambda self, at: fail() if len(self.frames) == 6 else frames(self, at))
+        with pytest.raises(DataError, match="does not decode"):
+            label(rows_per_shard=1)
+    assert tokenizer.training and [path.name for path in tmp_path.iterdir()] == ["labels.partial"]
+    with pytest.raises(DataError, match="is not complete yet; run `cyclemimic label` again"):
+        LatentLabels.from_folder(tmp_path / "labels")
+    with pytest.raises(DataError, match="holds 2 of 3 shards"):
+        LatentLabels.from_folder(tmp_path / "labels.partial")
+    seen = []
+    tokenizer.vision_features.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    label(rows_per_shard=1)
+    assert seen == [6] and [path.name for path in tmp_path.iterdir()] == ["labels"]
+    assert len(LatentLabels.from_folder(tmp_path / "labels")) == 17
+
+
+def test_finished_labels_are_left_as_they_are(label, tokenizer, tmp_path):
+    before = contents(label())
+    tokenizer.vision_features.register_forward_pre_hook(lambda *_: pytest.fail("looked at again"))
+    assert contents(label()) == before and list(tmp_path.iterdir()) == [tmp_path / "labels"]
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"interval_s": 0.2}, "interval_s was 0.3, now it is 0.2"),
+        ({"tokenizer_name": "other"}, "tokenizer was toy, now it is other"),
+        ({"rows_per_shard": 2}, "rows_per_shard was 1, now it is 2"),
+        ({"tokenizer": None}, "tokenizer_revision was [0-9a-f]{40}, now it is [0-9a-f]{40}"),
+        ({"sources": slice(1)}, r"data set hand was 1 episodes, 6 frames at 10 fps of image \(.*\), now it is None"),
+    ],
+)
+def test_other_settings_are_refused(is_complete, change, message, label, tokenizer, sources, tmp_path):
+    # Of two processes the first alone leaves the labels unfinished.
+    label(rows_per_shard=1, world_size=1 if is_complete else 2)
+    before = [contents(path) for path in tmp_path.iterdir()]
+    if "sources" in change:
+        change = {"sources": sources[change["sources"]]}
+    if "tokenizer" in change:
+        change = {}
+        with torch.no_grad():
+            next(tokenizer.parameters()).view(-1)[0] += 1
+    with pytest.raises(DataError, match=message):
+        label(**({"rows_per_shard": 1} | change))
+    assert [contents(path) for path in tmp_path.iterdir()] == before
+
+
+def test_killed_at_ten_random_moments(label, tmp_path):
+    frames = np.random.default_rng(1).integers(0, 256, (150, 8, 16, 16, 3), dtype=np.uint8)
+    sources = [InMemorySource([Episode.from_arrays(clip, 10.0, index=index) for index, clip in enumerate(frames)])]
+    settings = {"sources": sources, "rows_per_shard": 1}
+    expected = contents(label(**settings, output_dir=tmp_path / "expected"))
+    partial, random = tmp_path / "labels.partial", np.random.default_rng(0)
+    done: dict[str, tuple[int, int]] = {}
+
+    def shards() -> dict[str, tuple[int, int]]:
+        return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in partial.glob("*.parquet")}
+
+    def start() -> list:
+        # Forked: importing torch anew would take longer than all of the labelling.
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=label, kwargs=settings | {"rank": r, "world_size": 2}) for r in (0, 1)]
+        for process in processes:
+            process.start()
+        return processes
+
+    for _ in range(10):
+        processes = start()
+        wanted, end = len(done) + random.integers(0, 4), time.monotonic() + 30
+        while len(list(partial.glob("*.parquet"))) < wanted and time.monotonic() < end:
+            time.sleep(0.0005)
+        time.sleep(random.uniform(0, 0.01))
+        for process in processes:
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+        assert not (tmp_path / "labels").exists()
+        assert done.items() <= shards().items()
+        done = shards()
+    assert 0 < len(done) < 150
+    for process in start():
+        process.join(60)
+        assert process.exitcode == 0
+    assert contents(tmp_path / "labels") == expected and not partial.exists()
+    found = {path.name: path.stat().st_ino for path in (tmp_path / "labels").glob("*.parquet")}
+    assert {name: inode for name, (inode, _) in done.items()}.items() <= found.items()
+
+
+def test_full_disk_is_one_line_and_loses_no_shard(label, tmp_path, monkeypatch):
+    import pyarrow.parquet as parquet
+
+    write, written = parquet.write_table, []
+
+    def write_until_full(table, file):
+        written.append(file)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(table, file)
+
+    monkeypatch.setattr(parquet, "write_table", write_until_full)
+    with pytest.raises(DataError, match="labels: the disk is full; make room"):
+        label(rows_per_shard=1)
+    partial = tmp_path / "labels.partial"
+    assert sorted(path.name for path in partial.iterdir()) == [".plan.json", "labels-00000.parquet"]
+    label(rows_per_shard=1)
+    # Three shards, one of them tried twice.
+    assert len(written) == 4 and not partial.exists()
 
 
 def test_bad_input(label, sources, tmp_path):
     too_short = [InMemorySource([sources[0][2]])]
-    with pytest.raises(DataError, match="no label was added"):
+    with pytest.raises(DataError, match=r"\['arm'\]: no episode has two frames 0.1 s apart"):
         label(sources=too_short)
     assert list(tmp_path.iterdir()) == []
-    label()
-    with pytest.raises(DataError, match="labels"):
-        label()
+    for name in ("labels", "labels.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "other.parquet").write_text("")
+        with pytest.raises(DataError, match=f"{name} .*give another folder"):
+            label()
+        assert [path.name for path in tmp_path.rglob("*.*") if path.is_file()] == ["other.parquet"]
+        shutil.rmtree(tmp_path / name)

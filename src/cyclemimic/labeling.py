@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +14,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cyclemimic.data import Episode, EpisodeSource, FramePairDataset, LabelWriter
+from cyclemimic.data import DataError, Episode, EpisodeSource, FramePairDataset, LabelFolder
 from cyclemimic.data.episode import list_episodes
 from cyclemimic.data.pairs import future_indices
 from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
     LatentActionTokenizerImageProcessor,
 )
 from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer import LatentActionTokenizerModel
+
+logger = logging.getLogger(__name__)
 
 
 def label_videos(
@@ -29,38 +34,75 @@ def label_videos(
     min_interval_s: float,
     tokenizer_name: str,
     batch_size: int = 128,
+    rows_per_shard: int = 10_000,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Path:
     """
     Writes the latent action of every frame pair of the sources, a row a pair, as [`cyclemimic.data.LatentLabels`] reads
     them. Each frame is decoded once and its vision features are computed once, though it stands in two pairs.
 
+    Killed at any moment and called again with the same settings, it makes the shards that are missing. Several
+    processes, each with its `rank`, share the shards; `output_dir` appears with the last shard of all.
+
     Args:
         tokenizer ([`LatentActionTokenizerModel`]): On the device to use.
         image_processor ([`LatentActionTokenizerImageProcessor`]): The tokenizer's.
         sources (`Sequence[EpisodeSource]`): Data sets; actions are not read.
-        output_dir (`str` or `Path`): Folder to make; it appears when all is written.
+        output_dir (`str` or `Path`): Folder to make; until it is complete, the work is in `<output_dir>.partial`.
         interval_s, min_interval_s (`float`): As in [`cyclemimic.data.FramePairDataset`].
         tokenizer_name (`str`): Folder or Hub id, kept with the labels.
         batch_size (`int`, *optional*, defaults to 128): Frames, and pairs, a forward.
+        rows_per_shard (`int`, *optional*, defaults to 10,000): Rows after which a shard takes no further episode.
+        rank, world_size (`int`, *optional*, default to 0 and 1): Which of how many processes this is.
 
     Returns:
         `Path`: `output_dir`.
 
     Raises:
-        DataError: `output_dir` exists, a video does not decode, or no episode is long enough for a pair.
+        DataError: `output_dir` holds something else, a video does not decode, or no episode is long enough for a pair.
     """
-    config = tokenizer.config
-    metadata = {"interval_s": interval_s, "min_interval_s": min_interval_s}
-    with (
-        _evaluating(tokenizer),
-        LabelWriter(output_dir, config.codebook_size, config.num_latent_tokens, tokenizer_name, metadata) as writer,
-    ):
-        for episode in tqdm(list_episodes(sources), desc="label", unit="episode"):
-            futures = future_indices(episode, interval_s, min_interval_s)
-            if len(futures):
-                codes = _encode_episode(tokenizer, image_processor, episode, futures, batch_size)
-                writer.add(_label_columns(episode, futures, codes))
+    shards = _plan_shards(list_episodes(sources), interval_s, min_interval_s, rows_per_shard)
+    settings = {
+        "tokenizer": tokenizer_name,
+        "tokenizer_revision": tokenizer_revision(tokenizer, image_processor),
+        "codebook_size": tokenizer.config.codebook_size,
+        "num_latent_tokens": tokenizer.config.num_latent_tokens,
+        "interval_s": interval_s,
+        "min_interval_s": min_interval_s,
+        "rows_per_shard": rows_per_shard,
+        "data": _describe_data(list_episodes(sources)),
+    }
+    folder = LabelFolder(output_dir, settings, len(shards))
+    if not folder.start():
+        logger.info("%s holds all these labels already: nothing to do", output_dir)
+        return Path(output_dir)
+    with _evaluating(tokenizer):
+        for index in tqdm(range(rank, len(shards), world_size), desc="label", unit="shard", disable=rank > 0):
+            if folder.is_missing(index):
+                columns = [
+                    _label_columns(
+                        episode, futures, _encode_episode(tokenizer, image_processor, episode, futures, batch_size)
+                    )
+                    for episode, futures in shards[index]
+                ]
+                folder.write(index, {key: np.concatenate([part[key] for part in columns]) for key in columns[0]})
+    folder.finish()
     return Path(output_dir)
+
+
+def tokenizer_revision(
+    tokenizer: LatentActionTokenizerModel, image_processor: LatentActionTokenizerImageProcessor
+) -> str:
+    """What tells a tokenizer from one trained again: its commit on the Hub, or a hash of its weights and how it sees."""
+    commit = getattr(tokenizer.config, "_commit_hash", None)
+    if commit:
+        return commit
+    digest = hashlib.sha256(image_processor.to_json_string().encode())
+    for name, value in tokenizer.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:40]
 
 
 @torch.inference_mode()
@@ -112,19 +154,56 @@ def _encode_episode(
     futures: np.ndarray,
     batch_size: int,
 ) -> np.ndarray:
-    device = tokenizer.device
-    features = torch.cat(
-        [
-            tokenizer.vision_features(image_processor(frames)["pixel_values"].to(device))
-            for frames in _blocks(episode.iter_frames(), batch_size)
-        ]
-    )
-    future_features = features[torch.from_numpy(futures).long().to(device)]
-    pairs = zip(features[: len(futures)].split(batch_size), future_features.split(batch_size), strict=True)
-    codes = [
-        tokenizer.encode_features(tokenizer.encoder.read_current(current), future).codes for current, future in pairs
-    ]
+    codes = []
+    # Vision features of the frames from the next pair's current one on: flat memory, however long the episode.
+    window = torch.empty(0, device=tokenizer.device)
+    start = num_seen = 0
+    for frames in _blocks(episode.iter_frames(), batch_size):
+        features = tokenizer.vision_features(image_processor(frames)["pixel_values"].to(tokenizer.device))
+        window = torch.cat((window, features)) if len(window) else features
+        num_seen += len(frames)
+        while start < len(futures) and futures[start : start + batch_size][-1] < num_seen:
+            ahead = torch.from_numpy(futures[start : start + batch_size] - start).long().to(tokenizer.device)
+            current = tokenizer.encoder.read_current(window[: len(ahead)])
+            codes.append(tokenizer.encode_features(current, window[ahead]).codes)
+            window = window[len(ahead) :]
+            start += len(ahead)
     return torch.cat(codes).cpu().numpy()
+
+
+def _plan_shards(
+    episodes: Sequence[Episode], interval_s: float, min_interval_s: float, rows_per_shard: int
+) -> list[list[tuple[Episode, np.ndarray]]]:
+    """Whole episodes, with the future frames of their pairs, that make up each shard."""
+    shards: list[list[tuple[Episode, np.ndarray]]] = []
+    room = 0
+    for episode in episodes:
+        futures = future_indices(episode, interval_s, min_interval_s)
+        if not len(futures):
+            continue
+        if room <= 0:
+            shards.append([])
+            room = rows_per_shard
+        shards[-1].append((episode, futures))
+        room -= len(futures)
+    if not shards:
+        names = sorted({episode.source for episode in episodes})
+        raise DataError(f"{names}: no episode has two frames {min_interval_s:g} s apart; lower `min_interval_s`")
+    return shards
+
+
+def _describe_data(episodes: Sequence[Episode]) -> dict[str, str]:
+    """What each data set holds, in words, and a hash of the list of its episodes."""
+    described: dict[str, str] = {}
+    for name in dict.fromkeys(episode.source for episode in episodes):
+        own = [episode for episode in episodes if episode.source == name]
+        listed = [(episode.index, episode.num_frames, episode.fps, episode.camera) for episode in own]
+        digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:12]
+        num_frames = sum(episode.num_frames for episode in own)
+        described[name] = (
+            f"{len(own)} episodes, {num_frames} frames at {own[0].fps:g} fps of {own[0].camera} ({digest})"
+        )
+    return described
 
 
 def _blocks(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
@@ -141,10 +220,10 @@ def _blocks(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray
 def _label_columns(episode: Episode, futures: np.ndarray, codes: np.ndarray) -> dict[str, object]:
     count = len(futures)
     return {
-        "source": [episode.source] * count,
+        "source": np.full(count, episode.source, dtype=object),
         "episode_index": np.full(count, episode.index),
         "frame_index": np.arange(count),
         "future_index": futures,
-        "instruction": [episode.instruction] * count,
+        "instruction": np.full(count, episode.instruction, dtype=object),
         "codes": codes,
     }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -24,6 +25,30 @@ def test_images_take_the_frame_rate_given(tokenizer, tmp_path):
     label.run(label.parse(flags.split(), "cyclemimic label"))
     # A second is two frames, half a second, the least at the end, is one.
     assert len(LatentLabels.from_folder(tmp_path / "labels")) == 5
+
+
+def test_two_processes_give_the_rows_of_one(tokenizer, square_data, labels, run_python, verb, tmp_path, capsys):
+    output = tmp_path / "labels"
+    flags = ["--tokenizer", tokenizer, "--data", square_data, "--interval_s", "0.3", "--min_interval_s", "0.2"]
+    flags += ["--rows_per_shard", "1", "--device", "cpu", "--output", output]
+    launch = ["--standalone", "--nproc_per_node", "2", "-m", "cyclemimic.cli", "label"]
+    process = run_python(*launch, *map(str, flags), module="torch.distributed.run")
+    assert process.stdout.count("labels of 40 frame pairs") >= 1
+    assert len(list(output.glob("*.parquet"))) == 4 and list(tmp_path.iterdir()) == [output]
+    one, two = LatentLabels.from_folder(labels), LatentLabels.from_folder(output)
+    assert one.episodes == two.episodes
+    for episode in one.episodes:
+        for values, others in zip(one.episode(*episode), two.episode(*episode), strict=True):
+            np.testing.assert_array_equal(values, others)
+    assert verb("label", *flags) == 0 and "labels of 40 frame pairs" in capsys.readouterr().out
+
+
+def test_a_share_that_is_not_the_last_says_so(tokenizer, square_data, verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    flags = ["--tokenizer", tokenizer, "--data", square_data, "--output", tmp_path / "labels"]
+    assert verb("label", *flags) == 0
+    assert "appears when the other processes are" in capsys.readouterr().out
 
 
 def test_help_is_quick(run_python):
@@ -51,8 +76,12 @@ def test_defaults():
         ("--tokenizer {tmp} --data {data}", "`tokenizer` must be a checkpoint folder or a Hub id, got"),
         ("--tokenizer {policy} --data {data}", "must be a checkpoint of model type latent_action_tokenizer, got"),
         ("--tokenizer {tokenizer} --data {data} --interval_s 0", "`min_interval_s` must be above 0"),
-        ("--tokenizer {tokenizer} --data {data} --interval_s 9 --min_interval_s 9", "no label was added"),
+        (
+            "--tokenizer {tokenizer} --data {data} --interval_s 9 --min_interval_s 9",
+            "no episode has two frames 9 s apart",
+        ),
         ("--tokenizer {tokenizer} --data {data} --batch_size 0", "`batch_size` must be at least 1, got 0"),
+        ("--tokenizer {tokenizer} --data {data} --rows_per_shard 0", "`rows_per_shard` must be at least 1, got 0"),
         ("--tokenizer {tokenizer} --data {data} --device abacus", "`device` must be one that torch can use here"),
         ("--tokenizer {tokenizer} --data {data} --output {tokenizer}", "tokenizer exists already"),
     ],

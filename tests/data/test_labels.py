@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cyclemimic.data import DataError, LabelWriter, LatentLabels, write_labels
+from cyclemimic.data import DataError, LatentLabels, write_labels
 
 SETTINGS = {"codebook_size": 16, "num_latent_tokens": 4, "tokenizer": "me/tokenizer"}
 
@@ -23,6 +23,7 @@ def make_columns(rows):
     }
 
 
+NO_ROWS = {key: [] for key in ("source", "episode_index", "frame_index", "future_index", "instruction")}
 ROWS = [("b", 0, 4), ("a", 7, 1), ("a", 7, 0), ("a", 2, 9), ("b", 0, 2)]
 
 
@@ -54,34 +55,20 @@ def test_frame_without_label_is_named(key, message):
         labels.lookup(*key)
 
 
-def test_shards_are_filled_in_order_and_read_as_one(tmp_path):
-    rows = [("a", 0, frame) for frame in range(16)]
-    with LabelWriter(tmp_path / "labels", **SETTINGS, rows_per_shard=6) as writer:
-        for start in range(0, 16, 5):
-            writer.add(make_columns(rows[start : start + 5]))
-        assert not (tmp_path / "labels").exists()
-    assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == [
-        f"labels-{index:05d}.parquet" for index in range(3)
-    ]
-    assert LatentLabels.from_folder(tmp_path / "labels").episode("a", 0)[0].tolist() == list(range(16))
-
-
-def test_interrupted_writing_leaves_nothing_and_the_old_labels(tmp_path):
+def test_interrupted_writing_leaves_nothing_and_the_old_labels(tmp_path, monkeypatch):
     folder = tmp_path / "labels"
-    with pytest.raises(KeyboardInterrupt), LabelWriter(folder, **SETTINGS) as writer:
-        writer.add(make_columns(ROWS))
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
     write_labels(folder, make_columns(ROWS), **SETTINGS)
     with pytest.raises(DataError, match="exists already"):
         write_labels(folder, make_columns(ROWS), **SETTINGS)
-    with pytest.raises(RuntimeError), LabelWriter(folder, **SETTINGS, overwrite=True) as writer:
-        raise RuntimeError
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_labels(folder, make_columns(ROWS[:2]), **SETTINGS, overwrite=True)
     assert len(LatentLabels.from_folder(folder)) == 5
     write_labels(folder, make_columns(ROWS[:2]), **SETTINGS, overwrite=True)
-    assert len(LatentLabels.from_folder(folder)) == 2 and list(tmp_path.iterdir()) == [folder]
-    with pytest.raises(DataError, match="no label was added"), LabelWriter(tmp_path / "none", **SETTINGS):
-        pass
+    assert len(LatentLabels.from_folder(folder)) == 2
+    with pytest.raises(DataError, match="there is no label to write"):
+        write_labels(tmp_path / "none", make_columns(ROWS) | {"codes": np.zeros((0, 4))} | NO_ROWS, **SETTINGS)
     assert list(tmp_path.iterdir()) == [folder]
 
 
@@ -103,7 +90,7 @@ def test_rows_that_do_not_fit_are_refused(tmp_path, change, message):
 
 def test_settings_are_checked(tmp_path):
     with pytest.raises(ValueError, match="`codebook_size`"):
-        LabelWriter(tmp_path / "labels", 0, 4, "t")
+        write_labels(tmp_path / "labels", make_columns(ROWS), 0, 4, "t")
 
 
 def test_frame_labelled_twice_is_an_error():
@@ -147,7 +134,7 @@ def test_labels_that_disagree_with_each_other_or_themselves_are_errors(tmp_path)
 
 def test_datasets_library_loads_the_folder(tmp_path):
     datasets = pytest.importorskip("datasets")
-    write_labels(tmp_path / "labels", make_columns(ROWS), **SETTINGS, rows_per_shard=2)
+    write_labels(tmp_path / "labels", make_columns(ROWS), **SETTINGS)
     loaded = datasets.load_dataset(str(tmp_path / "labels"), cache_dir=str(tmp_path / "cache"))["train"]
     assert loaded.column_names == ["source", "episode_index", "frame_index", "future_index", "instruction", "codes"]
     assert loaded["codes"][:] == make_columns(ROWS)["codes"].tolist()

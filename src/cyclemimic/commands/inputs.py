@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -173,7 +174,10 @@ def choose_device(name: str | None) -> torch.device:
         ValueError: torch does not know it, or it is not there.
     """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        # Processes of one machine, started by `accelerate launch` or `torchrun`, take a GPU each.
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     try:
         return torch.empty(0, device=name).device
     # A build of torch without CUDA says so in an assertion.

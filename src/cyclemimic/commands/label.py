@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from cyclemimic.commands.tokenizer_flags import add_tokenizer_flags
@@ -14,18 +15,27 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=prog,
         allow_abbrev=False,
-        description="Writes the latent action of every frame pair of some data sets, as Parquet files.",
+        description="Writes the latent action of every frame pair of some data sets, as Parquet files. Started again after it "
+        "was killed, it goes on where it was; `accelerate launch` and `torchrun` share the work between processes.",
     )
     add_tokenizer_flags(parser)
+    parser.add_argument(
+        "--rows_per_shard",
+        type=int,
+        default=10_000,
+        help="pairs a file, which is what a run that is killed loses at most, up to whole episodes "
+        "(default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 
 def run(arguments: argparse.Namespace) -> str:
-    """Labels the data sets, and says how many pairs there were."""
-    from cyclemimic.commands.inputs import open_tokenizer_and_data
+    """Labels this process's share of the data sets; the one that is last says how many pairs there were."""
+    from cyclemimic.commands.inputs import check_at_least_one, open_tokenizer_and_data
     from cyclemimic.data import LatentLabels
     from cyclemimic.labeling import label_videos
 
+    check_at_least_one(rows_per_shard=arguments.rows_per_shard)
     tokenizer, image_processor, sources = open_tokenizer_and_data(arguments)
     label_videos(
         tokenizer,
@@ -36,5 +46,11 @@ def run(arguments: argparse.Namespace) -> str:
         arguments.min_interval_s,
         tokenizer_name=str(arguments.tokenizer),
         batch_size=arguments.batch_size,
+        rows_per_shard=arguments.rows_per_shard,
+        # Set by `accelerate launch` and `torchrun`; the processes share the disk and need no other word.
+        rank=int(os.environ.get("RANK", 0)),
+        world_size=int(os.environ.get("WORLD_SIZE", 1)),
     )
+    if not arguments.output.exists():
+        return f"Done with this process's share; {arguments.output} appears when the other processes are"
     return f"Saved: {arguments.output}, labels of {len(LatentLabels.from_folder(arguments.output))} frame pairs"

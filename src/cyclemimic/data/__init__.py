@@ -8,7 +8,8 @@ from .episode import DataError, Episode, EpisodeReader, EpisodeSource
 from .frame_store import FrameStore
 from .image_folders import ImageFolderSource
 from .in_memory import InMemorySource
-from .label_writer import LabelWriter, write_labels
+from .label_folder import LabelFolder
+from .label_writer import write_labels
 from .labelled_mixture import LabelledMixture
 from .labels import LatentLabels
 from .lerobot import LeRobotSource
@@ -33,8 +34,8 @@ __all__ = [
     "FrameStore",
     "ImageFolderSource",
     "InMemorySource",
-    "LabelWriter",
     "LabelledMixture",
+    "LabelFolder",
     "LatentActionTokenizerCollator",
     "LatentLabels",
     "LeRobotSource",

@@ -79,19 +79,26 @@ class LatentLabels:
         """Load the label shards of a folder.
 
         Raises:
-            DataError: If the folder holds no labels, or shards that do not belong together.
+            DataError: If the folder holds no labels, not all of them, or shards that do not belong together.
         """
         import pyarrow
 
         from .parquet import read_parquet
 
         paths = sorted(Path(path).glob("*.parquet"))
+        if not paths and Path(path).with_name(Path(path).name + ".partial").exists():
+            raise DataError(f"{path} is not complete yet; run `cyclemimic label` again to finish it")
         if not paths:
             raise DataError(f"{path} holds no labels (Parquet files); make them with `cyclemimic label`")
         tables = [read_parquet(shard) for shard in paths]
         metadata = [_metadata_of(table, shard) for table, shard in zip(tables, paths)]
         if any(other != metadata[0] for other in metadata):
             raise DataError(f"{path} mixes labels of different tokenizers or settings; keep one set a folder")
+        num_shards = metadata[0].get("num_shards", len(paths))
+        if len(paths) != num_shards:
+            raise DataError(
+                f"{path} holds {len(paths)} of {num_shards} shards; run `cyclemimic label` again to finish"
+            )
         table = pyarrow.concat_tables(
             [table.select([key for key in COLUMNS if key != "instruction"]) for table in tables]
         )

@@ -81,7 +81,9 @@ def label(
     sources: Sequence[EpisodeSource], settings: DemoSettings, tokenizer_dir: Path, output_dir: Path
 ) -> dict[str, Any]:
     """Stage 2: latent action labels of all frame pairs."""
-    shutil.rmtree(output_dir, ignore_errors=True)
+    # Not resumed: the tokenizer may have been trained again since.
+    for folder in (output_dir, output_dir.with_name(output_dir.name + ".partial")):
+        shutil.rmtree(folder, ignore_errors=True)
     label_videos(
         LatentActionTokenizerModel.from_pretrained(tokenizer_dir),
         LatentActionTokenizerImageProcessor.from_pretrained(tokenizer_dir),
