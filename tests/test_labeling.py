@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -291,3 +292,14 @@ def test_bad_input(label, sources, tmp_path):
             label()
         assert [path.name for path in tmp_path.rglob("*.*") if path.is_file()] == ["other.parquet"]
         shutil.rmtree(tmp_path / name)
+
+
+def test_a_data_set_may_have_intervals_of_its_own(label, tmp_path):
+    folder = label(own_intervals={"hand": (0.2, 0.2)})
+    table = pandas.concat([pandas.read_parquet(path) for path in sorted(Path(folder).glob("*.parquet"))])
+    gaps = {name: rows.future_index - rows.frame_index for name, rows in table.groupby("source")}
+    # Six frames at 10 fps: pairs of two frames' distance, none shorter.
+    assert gaps["hand"].tolist() == [2, 2, 2, 2]
+    assert gaps["arm"].tolist() == [3, 3, 3, 3, 3, 3, 2, 1, 3, 3, 2, 1]
+    with pytest.raises(DataError, match="own_intervals"):
+        label(own_intervals={"hand": (0.3, 0.2)})

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,7 @@ def label_videos(
     rows_per_shard: int = 10_000,
     rank: int = 0,
     world_size: int = 1,
+    own_intervals: Mapping[str, tuple[float, float]] | None = None,
 ) -> Path:
     """
     Writes the latent action of every frame pair of the sources, a row a pair, as [`cyclemimic.data.LatentLabels`] reads
@@ -55,6 +56,8 @@ def label_videos(
         batch_size (`int`, *optional*, defaults to 128): Frames, and pairs, a forward.
         rows_per_shard (`int`, *optional*, defaults to 10,000): Rows after which a shard takes no further episode.
         rank, world_size (`int`, *optional*, default to 0 and 1): Which of how many processes this is.
+        own_intervals (`Mapping[str, tuple[float, float]]`, *optional*): `interval_s` and `min_interval_s` of data sets
+            that have others, by the data set's name.
 
     Returns:
         `Path`: `output_dir`.
@@ -62,7 +65,8 @@ def label_videos(
     Raises:
         DataError: `output_dir` holds something else, a video does not decode, or no episode is long enough for a pair.
     """
-    shards = _plan_shards(list_episodes(sources), interval_s, min_interval_s, rows_per_shard)
+    times = {source.name: (interval_s, min_interval_s) for source in sources} | dict(own_intervals or {})
+    shards = _plan_shards(list_episodes(sources), times, rows_per_shard)
     settings = {
         "tokenizer": tokenizer_name,
         "tokenizer_revision": tokenizer_revision(tokenizer, image_processor),
@@ -70,6 +74,7 @@ def label_videos(
         "num_latent_tokens": tokenizer.config.num_latent_tokens,
         "interval_s": interval_s,
         "min_interval_s": min_interval_s,
+        "own_intervals": {name: list(own) for name, own in sorted((own_intervals or {}).items())},
         "rows_per_shard": rows_per_shard,
         "data": _describe_data(list_episodes(sources)),
     }
@@ -172,13 +177,13 @@ def _encode_episode(
 
 
 def _plan_shards(
-    episodes: Sequence[Episode], interval_s: float, min_interval_s: float, rows_per_shard: int
+    episodes: Sequence[Episode], times: Mapping[str, tuple[float, float]], rows_per_shard: int
 ) -> list[list[tuple[Episode, np.ndarray]]]:
     """Whole episodes, with the future frames of their pairs, that make up each shard."""
     shards: list[list[tuple[Episode, np.ndarray]]] = []
     room = 0
     for episode in episodes:
-        futures = future_indices(episode, interval_s, min_interval_s)
+        futures = future_indices(episode, *times[episode.source])
         if not len(futures):
             continue
         if room <= 0:
@@ -187,8 +192,8 @@ def _plan_shards(
         shards[-1].append((episode, futures))
         room -= len(futures)
     if not shards:
-        names = sorted({episode.source for episode in episodes})
-        raise DataError(f"{names}: no episode has two frames {min_interval_s:g} s apart; lower `min_interval_s`")
+        shortest = min(min_interval_s for _, min_interval_s in times.values())
+        raise DataError(f"{sorted(times)}: no episode has two frames {shortest:g} s apart; lower `min_interval_s`")
     return shards
 
 

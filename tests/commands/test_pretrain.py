@@ -6,7 +6,7 @@ import pytest
 from transformers import GPT2Tokenizer, LlavaForConditionalGeneration, LlavaProcessor, SiglipImageProcessorPil
 
 from cyclemimic import CycleMimicForLatentActionPrediction, CycleMimicProcessor
-from cyclemimic.data import write_labels
+from cyclemimic.data import LatentLabels, write_labels
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
 
 
@@ -94,3 +94,18 @@ def test_bad_input(refuses, square_data, tokenizer, labels, pretrained, tmp_path
     output = tmp_path / "output"
     assert message in refuses("pretrain", "--use_cpu", "--output_dir", output, *given)
     assert not output.exists()
+
+
+def test_a_mixture_with_its_labels(verb, square_data, tokenizer, tmp_path):
+    mixture = tmp_path / "mixture.yaml"
+    mixture.write_text(f"sources: [{{path: {square_data}, weight: 2, name: squares, interval_s: 0.2}}]")
+    flags = ["--tokenizer", tokenizer, "--data", mixture, "--output", tmp_path / "labels", "--device", "cpu"]
+    assert verb("label", *flags, "--interval_s", 0.3, "--min_interval_s", 0.2) == 0
+    labels = LatentLabels.from_folder(tmp_path / "labels")
+    assert {name for name, _ in labels.episodes} == {"squares"}
+
+    tiny = "--tiny --tiny_image_size 32 --tiny_hidden_size 32 --tiny_num_layers 1".split()
+    training = "--max_steps 2 --per_device_train_batch_size 4 --use_cpu --save_strategy no --disable_tqdm true".split()
+    flags = ["--data", mixture, "--labels", tmp_path / "labels", *tiny, "--output_dir", tmp_path / "policy"]
+    assert verb("pretrain", *flags, *training) == 0
+    assert predict(tmp_path / "policy")[0].shape == (1, 4)

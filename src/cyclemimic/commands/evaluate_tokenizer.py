@@ -50,7 +50,8 @@ def run(arguments: argparse.Namespace) -> str:
         batch_size=arguments.batch_size,
         seed=arguments.seed,
     )
-    tokenizer, image_processor, sources = open_tokenizer_and_data(arguments)
+    tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments)
+    sources = [entry.source for entry in weighted]
     folder = AtomicFolder(arguments.output)
     folder.start()
     try:

@@ -39,7 +39,8 @@ def run(arguments: argparse.Namespace) -> str:
     check_at_least_one(actions=arguments.actions, max_pairs=arguments.max_pairs)
     if arguments.pairs < 2:
         raise ValueError(f"`pairs` must be at least 2, got {arguments.pairs}.")
-    tokenizer, image_processor, sources = open_tokenizer_and_data(arguments)
+    tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments)
+    sources = [entry.source for entry in weighted]
     folder = AtomicFolder(arguments.output)
     folder.start()
     try:

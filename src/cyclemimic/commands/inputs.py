@@ -138,7 +138,7 @@ def load_tokenizer(
 
 def open_tokenizer_and_data(
     arguments: argparse.Namespace,
-) -> tuple[LatentActionTokenizerModel, LatentActionTokenizerImageProcessor, list[EpisodeSource]]:
+) -> tuple[LatentActionTokenizerModel, LatentActionTokenizerImageProcessor, list[WeightedSource]]:
     """What the flags of [`add_tokenizer_flags`] name, everything checked before the tokenizer is loaded.
 
     Raises:
@@ -147,7 +147,10 @@ def open_tokenizer_and_data(
     check_intervals(arguments.interval_s, arguments.min_interval_s)
     check_at_least_one(batch_size=arguments.batch_size)
     device = choose_device(arguments.device)
-    sources = open_sources(arguments.data, arguments.camera, fps=arguments.fps)
+    times = arguments.interval_s, arguments.min_interval_s
+    sources = open_weighted_sources(
+        arguments.data, *times, arguments.camera, arguments.fps, arguments.leave_out_missing
+    )
     return *load_tokenizer(arguments.tokenizer, device), sources
 
 

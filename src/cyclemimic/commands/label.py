@@ -36,20 +36,23 @@ def run(arguments: argparse.Namespace) -> str:
     from cyclemimic.labeling import label_videos
 
     check_at_least_one(rows_per_shard=arguments.rows_per_shard)
-    tokenizer, image_processor, sources = open_tokenizer_and_data(arguments)
+    tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments)
+    times = arguments.interval_s, arguments.min_interval_s
+    # Where a mixture draws intervals from a range, labels are of its middle.
+    own = {entry.source.name: (sum(entry.interval_range_s) / 2, entry.min_interval_s) for entry in weighted}
     label_videos(
         tokenizer,
         image_processor,
-        sources,
+        [entry.source for entry in weighted],
         arguments.output,
-        arguments.interval_s,
-        arguments.min_interval_s,
+        *times,
         tokenizer_name=str(arguments.tokenizer),
         batch_size=arguments.batch_size,
         rows_per_shard=arguments.rows_per_shard,
         # Set by `accelerate launch` and `torchrun`; the processes share the disk and need no other word.
         rank=int(os.environ.get("RANK", 0)),
         world_size=int(os.environ.get("WORLD_SIZE", 1)),
+        own_intervals={name: interval for name, interval in own.items() if interval != times},
     )
     if not arguments.output.exists():
         return f"Done with this process's share; {arguments.output} appears when the other processes are"

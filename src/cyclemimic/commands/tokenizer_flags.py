@@ -7,20 +7,22 @@ import argparse
 from pathlib import Path
 
 
-def add_tokenizer_flags(
-    parser: argparse.ArgumentParser, data_help: str = "LeRobot data sets, folders of numbered images or of video files"
-) -> None:
+def add_tokenizer_flags(parser: argparse.ArgumentParser, data_help: str = "data sets, or one mixture") -> None:
     """Adds tokenizer, data and output, the pairs' intervals, batch size and device."""
     parser.add_argument("--tokenizer", required=True, metavar="PATH", help="checkpoint of a latent action tokenizer")
     parser.add_argument("--data", required=True, nargs="+", metavar="DIR", help=data_help)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make")
     parser.add_argument("--camera", help="camera to read, by default one that sees the scene")
-    parser.add_argument("--fps", type=float, help="frames per second of images, which do not tell")
+    parser.add_argument("--fps", type=float, help="frames per second of RLDS and of images, which do not tell")
+    parser.add_argument(
+        "--leave_out_missing", action="store_true", help="go on without data sets of a mixture that cannot be opened"
+    )
     parser.add_argument(
         "--interval_s",
         type=float,
         default=1.0,
-        help="seconds between the frames of a pair, as in the tokenizer's training (default: %(default)s)",
+        help="seconds between the frames of a pair, as in the tokenizer's training; `label` takes those of a mixture's file where "
+        "it has some (default: %(default)s)",
     )
     parser.add_argument(
         "--min_interval_s",
