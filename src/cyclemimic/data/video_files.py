@@ -9,7 +9,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from tqdm import tqdm
 
+from .clips import Clip, read_clips
 from .episode import DataError, Episode, check_num_frames
 from .plain_files import FramesOnly, choose_episodes, iter_files
 from .video import iter_frames, open_video
@@ -22,19 +24,23 @@ class VideoFileSource:
     """Video files as a sequence of [`Episode`]s, in the order of their names, those in folders below included.
 
     All are looked at with one frame rate: frame `i` is what a viewer sees `i / fps` seconds after the start, so files of
-    different and of varying rates go together. Only headers are read here. There are no instructions and no actions.
+    different and of varying rates go together. Only headers are read here. There are no actions.
+
+    Each file is an episode without instruction, unless there are texts beside them: a table `clips.csv` or `clips.jsonl`
+    in the folder, with the columns `file`, `text` and, for parts of files, `start_s` and `end_s`; or for each file a
+    WebVTT file of its name, `film.vtt` beside `film.mp4`. Then each clip is an episode, in the order of the texts.
 
     Args:
         root (`str` or `Path`): The folder of the files, or one file.
         fps (`float`, *optional*): Frames per second to look at them with; default is the lowest rate of the files, at
             most 30.
         embodiment (`str`, *optional*, defaults to `"unknown"`): Body that moves in them; `"human"` is one.
-        episodes (`Sequence[int]`, *optional*): Positions of the files to use; all by default.
+        episodes (`Sequence[int]`, *optional*): Positions of the files, or clips, to use; all by default.
         name (`str`, *optional*): Name of the data set; default is the folder's name.
 
     Raises:
         DataError: If there is no video file, one cannot be opened or does not tell how long it is, or lies outside the
-            folder.
+            folder; if a text names no clip of theirs.
         ValueError: If `fps` is not positive.
 
     Example:
@@ -63,22 +69,24 @@ class VideoFileSource:
         self.root = Path(root)
         self.name = name or self.root.resolve().stem
         self.embodiment = embodiment or "unknown"
-        files = _find_files(self.root)
-        headers = _read_headers({index: files[index] for index in choose_episodes(self.root, len(files), episodes)})
+        clips = read_clips(self.root, _find_files(self.root))
+        chosen = choose_episodes(self.root, len(clips), episodes)
+        headers = _read_headers({index: clips[index].path for index in chosen})
         self.fps = float(fps or min(_MAX_FPS, *(header.fps for header in headers.values())))
-        self._videos = [(index, files[index], header.seconds) for index, header in headers.items()]
-        for _, path, seconds in self._videos:
-            check_num_frames(seconds * self.fps, f"{path}, {seconds:.4g} s long")
+        self._clips = [(index, _within(clips[index], headers[clips[index].path].seconds)) for index in chosen]
+        for _, clip in self._clips:
+            check_num_frames((clip.end_s - clip.start_s) * self.fps, f"{clip.path}, {clip.end_s:.4g} s long")
 
     def __len__(self) -> int:
-        return len(self._videos)
+        return len(self._clips)
 
     def __getitem__(self, index: int) -> Episode:
-        position, path, seconds = self._videos[index]
-        num_frames = max(1, round(seconds * self.fps))
-        file = path.name if path == self.root else path.relative_to(self.root).as_posix()
-        reader = _VideoFileReader(path, self.fps, num_frames)
-        return Episode(self.name, self.embodiment, position, num_frames, self.fps, self.camera, reader, {"file": file})
+        position, clip = self._clips[index]
+        num_frames = max(1, round((clip.end_s - clip.start_s) * self.fps))
+        file = clip.path.name if clip.path == self.root else clip.path.relative_to(self.root).as_posix()
+        reader = _VideoFileReader(clip, self.fps, num_frames)
+        where = {"file": file, "start_s": clip.start_s, "end_s": clip.end_s}
+        return Episode(self.name, self.embodiment, position, num_frames, self.fps, self.camera, reader, where)
 
     def __iter__(self) -> Iterator[Episode]:
         return (self[index] for index in range(len(self)))
@@ -89,14 +97,17 @@ class VideoFileSource:
 
 @dataclass(frozen=True)
 class _VideoFileReader(FramesOnly):
-    """Episode reader of one file; see [`EpisodeReader`]."""
+    """Episode reader of one clip; see [`EpisodeReader`]."""
 
-    path: Path
+    clip: Clip
     fps: float
     num_frames: int
 
     def iter_frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        return iter_frames(self.path, self.fps, self.num_frames, indices, by_time=True)
+        return iter_frames(self.clip.path, self.fps, self.num_frames, indices, self.clip.start_s, by_time=True)
+
+    def read_instruction(self) -> str | None:
+        return self.clip.text
 
 
 @dataclass(frozen=True)
@@ -121,12 +132,22 @@ def _find_files(root: Path) -> list[Path]:
     return files
 
 
-def _read_headers(files: Mapping[int, Path]) -> dict[int, _Header]:
-    headers: dict[int, _Header] = {}
+def _within(clip: Clip, seconds: float) -> Clip:
+    """The clip as far as its file goes."""
+    if clip.start_s >= seconds:
+        raise DataError(
+            f"{clip.path} is {seconds:.4g} s long, but a clip starts at {clip.start_s:g} s; correct the text"
+        )
+    return clip._replace(end_s=min(seconds, clip.end_s or seconds))
+
+
+def _read_headers(paths: Mapping[int, Path]) -> dict[Path, _Header]:
+    headers: dict[Path, _Header] = {}
     faults: dict[int, DataError] = {}
-    for index, path in files.items():
+    for index, path in tqdm(paths.items(), desc="open videos", unit="file", delay=2):
         try:
-            headers[index] = _read_header(path)
+            if path not in headers:
+                headers[path] = _read_header(path)
         except DataError as fault:
             faults[index] = fault
     if faults:
