@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import string
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 from .episode import DataError
 from .hub import HubFolder
 from .lerobot_episodes import EpisodeRecord, read_episodes
-from .plain_files import inside
+from .plain_files import inside, read_json_object
 
 # What lerobot writes; also what is tried where a template of info.json leads nowhere.
 DATA_PATHS = {
@@ -145,16 +144,9 @@ class LeRobotMetadata:
 
 
 def _read_info(root: Path) -> dict[str, Any]:
-    path = inside(root, "meta/info.json")
-    if not path.is_file():
+    if not inside(root, "meta/info.json").is_file():
         raise DataError(f"{root} is no LeRobot data set: it lacks meta/info.json; give the folder that holds `meta/`")
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON ({error}); download or write it again") from error
-    if not isinstance(info, dict):
-        raise DataError(f"{path} must hold a JSON object, got {type(info).__name__}; download or write it again")
-    return info
+    return read_json_object(root, "meta/info.json")
 
 
 def _version(info: Mapping[str, Any], root: Path) -> int:

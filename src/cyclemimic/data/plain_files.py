@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What readers of plain images and videos share: files that hold frames and nothing else, found in a folder."""
+"""What readers share: files found and followed within a data set's folder, and no further."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +65,22 @@ def inside(root: Path, relative: str | Path) -> Path:
             "meta/info.json or remove the link"
         )
     return path
+
+
+def read_json_object(root: Path, relative: str) -> dict[str, Any]:
+    """Read a JSON file of a data set that holds an object.
+
+    Raises:
+        DataError: If it is outside the folder, or no such file.
+    """
+    path = inside(root, relative)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON ({error}); download or write it again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} must hold a JSON object, got {type(content).__name__}; download or write it again")
+    return content
 
 
 def choose_episodes(root: Path, num_episodes: int, episodes: Sequence[int] | None) -> Sequence[int]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from .cameras import choose_camera
 from .episode import DataError, Episode
 from .images import decode_image
-from .plain_files import choose_episodes, inside
+from .plain_files import choose_episodes, inside, read_json_object
 from .tfrecord import Record, count_numbers, index_records, read_example
 
 _STEPS = "steps"
@@ -165,16 +164,9 @@ def find_version(path: Path) -> Path | None:
 
 
 def _read_json(root: Path, name: str) -> dict[str, Any]:
-    path = inside(root, name)
-    if not path.is_file():
+    if not inside(root, name).is_file():
         raise DataError(f"{root} lacks {name}, which stands beside the records of RLDS; download it too")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON ({error}); download it again") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} must hold a JSON object, got {type(content).__name__}; download it again")
-    return content
+    return read_json_object(root, name)
 
 
 def _flatten(feature: Mapping[str, Any], prefix: str) -> dict[str, Mapping[str, Any]]:
