@@ -133,6 +133,9 @@ def test_full_disk_leaves_no_model(verb, square_data, tokenizer_config, tmp_path
     shutil.rmtree(output)
 
 
+PERSISTENT = "--min_interval_s 0.2 --dataloader_num_workers 1 --dataloader_persistent_workers true".split()
+
+
 @pytest.fixture
 def mixture(square_data, tmp_path):
     """A file that has the data set twice, under two names."""
@@ -180,9 +183,11 @@ def test_data_larger_than_memory_is_decoded_as_it_goes(square_data, monkeypatch,
         (["--data", "bridge", "paper"], "`data` must be one mixture, or data sets without one"),
         (["--data", "bridge", "--camera", "top"], "`camera` stands in the mixture's file"),
         (["--data", "nothing.yaml"], "nothing.yaml is no readable mixture"),
+        (["--data", "{mixture}", *PERSISTENT], "`dataloader_persistent_workers` must be false for a mixture"),
     ],
 )
-def test_bad_mixtures_are_one_line(flags, message, verb, tokenizer_config, tmp_path, capsys):
+def test_bad_mixtures_are_one_line(flags, message, verb, mixture, tokenizer_config, tmp_path, capsys):
     output = tmp_path / "output"
+    flags = [flag.format(mixture=mixture) for flag in flags]
     assert verb("train-tokenizer", *flags, "--tokenizer_config", tokenizer_config, "--output_dir", output) == 2
     assert message in capsys.readouterr().err and not output.exists()

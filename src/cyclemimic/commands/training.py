@@ -50,7 +50,15 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
 def stream_pairs(
     sources: Sequence[WeightedSource], transform: Callable[[np.ndarray], np.ndarray], arguments: TrainingArguments
 ) -> MixtureDataset:
-    """Pairs that are decoded as training goes, for the processes that it will have."""
+    """Pairs that are decoded as training goes, for the processes that it will have.
+
+    Raises:
+        ValueError: workers are to outlive an epoch: they would not hear of the next, and repeat the first.
+    """
+    if arguments.dataloader_persistent_workers:
+        raise ValueError(
+            "`dataloader_persistent_workers` must be false for a mixture or data beyond memory, got true."
+        )
     # They come in random order already, and in this one each frame is decoded about once.
     arguments.train_sampling_strategy = "sequential"
     readers = arguments.world_size * max(1, arguments.dataloader_num_workers)
