@@ -42,6 +42,7 @@ def write_films(folder: Path, codec: str, num_films: int, num_frames: int) -> Pa
     """Films of a smooth random picture that a window wanders over; returns their folder."""
     encoder, options = CODECS[codec]
     root, random = folder / codec, np.random.default_rng(0)
+    av.logging.set_level(av.logging.ERROR)
     root.mkdir()
     for film in range(num_films):
         coarse = random.integers(0, 256, (40, 60, 3), dtype=np.uint8)

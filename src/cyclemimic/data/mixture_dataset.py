@@ -18,7 +18,7 @@ from .pairs import check_intervals, num_pairs_of, pair_item
 
 # At most so many pairs are decoded side by side: long enough that the frames between the last current frame and the last
 # future frame, and those from the keyframe to the first, are a small part.
-_SEGMENT_PAIRS = 128
+_SEGMENT_PAIRS = 256
 # More segments at a time mix no better, and take longer to decode before the first batch.
 _MAX_SLOTS = 64
 
@@ -177,11 +177,22 @@ class _SourcePairs:
         self.frame_bytes = next(iter_transformed(self._episodes[0], [0], transform)).nbytes
 
     @property
+    def segment_bytes(self) -> int:
+        """Most that the frames of a segment take."""
+        pairs = min(_SEGMENT_PAIRS, self.num_pairs)
+        # A segment that begins with the last pair of an episode reaches furthest; after the last episode comes the first.
+        reached = np.searchsorted(self._ends, self._ends + pairs - 2, side="right")
+        num_episodes = int((reached - np.arange(len(reached))).max()) + 2
+        # Each episode has the frames from its last current to its last future one besides.
+        beyond = max(1, round(self._interval_range_s[1] * self._episodes[0].fps))
+        return self.frame_bytes * min(2 * pairs, pairs + num_episodes * beyond)
+
+    @property
     def episodes(self) -> Iterator[tuple[Episode, int]]:
         return zip(self._episodes, np.diff(self._ends, prepend=0).tolist(), strict=True)
 
-    def decode(self, pairs: np.ndarray, generator: np.random.Generator) -> _Segment:
-        """Decode the frames of some pairs, each once; `generator` draws the intervals."""
+    def decode(self, pairs: np.ndarray, generator: np.random.Generator, used: np.ndarray | None = None) -> _Segment:
+        """Decode the frames of some pairs, each once; `generator` draws the intervals, `used` is written over."""
         positions = np.searchsorted(self._ends, pairs, side="right")
         current = pairs - np.where(positions > 0, self._ends[positions - 1], 0)
         episodes = [self._episodes[position] for position in positions]
@@ -194,7 +205,7 @@ class _SourcePairs:
             axis=0,
             return_inverse=True,
         )
-        frames = stack_frames(self._iter_frames(wanted), len(wanted))
+        frames = stack_frames(self._iter_frames(wanted), len(wanted), used)
         return _Segment(episodes, self._embodiment_id, current, future, rows.reshape(2, -1).T, frames)
 
     def _iter_frames(self, wanted: np.ndarray) -> Iterator[np.ndarray]:
@@ -213,6 +224,11 @@ class _Segment:
     future: np.ndarray
     rows: np.ndarray
     frames: np.ndarray
+
+    @property
+    def buffer(self) -> np.ndarray:
+        """The memory of the frames, for those of another segment."""
+        return self.frames if self.frames.base is None else self.frames.base
 
     def item(self, pair: int) -> dict[str, Any]:
         frames = self.frames[self.rows[pair]]
@@ -233,18 +249,17 @@ class _Stream:
         place = order.locate(count)
         held, segment = self._decoded.pop((source, place.slot), (None, None))
         if held != place.segment:
-            # The old frames go before the new ones come: the bound holds at every moment.
-            segment = None
+            # The new frames are written over the old ones, as far as they fit there.
+            used, segment = None if segment is None else segment.buffer, None
             pairs = order.pairs_of(place.segment)
-            segment = self._pairs[source].decode(pairs, order.generator_of(place.segment))
+            segment = self._pairs[source].decode(pairs, order.generator_of(place.segment), used)
         self._decoded[source, place.slot] = (place.segment, segment)
         return segment.item(place.pair)
 
 
 def _choose_slots(pairs: Sequence[_SourcePairs], weights: Sequence[float], max_bytes: int) -> list[int]:
     """How many segments of each data set are held at a time: by weight, at least one, all within the bound."""
-    # At most two frames a pair, where no pair's future frame is the current one of another.
-    segment_bytes = [2 * min(_SEGMENT_PAIRS, source.num_pairs) * source.frame_bytes for source in pairs]
+    segment_bytes = [source.segment_bytes for source in pairs]
     for total in range(_MAX_SLOTS, 0, -1):
         slots = [max(1, int(total * weight / sum(weights))) for weight in weights]
         if sum(map(int.__mul__, slots, segment_bytes)) <= max_bytes:
