@@ -6,7 +6,7 @@ import pytest
 from transformers import GPT2Tokenizer, LlavaForConditionalGeneration, LlavaProcessor, SiglipImageProcessorPil
 
 from cyclemimic import CycleMimicForLatentActionPrediction, CycleMimicProcessor
-from cyclemimic.data import LatentLabels, write_labels
+from cyclemimic.data import LatentLabels, encode_video, write_labels
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
 
 
@@ -109,3 +109,18 @@ def test_a_mixture_with_its_labels(verb, square_data, tokenizer, tmp_path):
     flags = ["--data", mixture, "--labels", tmp_path / "labels", *tiny, "--output_dir", tmp_path / "policy"]
     assert verb("pretrain", *flags, *training) == 0
     assert predict(tmp_path / "policy")[0].shape == (1, 4)
+
+
+def test_video_files_with_a_table_of_texts(verb, tokenizer, tmp_path):
+    data, labels, output = tmp_path / "films", tmp_path / "labels", tmp_path / "policy"
+    data.mkdir()
+    encode_video(data / "a.mp4", np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8), fps=10)
+    (data / "clips.csv").write_text("file,text,start_s,end_s\na.mp4,go left,0,1\na.mp4,go right,1,2\n")
+    flags = ["--tokenizer", tokenizer, "--data", data, "--output", labels, "--device", "cpu"]
+    assert verb("label", *flags, "--interval_s", 0.3, "--min_interval_s", 0.2) == 0
+    assert set(LatentLabels.from_folder(labels).episodes) == {("films", 0), ("films", 1)}
+
+    tiny = "--tiny --tiny_image_size 32 --tiny_hidden_size 32 --tiny_num_layers 1".split()
+    training = "--max_steps 1 --per_device_train_batch_size 4 --use_cpu --save_strategy no --disable_tqdm true".split()
+    assert verb("pretrain", "--data", data, "--labels", labels, *tiny, "--output_dir", output, *training) == 0
+    assert predict(output)[0].shape == (1, 4)

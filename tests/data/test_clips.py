@@ -9,6 +9,7 @@ import pytest
 from cyclemimic.data import DataError, VideoFileSource, encode_video
 
 from .conftest import make_frames, read_frame_numbers
+from .test_video_files import write_video
 
 VTT = """\ufeffWEBVTT - narration
 
@@ -124,6 +125,14 @@ def test_text_with_commas_quotes_and_lines(films):
         ("clips.jsonl", '{"file": ["a"], "text": "x"}\n', "line 1: .* is no video file of the folder"),
         ("clips.jsonl", '{"file": "a.mp4", "text": 3}\n', "text must be text, got 3"),
         ("clips.jsonl", '{"file": "a.mp4", "text": "x", "start_s": true, "end_s": 2}\n', "got True"),
+        ("clips.csv", "file,text\na.mp4,x\nmore/b.mkv,x\na.mp4, x\n", "line 4: says the same as line 2"),
+        ("clips.csv", "file,text,text\na.mp4,x,y\n", "line 1: names a column twice"),
+        ("clips.csv", "file,text,start_s,end_s\na.mp4,x,0,1\na.mp4,x,5,6\n", "clips.csv, line 3: .*starts at 5 s"),
+        ("clips.jsonl", '{"file": "a.mp4", "text": "\\ud800"}\n', r"line 1: text must be Unicode, got '.ud800'"),
+        ("clips.jsonl", f'{{"file": "a.mp4", "text": "x", "start_s": {"9" * 400}, "end_s": 2}}\n', "be numbers"),
+        ("clips.jsonl", f'{{"file": "a.mp4", "text": {[1] * 9999}}}\n', "text must be text"),
+        ("a.vtt", f"WEBVTT\n\n{'9' * 5000}:00:00.000 --> 00:01.000\nx\n", "a.vtt, line 3: '9+' is no time"),
+        ("a.vtt", "WEBVTT\n\n00:05.000 --> 00:06.000\nx\n", "a.vtt, line 3: .*starts at 5 s"),
         ("a.vtt", "00:00.000 --> 00:01.000\nx\n", "is no WebVTT"),
         ("a.vtt", "WEBVTT\n\n0 --> 1\nx\n", "a.vtt, line 3: '0 --> 1' is no time as WebVTT has it"),
         ("a.vtt", "WEBVTT\n\n00:02.000 --> 00:01.000\nx\n", "a.vtt, line 3: the clip must end after it starts"),
@@ -134,7 +143,25 @@ def test_texts_that_do_not_fit_are_one_line(films, name, text, message):
     (films / name).write_text(text)
     with pytest.raises(DataError, match=message) as error:
         VideoFileSource(films)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 800
+
+
+def test_characters_that_end_a_line_to_python_alone_are_text(films):
+    (films / "clips.jsonl").write_text('{"file": "a.mp4", "text": "one\u2028two"}\n', encoding="utf-8")
+    assert VideoFileSource(films)[0].instruction == "one two"
+
+
+def test_a_clip_of_a_varying_rate_is_that_part_of_the_file(tmp_path):
+    """Frames are shown for 1, 2, 3 … thirtieths; the clip starts while one is on the screen."""
+    ticks = np.cumsum([0, *range(1, 12)])
+    write_video(tmp_path / "phone.mp4", make_frames(12), ticks.tolist(), crf="8", bf="0")
+    whole = VideoFileSource(tmp_path, fps=30)[0].read_frames()
+    write_table(tmp_path, "csv", [("phone.mp4", "look", 0.5, 1.5)])
+    clip = VideoFileSource(tmp_path, fps=30)[0]
+    shown = clip.read_frames()
+    np.testing.assert_array_equal(shown, whole[15:45])
+    expected = np.searchsorted(ticks, np.arange(15, 45), side="right") - 1
+    assert read_frame_numbers(shown) == expected.tolist()
 
 
 def test_text_that_is_no_utf8_is_one_line(films):

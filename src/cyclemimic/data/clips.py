@@ -21,17 +21,18 @@ logger = logging.getLogger(__name__)
 
 _TABLES = ("clips.csv", "clips.jsonl")
 _COLUMNS = ("file", "text", "start_s", "end_s")
-_TIME = r"(?:(\d+):)?(\d\d):(\d\d\.\d{3})"
+_TIME = r"(?:(\d{1,6}):)?(\d\d):(\d\d\.\d{3})"
 _CUE = re.compile(rf"{_TIME}[ \t]+-->[ \t]+{_TIME}(?:[ \t].*)?")
 
 
 class Clip(NamedTuple):
-    """A part of a video file; until the file's end where `end_s` is `None`."""
+    """A part of a video file; until the file's end where `end_s` is `None`. `where` is the line that names it."""
 
     path: Path
     start_s: float = 0.0
     end_s: float | None = None
     text: str | None = None
+    where: str = ""
 
 
 def read_clips(root: Path, files: Sequence[Path]) -> list[Clip]:
@@ -61,7 +62,14 @@ def read_clips(root: Path, files: Sequence[Path]) -> list[Clip]:
 def _read_table(root: Path, table: Path, files: Sequence[Path]) -> list[Clip]:
     by_name = {path.relative_to(root).as_posix(): path for path in files}
     rows = _csv_rows if table.suffix == ".csv" else _jsonl_rows
-    clips = [_clip_of(row, by_name, where) for row, where in rows(_read_text(root, table), table)]
+    clips: list[Clip] = []
+    lines: dict[Clip, str] = {}
+    for row, where in rows(_read_text(root, table), table):
+        clip = _clip_of(row, by_name, where)
+        first = lines.setdefault(clip._replace(where=""), where)
+        if first != where:
+            raise DataError(f"{where}: says the same as {first.removeprefix(f'{table}, ')}; remove one")
+        clips.append(clip)
     if not clips:
         raise DataError(f"{table} names no clip; remove it, or add rows")
     left_out = set(files) - {clip.path for clip in clips}
@@ -73,17 +81,21 @@ def _read_table(root: Path, table: Path, files: Sequence[Path]) -> list[Clip]:
 def _csv_rows(text: str, table: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
+        names = list(reader.fieldnames or ())
+        if len(set(names)) < len(names):
+            raise DataError(f"{table}, line 1: names a column twice, got {_short(names)}")
         for row in reader:
             where = f"{table}, line {reader.line_num}"
             if None in row or None in row.values():
-                raise DataError(f"{where}: must have {len(reader.fieldnames or ())} columns, as the first line has")
+                raise DataError(f"{where}: must have {len(names)} columns, as the first line has")
             yield {key: value or None for key, value in row.items()}, where
     except csv.Error as error:
         raise DataError(f"{table}, line {reader.line_num}: is not CSV ({error})") from error
 
 
 def _jsonl_rows(text: str, table: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not `splitlines`: a text may hold characters, such as U+2028, that end a line to Python but not to JSON.
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             where = f"{table}, line {number}"
             try:
@@ -99,17 +111,21 @@ def _clip_of(row: Mapping[str, Any], by_name: Mapping[str, Path], where: str) ->
     unknown = set(row) - set(_COLUMNS)
     if unknown or not {"file", "text"} <= set(row):
         raise DataError(
-            f"{where}: must have file and text, and may have start_s and end_s, got {sorted(map(str, row))}"
+            f"{where}: must have file and text, and may have start_s and end_s, got {_short(sorted(map(str, row)))}"
         )
     if not isinstance(row["file"], str) or row["file"] not in by_name:
-        raise DataError(f"{where}: {str(row['file'])[:200]!r} is no video file of the folder")
+        raise DataError(f"{where}: {_short(row['file'])} is no video file of the folder")
     if not isinstance(row["text"], str | None):
-        raise DataError(f"{where}: text must be text, got {row['text']!r}")
-    whole = Clip(by_name[row["file"]], text=" ".join((row["text"] or "").split()) or None)
+        raise DataError(f"{where}: text must be text, got {_short(row['text'])}")
+    text = " ".join((row["text"] or "").split()) or None
+    # JSON can write half a character, which no file can keep.
+    if text is not None and not _is_unicode(text):
+        raise DataError(f"{where}: text must be Unicode, got {_short(text)}")
+    whole = Clip(by_name[row["file"]], text=text, where=where)
     start_s, end_s = (row.get(key) for key in ("start_s", "end_s"))
     if start_s is None and end_s is None:
         return whole
-    return _checked(whole._replace(start_s=_seconds(start_s, where), end_s=_seconds(end_s, where)), where)
+    return _checked(whole._replace(start_s=_seconds(start_s, where), end_s=_seconds(end_s, where)))
 
 
 def _seconds(value: Any, where: str) -> float:
@@ -117,24 +133,24 @@ def _seconds(value: Any, where: str) -> float:
         if isinstance(value, bool):
             raise ValueError("bool")
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(
-            f"{where}: start_s and end_s must both be numbers, or both be left out, got {value!r}"
+            f"{where}: start_s and end_s must both be numbers, or both be left out, got {_short(value)}"
         ) from None
     if not math.isfinite(seconds) or seconds < 0:
-        raise DataError(f"{where}: start_s and end_s must be at least 0, got {value!r}")
+        raise DataError(f"{where}: start_s and end_s must be at least 0, got {_short(value)}")
     return seconds
 
 
-def _checked(clip: Clip, where: str) -> Clip:
+def _checked(clip: Clip) -> Clip:
     if clip.end_s is not None and not clip.start_s < clip.end_s:
-        raise DataError(f"{where}: the clip must end after it starts, got {clip.start_s:g} to {clip.end_s:g} s")
+        raise DataError(f"{clip.where}: the clip must end after it starts, got {clip.start_s:g} to {clip.end_s:g} s")
     return clip
 
 
 def _read_cues(root: Path, video: Path, path: Path) -> list[Clip]:
-    lines = _read_text(root if root.is_dir() else root.parent, path).splitlines()
-    if not lines or not lines[0].startswith("WEBVTT"):
+    lines = _read_text(root if root.is_dir() else root.parent, path).split("\n")
+    if re.fullmatch(r"WEBVTT(?:[ \t].*)?", lines[0]) is None:
         raise DataError(f"{path} is no WebVTT: its first line must be WEBVTT")
     clips, number = [], 1
     while number < len(lines):
@@ -153,7 +169,7 @@ def _read_cues(root: Path, video: Path, path: Path) -> list[Clip]:
             words.append(lines[number])
         text = " ".join(html.unescape(re.sub(r"<[^>]*>", "", " ".join(words))).split())
         if text:
-            clips.append(_checked(Clip(video, start_s, end_s, text), where))
+            clips.append(_checked(Clip(video, start_s, end_s, text, where)))
     if not clips:
         raise DataError(f"{path} holds no cue with a text; remove it, or write some")
     return clips
@@ -161,6 +177,19 @@ def _read_cues(root: Path, video: Path, path: Path) -> list[Clip]:
 
 def _to_seconds(hours: str | None, minutes: str, seconds: str) -> float:
     return 3600 * int(hours or 0) + 60 * int(minutes) + float(seconds)
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _short(value: Any) -> str:
+    """The value as messages show it: in one line, of bounded length."""
+    try:
+        return repr(value)[:200]
+    # An integer with more digits than Python writes.
+    except ValueError:
+        return "a very long number"
 
 
 def _read_text(root: Path, path: Path) -> str:

@@ -136,7 +136,7 @@ def _within(clip: Clip, seconds: float) -> Clip:
     """The clip as far as its file goes."""
     if clip.start_s >= seconds:
         raise DataError(
-            f"{clip.path} is {seconds:.4g} s long, but a clip starts at {clip.start_s:g} s; correct the text"
+            f"{clip.where}: {clip.path} is {seconds:.4g} s long, but a clip starts at {clip.start_s:g} s; correct the text"
         )
     return clip._replace(end_s=min(seconds, clip.end_s or seconds))
 
