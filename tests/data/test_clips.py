@@ -164,6 +164,11 @@ def test_a_clip_of_a_varying_rate_is_that_part_of_the_file(tmp_path):
     assert read_frame_numbers(shown) == expected.tolist()
 
 
+def test_rows_of_files_that_a_pattern_does_not_choose_are_passed_over(films):
+    write_table(films, "csv", [("more/b.mkv", "push", 0.5, 1.5), ("a.mp4", "look", "", "")])
+    assert rows(VideoFileSource(films / "*.mp4")) == [("a.mp4", 0.0, 2.0, "look")]
+
+
 def test_text_that_is_no_utf8_is_one_line(films):
     (films / "clips.csv").write_bytes(b"file,text\na.mp4,\xff\n")
     with pytest.raises(DataError, match="clips.csv is not UTF-8 text"):

@@ -59,6 +59,47 @@ def test_one_file_is_a_source_too(root):
 
 
 @pytest.mark.parametrize(
+    ("pattern", "files"),
+    [
+        ("*.mp4", ["a.mp4"]),
+        ("*/?.mp4", ["more/b.mp4"]),
+        ("**/[ab].mp4", ["a.mp4", "more/b.mp4"]),
+        ("*", ["a.mp4"]),
+    ],
+)
+def test_a_pattern_chooses_files(root, pattern, files):
+    source = open_source(f"{root}/{pattern}")
+    assert [episode.attributes["file"] for episode in source] == files
+    assert source.name == root.name
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name(root):
+    (root / "a.mp4").rename(root / "a[1].mp4")
+    assert open_source(root / "a[1].mp4")[0].attributes["file"] == "a[1].mp4"
+
+
+def test_bad_patterns_are_one_line(root, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    encode_video(outside / "c.mp4", make_frames(2), fps=10)
+    (root / "link").symlink_to(outside)
+    for pattern, message in [
+        ("*.webm", "webm holds no video file"),
+        ("*/../a.mp4", "must not go up"),
+        ("link/*.mp4", None),
+        ("li*/c.mp4", "leads outside"),
+    ]:
+        if message is None:
+            # The folder is the caller's own choice.
+            assert len(open_source(root / pattern)) == 1
+            continue
+        with pytest.raises(DataError, match=message) as raised:
+            open_source(root / pattern)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(DataError, match="leave out `camera`, got 'top'"):
+        open_source(root / "*.mp4", "top")
+
+
+@pytest.mark.parametrize(
     ("suffix", "codec"),
     [
         ("mp4", "libx264"),

@@ -35,7 +35,7 @@ class Clip(NamedTuple):
     where: str = ""
 
 
-def read_clips(root: Path, files: Sequence[Path]) -> list[Clip]:
+def read_clips(root: Path, files: Sequence[Path], are_all: bool = True) -> list[Clip]:
     """Find the clips of some video files.
 
     A table, `clips.csv` or `clips.jsonl` in the folder, has a row a clip: `file`, relative to the folder, `text`, and
@@ -45,6 +45,8 @@ def read_clips(root: Path, files: Sequence[Path]) -> list[Clip]:
     Args:
         root (`Path`): Folder of the files, or the one file.
         files (`Sequence[Path]`): The files.
+        are_all (`bool`, *optional*, defaults to `True`): They are all files of the folder. Otherwise rows of others are
+            passed over.
 
     Raises:
         DataError: If there are texts of both kinds, or one does not fit; with file and line.
@@ -55,16 +57,18 @@ def read_clips(root: Path, files: Sequence[Path]) -> list[Clip]:
         found = [path.name for path in [*tables, *list(cues.values())[:1]]]
         raise DataError(f"{root} holds texts of more than one kind, {found}; keep one")
     if tables:
-        return _read_table(root, tables[0], files)
+        return _read_table(root, tables[0], files, are_all)
     return [clip for path in files for clip in (_read_cues(root, path, cues[path]) if path in cues else [Clip(path)])]
 
 
-def _read_table(root: Path, table: Path, files: Sequence[Path]) -> list[Clip]:
+def _read_table(root: Path, table: Path, files: Sequence[Path], are_all: bool) -> list[Clip]:
     by_name = {path.relative_to(root).as_posix(): path for path in files}
     rows = _csv_rows if table.suffix == ".csv" else _jsonl_rows
     clips: list[Clip] = []
     lines: dict[Clip, str] = {}
     for row, where in rows(_read_text(root, table), table):
+        if not are_all and isinstance(row.get("file"), str) and row["file"] not in by_name:
+            continue
         clip = _clip_of(row, by_name, where)
         first = lines.setdefault(clip._replace(where=""), where)
         if first != where:

@@ -11,7 +11,7 @@ from .hub import is_repository_id, open_hub_folder
 from .image_folders import ImageFolderSource, is_numbered_image
 from .lerobot import LeRobotSource
 from .rlds import RldsSource, find_version
-from .video_files import VideoFileSource, is_video_file
+from .video_files import VideoFileSource, is_pattern, is_video_file
 
 # What a folder of another known kind can be told by, and what to do with it.
 _OTHER_KINDS = {
@@ -36,8 +36,8 @@ def open_source(
 
     Args:
         path (`str` or `Path`): One of these: a LeRobot data set, version 2.0, 2.1 or 3.0, by the folder that holds
-            `meta/` or, where there is no such folder, by its id on the Hub, whose files come as they are needed; an RLDS data set ([`RldsSource`]); folders of numbered images, a trajectory each ([`ImageFolderSource`]); a video file or a folder of
-            them ([`VideoFileSource`]).
+            `meta/` or, where there is no such folder, by its id on the Hub, whose files come as they are needed; an RLDS data set ([`RldsSource`]); folders of numbered images, a trajectory each ([`ImageFolderSource`]); a video file, a folder of
+            them or a pattern such as `"videos/*.mp4"` ([`VideoFileSource`]).
         camera (`str`, *optional*): Camera to read, as in [`LeRobotSource`].
         embodiment (`str`, *optional*): Robot body; default is what the data set says.
         episodes (`Sequence[int]`, *optional*): Indices of the episodes to use; all by default.
@@ -58,6 +58,9 @@ def open_source(
     if revision is not None:
         raise DataError(f"{path} is no data set on the Hub; leave out `revision`, got {revision!r}")
     path = Path(path)
+    if is_pattern(path):
+        _refuse_camera(path, camera)
+        return VideoFileSource(path, fps, embodiment, episodes, name)
     if not path.exists():
         raise DataError(f"{path} does not exist; {_WANTED}")
     if not path.is_dir() and not is_video_file(path):
@@ -93,10 +96,14 @@ def _open_plain_files(
         kind = next((kind for pattern, kind in _OTHER_KINDS.items() if any(path.rglob(pattern))), None)
         found = f"seems to hold {kind}, which is not supported" if kind else "is no data set: it lacks meta/info.json"
         raise DataError(f"{path} {found}; {_WANTED}")
-    if camera is not None:
-        raise DataError(f"{path} holds plain frames of one camera; leave out `camera`, got {camera!r}")
+    _refuse_camera(path, camera)
     if has_videos:
         return VideoFileSource(path, fps, embodiment, episodes, name)
     if fps is None:
         raise DataError(f"{path} holds images, which do not tell their frame rate; give it as `fps`")
     return ImageFolderSource(path, fps, embodiment, episodes, name)
+
+
+def _refuse_camera(path: Path, camera: str | None) -> None:
+    if camera is not None:
+        raise DataError(f"{path} holds plain frames of one camera; leave out `camera`, got {camera!r}")

@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from .clips import Clip, read_clips
 from .episode import DataError, Episode, check_num_frames
-from .plain_files import FramesOnly, choose_episodes, iter_files
+from .plain_files import FramesOnly, choose_episodes, inside, iter_files
 from .video import iter_frames, open_video
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 _MAX_FPS = 30.0
+_WILDCARDS = "*?["
 
 
 class VideoFileSource:
@@ -31,7 +32,8 @@ class VideoFileSource:
     WebVTT file of its name, `film.vtt` beside `film.mp4`. Then each clip is an episode, in the order of the texts.
 
     Args:
-        root (`str` or `Path`): The folder of the files, or one file.
+        root (`str` or `Path`): The folder of the files, one file, or a pattern such as `"videos/*.mp4"`; the folder is then
+            what stands before the first part with `*`, `?` or `[`.
         fps (`float`, *optional*): Frames per second to look at them with; default is the lowest rate of the files, at
             most 30.
         embodiment (`str`, *optional*, defaults to `"unknown"`): Body that moves in them; `"human"` is one.
@@ -66,10 +68,10 @@ class VideoFileSource:
     ) -> None:
         if fps is not None and not 0 < fps < float("inf"):
             raise ValueError(f"`fps` must be above 0, got {fps}")
-        self.root = Path(root)
+        self.root, pattern = _split_pattern(Path(root))
         self.name = name or self.root.resolve().stem
         self.embodiment = embodiment or "unknown"
-        clips = read_clips(self.root, _find_files(self.root))
+        clips = read_clips(self.root, _find_files(self.root, pattern), are_all=pattern is None)
         chosen = choose_episodes(self.root, len(clips), episodes)
         headers = _read_headers({index: clips[index].path for index in chosen})
         self.fps = float(fps or min(_MAX_FPS, *(header.fps for header in headers.values())))
@@ -123,12 +125,33 @@ def is_video_file(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
 
 
-def _find_files(root: Path) -> list[Path]:
+def is_pattern(path: Path) -> bool:
+    """Whether a path is a pattern of names, and not that of a file or folder which is called so."""
+    return any(character in str(path) for character in _WILDCARDS) and not path.exists()
+
+
+def _split_pattern(path: Path) -> tuple[Path, str | None]:
+    """The folder that a pattern starts at, and the rest of it; a path that is no pattern has no rest."""
+    if not is_pattern(path):
+        return path, None
+    first = next(i for i, part in enumerate(path.parts) if any(character in part for character in _WILDCARDS))
+    return Path(*path.parts[:first]), "/".join(path.parts[first:])
+
+
+def _find_files(root: Path, pattern: str | None) -> list[Path]:
     if root.is_file():
         return [root]
-    files = sorted(iter_files(root, is_video_file))
+    if pattern is None:
+        files = sorted(iter_files(root, is_video_file))
+    elif ".." in pattern.split("/"):
+        raise DataError(f"the pattern {root / pattern} must not go up by `..` behind its first wildcard")
+    else:
+        files = sorted({path for path in root.glob(pattern) if is_video_file(path)})
+        for path in files:
+            # A pattern follows links to folders.
+            inside(root, path.relative_to(root))
     if not files:
-        raise DataError(f"{root} holds no video file ({', '.join(VIDEO_SUFFIXES)})")
+        raise DataError(f"{root / (pattern or '')} holds no video file ({', '.join(VIDEO_SUFFIXES)})")
     return files
 
 
