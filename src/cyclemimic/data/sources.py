@@ -36,8 +36,9 @@ def open_source(
 
     Args:
         path (`str` or `Path`): One of these: a LeRobot data set, version 2.0, 2.1 or 3.0, by the folder that holds
-            `meta/` or, where there is no such folder, by its id on the Hub, whose files come as they are needed; an RLDS data set ([`RldsSource`]); folders of numbered images, a trajectory each ([`ImageFolderSource`]); a video file, a folder of
-            them or a pattern such as `"videos/*.mp4"` ([`VideoFileSource`]).
+            `meta/` or, where there is no such folder, by its id on the Hub, whose files come as they are needed; an RLDS
+            data set ([`RldsSource`]); folders of numbered images, a trajectory each ([`ImageFolderSource`]); a video
+            file, a folder of them or a pattern such as `"videos/*.mp4"` ([`VideoFileSource`]).
         camera (`str`, *optional*): Camera to read, as in [`LeRobotSource`].
         embodiment (`str`, *optional*): Robot body; default is what the data set says.
         episodes (`Sequence[int]`, *optional*): Indices of the episodes to use; all by default.
