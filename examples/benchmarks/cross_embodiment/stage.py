@@ -8,7 +8,7 @@ import numpy as np
 
 CAMERA = "frontview"
 # Zoomed in and less tilted than robosuite's, which shows more table than arm.
-_CAMERA_FIELD, _CAMERA_TILT = 34.0, -8.0  # degrees
+_CAMERA_FIELD, _CAMERA_TILT = 27.0, -5.5  # degrees
 _SURFACES = {
     "table": ["table_visual"],
     "floor": ["floor"],
