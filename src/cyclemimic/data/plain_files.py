@@ -61,8 +61,8 @@ def inside(root: Path, relative: str | Path) -> Path:
     blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
     if not (path.is_relative_to(folder) or path.is_relative_to(blobs)):
         raise DataError(
-            f"{root}: the path {str(relative)!r} leads outside the data set's folder; correct the templates in "
-            "meta/info.json or remove the link"
+            f"{root}: the path {str(relative)!r} leads outside the data set's folder; correct what "
+            "names it, such as meta/info.json, or remove the link"
         )
     return path
 
