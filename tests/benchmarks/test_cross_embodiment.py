@@ -26,12 +26,12 @@ for name in ("body", "split", "output"):
     parser.add_argument("--" + name)
 for name in ("episodes", "frames", "image_size", "seed"):
     parser.add_argument("--" + name, type=int)
-parser.add_argument("--sector", type=float, nargs=2)
+parser.add_argument("--sector", type=float, nargs=3)
 flags = parser.parse_args()
 print("a warning of the simulator", file=sys.stderr)
 for index in range(flags.episodes):
     frames = np.full((flags.frames, flags.image_size, flags.image_size, 3), 10 * index, np.uint8)
-    steps = np.tile(np.float32([index, *flags.sector]), (flags.frames, 1))
+    steps = np.tile(np.float32([index, *flags.sector[:2]]), (flags.frames, 1))
     name = f"{index}.npz"
     np.savez(pathlib.Path(flags.output, name), frames=frames, actions=steps, states=steps / 2)
     print(json.dumps({"file": name}), flush=True)
@@ -94,7 +94,7 @@ def test_motion_is_smooth_and_stays_in_the_workspace(motion):
 
 
 def test_position_does_not_tell_the_direction(motion):
-    for sector in (motion.Sector(), motion.own_sector(1, 5)):
+    for sector in (motion.Sector(depth_share=0.7), motion.own_sector(1, 5, depth_share=0.7)):
         positions = paths(motion, sector, 500)
         both = np.concatenate([positions[:, :-1], np.diff(positions, axis=1)], axis=-1).reshape(-1, 6)
         assert np.abs(np.corrcoef(both.T)[:3, 3:]).max() < 0.15
@@ -109,6 +109,13 @@ def test_directions(motion):
         assert np.abs(own).max() <= 60 + 1e-6 and np.ptp(own) > 110 and abs(own.mean()) < 10
 
 
+def test_motion_leaves_the_image_plane_as_far_as_asked(motion):
+    assert np.ptp(paths(motion, motion.Sector()), axis=1)[:, 0].max() < 1e-12
+    steps = np.diff(paths(motion, motion.Sector(depth_share=0.7)), axis=1)
+    share = np.abs(steps[..., 0]) / np.linalg.norm(steps, axis=-1)
+    assert 0.65 < share.max() <= 0.7 + 1e-9 and share.mean() > 0.25
+
+
 def test_motion_is_seeded(motion):
     np.testing.assert_array_equal(paths(motion, motion.Sector(), 3), paths(motion, motion.Sector(), 3))
 
@@ -116,6 +123,8 @@ def test_motion_is_seeded(motion):
 def test_motion_refuses_what_does_not_fit(motion):
     with pytest.raises(ValueError, match="half_width"):
         motion.Sector(0, 0)
+    with pytest.raises(ValueError, match="depth_share"):
+        motion.Sector(depth_share=1.0)
     with pytest.raises(ValueError, match="index"):
         motion.own_sector(5, 5)
     with pytest.raises(ValueError, match="fewer frames"):
@@ -180,6 +189,7 @@ def test_a_worker_that_fails_leaves_nothing(run_record, tmp_path, worker, messag
     [
         (["--bodies", "Panda", "Panda"], "must differ"),
         (["--bodies", "Baxter"], "invalid choice"),
+        (["--depth_share", "1"], "--depth_share must be at least 0 and below 1, got 1.0"),
         (["--frames", "5"], "--frames must be at least 10"),
         (["--image_size", "33"], "must be even"),
         (["--simulator_python", "nowhere"], "must be an interpreter"),

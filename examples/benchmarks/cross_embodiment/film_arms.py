@@ -182,7 +182,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, required=True)
     parser.add_argument("--image_size", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--sector", type=float, nargs=2, required=True, help="centre and half width in degrees")
+    parser.add_argument("--sector", type=float, nargs=3, required=True, help="centre, half width, depth share")
     parser.add_argument("--output", type=Path, required=True, help="folder for the files")
     return parser.parse_args()
 

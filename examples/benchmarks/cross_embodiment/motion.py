@@ -11,7 +11,6 @@ FPS = 10  # frames, and commands, a second
 # x forward, y left, z up, in metres of robosuite's world; the table's top is at 0.8. Every body reaches all of it.
 WORKSPACE = np.array([[-0.16, 0.06], [-0.26, 0.26], [0.90, 1.30]])
 SPEEDS = (0.11, 0.19)  # m/s, so 5 to 10 cm in half a second
-MAX_DEPTH_SHARE = 0.7  # of the speed along x, where the camera sees little
 _TURN_RATE, _TURN_MEMORY_S = 0.6, 0.7  # radians a second (standard deviation), and how long a turn lasts
 _WANDER_RATE = 0.5  # of speed and depth through their ranges, a second
 _MAX_DRAWS = 1000
@@ -25,21 +24,25 @@ class Sector:
     Args:
         center (`float`): Middle of the sector.
         half_width (`float`): Directions stay this close to the middle; 180 is no limit.
+        depth_share (`float`): The largest share of the speed along x, where the camera sees little; 0 stays in the plane.
     """
 
     center: float = 0.0
     half_width: float = 180.0
+    depth_share: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.depth_share < 1:
+            raise ValueError(f"`depth_share` must be at least 0 and below 1, got {self.depth_share}")
         if not 0 < self.half_width <= 180:
             raise ValueError(f"`half_width` must be above 0 and at most 180 degrees, got {self.half_width}")
 
 
-def own_sector(index: int, num_bodies: int, half_width: float = 60.0) -> Sector:
+def own_sector(index: int, num_bodies: int, half_width: float = 60.0, depth_share: float = 0.0) -> Sector:
     """The directions of body `index` of `num_bodies`: around `360 * index / num_bodies` degrees."""
     if not 0 <= index < num_bodies:
         raise ValueError(f"`index` must be from 0 to {num_bodies - 1}, got {index}")
-    return Sector(360.0 * index / num_bodies, half_width)
+    return Sector(360.0 * index / num_bodies, half_width, depth_share)
 
 
 def sample_path(random: np.random.Generator, num_steps: int, sector: Sector) -> np.ndarray:
@@ -81,7 +84,7 @@ def sample_velocities(
     # All directions go round and round; a sector is mirrored at its borders.
     across = across if sector.half_width == 180 else _fold(across)
     angle = np.deg2rad(sector.center + sector.half_width * across)
-    depth = MAX_DEPTH_SHARE * _wander(random, num_steps)
+    depth = sector.depth_share * _wander(random, num_steps)
     speed = np.mean(SPEEDS) + np.ptp(SPEEDS) / 2 * _wander(random, num_steps)
     in_plane = np.sqrt(1 - depth**2)
     return speed[:, None] * np.stack([depth, in_plane * np.cos(angle), in_plane * np.sin(angle)], axis=1)

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +54,15 @@ class Recording:
 
 def plan_recordings(arguments: argparse.Namespace) -> list[Recording]:
     """The data sets, the training sets first; test episodes of every body go in all directions."""
-    sectors = [Sector()] * len(arguments.bodies)
+    everywhere = Sector(depth_share=arguments.depth_share)
+    sectors = [everywhere] * len(arguments.bodies)
     if arguments.direction_range == "own":
-        sectors = [own_sector(index, len(arguments.bodies)) for index in range(len(arguments.bodies))]
+        count = len(arguments.bodies)
+        sectors = [own_sector(index, count, depth_share=arguments.depth_share) for index in range(count)]
     train = [
         Recording(body, "train", sector, arguments.train_episodes) for body, sector in zip(arguments.bodies, sectors)
     ]
-    return train + [Recording(body, "test", Sector(), arguments.test_episodes) for body in arguments.bodies]
+    return train + [Recording(body, "test", everywhere, arguments.test_episodes) for body in arguments.bodies]
 
 
 def filmed_episodes(
@@ -77,7 +79,7 @@ def filmed_episodes(
     Raises:
         RuntimeError: The worker failed.
     """
-    sector = [str(recording.sector.center), str(recording.sector.half_width)]
+    sector = [str(value) for value in astuple(recording.sector)]
     with tempfile.TemporaryDirectory() as folder, open(Path(folder, "errors"), "w+") as errors:
         settings = {"body": recording.body, "split": recording.split, "episodes": recording.episodes, "output": folder}
         settings |= {name: getattr(arguments, name) for name in ("frames", "image_size", "seed")}
@@ -133,7 +135,7 @@ def check_settings(output: Path, arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: The folder was made with others.
     """
-    names = "bodies direction_range train_episodes test_episodes frames image_size seed".split()
+    names = "bodies direction_range depth_share train_episodes test_episodes frames image_size seed".split()
     settings = {name: getattr(arguments, name) for name in names}
     path = output / "settings.json"
     if path.exists():
@@ -161,10 +163,13 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         default="own",
         help="own: in training, body k of n moves within 60 degrees of the angle 360 k / n of the image plane",
     )
-    parser.add_argument("--train_episodes", type=int, default=80)
-    parser.add_argument("--test_episodes", type=int, default=30)
-    parser.add_argument("--frames", type=int, default=30, help=f"frames an episode, at {FPS} a second")
-    parser.add_argument("--image_size", type=int, default=128)
+    parser.add_argument(
+        "--depth_share", type=float, default=0.0, help="largest share of the speed along the line of sight, below 1"
+    )
+    parser.add_argument("--train_episodes", type=int, default=600)
+    parser.add_argument("--test_episodes", type=int, default=200)
+    parser.add_argument("--frames", type=int, default=12, help=f"frames an episode, at {FPS} a second")
+    parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="data sets recorded at a time")
     arguments = parser.parse_args(given)
@@ -172,6 +177,8 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     for name, low in limits.items():
         if getattr(arguments, name) < low:
             parser.error(f"--{name} must be at least {low}, got {getattr(arguments, name)}")
+    if not 0 <= arguments.depth_share < 1:
+        parser.error(f"--depth_share must be at least 0 and below 1, got {arguments.depth_share}")
     if arguments.image_size % 2:
         parser.error(f"--image_size must be even, as video is, got {arguments.image_size}")
     if len(set(arguments.bodies)) < len(arguments.bodies):
