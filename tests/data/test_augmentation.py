@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from cyclemimic.data import PairAugmentation
 
@@ -39,6 +40,20 @@ def test_share_of_reversed_pairs(share):
     # Exchanged whole or not at all.
     torch.testing.assert_close(current + future, torch.ones_like(current), rtol=0, atol=0)
     assert current.mean().item() == pytest.approx(share, abs=5 * (share * (1 - share) / 2000) ** 0.5)
+
+
+def test_cropping_is_torchs_own_sampling_of_an_affine_map():
+    pairs, share = torch.rand(5, 2, 3, 12, 20, dtype=torch.float32), 0.6
+    cropped = torch.stack(
+        PairAugmentation(min_crop=share)(pairs[:, 0], pairs[:, 1], torch.Generator().manual_seed(3)), 1
+    )
+    generator = torch.Generator().manual_seed(3)
+    shares = 1 - (1 - share) * torch.rand(5, generator=generator)
+    centres = (1 - shares)[:, None] * (2 * torch.rand(5, 2, generator=generator) - 1)
+    maps = torch.cat((torch.diag_embed(shares[:, None].expand(-1, 2)), centres[:, :, None]), dim=2)
+    grid = F.affine_grid(maps, [5, 3, 12, 20], align_corners=False)
+    expected = F.grid_sample(pairs.flatten(1, 2), grid, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(cropped, expected.unflatten(1, (2, 3)), rtol=0, atol=1e-5)
 
 
 def test_a_crop_is_a_window_of_the_frame_and_no_smaller_than_asked():

@@ -144,6 +144,19 @@ def test_frames_of_neighbouring_pairs_are_decoded_once():
     assert decoded < 1.1 * pairs + 4 * 210
 
 
+def held_bytes(segment):
+    return sum(frame.nbytes for frame in segment.frames)
+
+
+def test_items_share_the_decoded_frames_and_cannot_change_them():
+    mixture = MixtureDataset([WeightedSource(make_source("a", [40]), 1.0, 0.5, 0.5)], max_bytes=1 << 14)
+    items = [mixture[index] for index in range(len(mixture))]
+    futures = {id(item["future"]) for item in items}
+    assert any(id(item["current"]) in futures for item in items)
+    with pytest.raises(ValueError, match="read-only"):
+        items[0]["current"][:] = 0
+
+
 def test_memory_stays_within_the_bound():
     frame_bytes, sources = 8 * 8 * 3, [make_source(name, [600]) for name in "abc"]
     bound = 5 * 300 * frame_bytes
@@ -151,10 +164,8 @@ def test_memory_stays_within_the_bound():
     most = 0
     for index in range(len(mixture)):
         mixture[index]
-        held = [
-            segment.frames.nbytes for stream in mixture._streams.values() for _, segment in stream._decoded.values()
-        ]
-        most = max(most, sum(held))
+        streams = mixture._streams.values()
+        most = max(most, sum(held_bytes(segment) for stream in streams for _, segment in stream._decoded.values()))
     assert 0 < most <= bound
 
 
@@ -166,7 +177,7 @@ def test_a_segment_takes_no_more_than_expected():
         for _ in range(50):
             start = random.integers(pairs.num_pairs)
             chosen = (start + np.arange(min(256, pairs.num_pairs))) % pairs.num_pairs
-            assert pairs.decode(chosen, random).frames.nbytes <= pairs.segment_bytes
+            assert held_bytes(pairs.decode(chosen, random)) <= pairs.segment_bytes
 
 
 def test_too_little_memory_is_an_error_before_training():

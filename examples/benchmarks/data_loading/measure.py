@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ from cyclemimic.data import (
 CODECS = {"h264": ("libx264", {"preset": "veryfast", "g": "10"}), "av1": ("libsvtav1", {"preset": "10", "g": "10"})}
 HEIGHT, WIDTH, FPS = 240, 320, 10
 BATCH_SIZE = 64
+PLAIN = "plain decoding, frames"
 AUGMENTATION = PairAugmentation(reversed_share=0.5, min_crop=0.8, color_jitter=0.1)
 
 
@@ -97,28 +99,38 @@ def collate_batches(pairs: MixtureDataset, collator: LatentActionTokenizerCollat
     return stop - start
 
 
-def measure_rates(root: Path, source: EpisodeSource, size: int, num_pairs: int) -> list[tuple[str, float]]:
-    """Rates of plain decoding and of the loader's steps, each after a warm-up in which its segments are filled."""
+def measure_rates(
+    root: Path, source: EpisodeSource, size: int, num_pairs: int, rounds: int
+) -> dict[str, list[tuple[float, float]]]:
+    """
+    Rates of plain decoding and of the loader's steps, and their shares of plain decoding in the same round; a round each,
+    after one that only fills the loader's segments.
+    """
     processor = LatentActionTokenizerImageProcessor(size=size)
     raw, resized = (
         MixtureDataset([WeightedSource(source, 1.0, 1.0, 0.5)], transform)
         for transform in (None, processor.resize_frames)
     )
     plain, augmented = LatentActionTokenizerCollator(processor), LatentActionTokenizerCollator(processor, AUGMENTATION)
-    for pairs in (raw, resized):
-        for _ in draw(pairs, 0, num_pairs):
-            pass
-    stop = 2 * num_pairs
-    return [
-        ("plain decoding, frames", rate(lambda: decode_plainly(root))),
-        ("pairs of whole frames", rate(lambda: sum(1 for _ in draw(raw, num_pairs, stop)))),
-        (f"pairs resized to {size}", rate(lambda: sum(1 for _ in draw(resized, num_pairs, stop)))),
-        ("batches of them", rate(lambda: collate_batches(resized, plain, stop, stop + num_pairs))),
-        (
-            "batches, augmented",
-            rate(lambda: collate_batches(resized, augmented, stop + num_pairs, stop + 2 * num_pairs)),
-        ),
-    ]
+    steps: dict[str, Callable[[int, int], int]] = {
+        "pairs of whole frames": lambda start, stop: sum(1 for _ in draw(raw, start, stop)),
+        f"pairs resized to {size}": lambda start, stop: sum(1 for _ in draw(resized, start, stop)),
+        "batches of them": lambda start, stop: collate_batches(resized, plain, start, stop),
+        "batches, augmented": lambda start, stop: collate_batches(resized, augmented, start, stop),
+    }
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in (PLAIN, *steps)}
+    drawn = dict.fromkeys((raw, resized), 0)
+    for number in range(rounds + 1):
+        decoding = rate(lambda: decode_plainly(root))
+        found = {PLAIN: decoding}
+        for name, step in steps.items():
+            pairs = raw if "whole" in name else resized
+            start, drawn[pairs] = drawn[pairs], drawn[pairs] + num_pairs
+            found[name] = rate(lambda step=step, start=start: step(start, start + num_pairs))
+        if number > 0:
+            for name, value in found.items():
+                measured[name].append((value, value / decoding))
+    return measured
 
 
 def measure_memory(sources: Sequence[EpisodeSource], size: int, num_pairs: int) -> tuple[float, float]:
@@ -140,6 +152,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", type=Path, metavar="DIR", help="data sets of mp4 files with one camera")
     parser.add_argument("--size", type=int, default=224, help="pixels of a resized frame (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=3000, help="pairs a measurement (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each kind (default: %(default)s)")
     parser.add_argument(
         "--memory_pairs", type=int, default=20_000, help="pairs drawn for memory (default: %(default)s)"
     )
@@ -157,10 +170,14 @@ def main() -> None:
         sources = [open_source(root) for root in roots]
         for root, source in zip(roots, sources, strict=True):
             print(f"\n{source.name}: {sum(episode.num_frames for episode in source)} frames\n")
-            print("| | a CPU second | of plain decoding |\n|---|---|---|")
-            rates = measure_rates(root, source, arguments.size, arguments.pairs)
-            for name, value in rates:
-                print(f"| {name} | {value:.0f} | {value / rates[0][1]:.2f} |")
+            print(
+                "| median of the rounds | a CPU second | of plain decoding | lowest | highest |\n|---|---|---|---|---|"
+            )
+            rates = measure_rates(root, source, arguments.size, arguments.pairs, arguments.rounds)
+            for name, rounds in rates.items():
+                values, shares = zip(*rounds, strict=True)
+                columns = [statistics.median(shares), min(shares), max(shares)]
+                print(f"| {name} | {statistics.median(values):.0f} | {' | '.join(f'{x:.2f}' for x in columns)} |")
         early, late = measure_memory(sources, arguments.size, arguments.memory_pairs)
         print(
             f"\nmemory after {arguments.memory_pairs // 10} pairs of a mixture: {early:.0f} MiB, after "

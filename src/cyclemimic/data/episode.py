@@ -217,17 +217,12 @@ class EpisodeSource(Protocol):
     def __iter__(self) -> Iterator[Episode]: ...
 
 
-def stack_frames(frames: Iterable[np.ndarray], num_frames: int, used: np.ndarray | None = None) -> np.ndarray:
-    """Gather `num_frames` frames of one size into one array, without having each of them in memory twice.
-
-    An array that is no longer needed may be given as `used`, and is written over where it is large enough: fresh memory
-    costs a part of what decoding does.
-    """
+def stack_frames(frames: Iterable[np.ndarray], num_frames: int) -> np.ndarray:
+    """Gather `num_frames` frames of one size into one array, without having each of them in memory twice."""
     stacked = None
     for position, frame in enumerate(frames):
         if stacked is None:
-            fits = used is not None and len(used) >= num_frames and used.shape[1:] == frame.shape
-            stacked = used[:num_frames] if fits else _allocate((num_frames, *frame.shape), frame.dtype)
+            stacked = _allocate((num_frames, *frame.shape), frame.dtype)
         stacked[position] = frame
     return stacked
 

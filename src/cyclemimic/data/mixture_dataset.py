@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from .episode import DataError, Episode, EpisodeSource, list_episodes, stack_frames
+from .episode import DataError, Episode, EpisodeSource, list_episodes
 from .frame_store import MAX_BYTES, iter_transformed
 from .pair_order import SegmentOrder, SourceOrder
 from .pairs import check_intervals, num_pairs_of, pair_item
@@ -133,7 +133,7 @@ class MixtureDataset(Dataset):
         self._epoch = epoch
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return a pair, as [`FramePairDataset`] does."""
+        """Return a pair, as [`FramePairDataset`] does; its frames are read-only."""
         if not 0 <= index < self._length:
             raise IndexError(index)
         number, position = divmod(self._epoch * self._length + index, self._batch_size)
@@ -191,8 +191,8 @@ class _SourcePairs:
     def episodes(self) -> Iterator[tuple[Episode, int]]:
         return zip(self._episodes, np.diff(self._ends, prepend=0).tolist(), strict=True)
 
-    def decode(self, pairs: np.ndarray, generator: np.random.Generator, used: np.ndarray | None = None) -> _Segment:
-        """Decode the frames of some pairs, each once; `generator` draws the intervals, `used` is written over."""
+    def decode(self, pairs: np.ndarray, generator: np.random.Generator) -> _Segment:
+        """Decode the frames of some pairs, each once; `generator` draws the intervals."""
         positions = np.searchsorted(self._ends, pairs, side="right")
         current = pairs - np.where(positions > 0, self._ends[positions - 1], 0)
         episodes = [self._episodes[position] for position in positions]
@@ -205,35 +205,35 @@ class _SourcePairs:
             axis=0,
             return_inverse=True,
         )
-        frames = stack_frames(self._iter_frames(wanted), len(wanted), used)
+        frames = list(self._iter_frames(wanted))
         return _Segment(episodes, self._embodiment_id, current, future, rows.reshape(2, -1).T, frames)
 
     def _iter_frames(self, wanted: np.ndarray) -> Iterator[np.ndarray]:
         for position in np.unique(wanted[:, 0]):
             indices = wanted[wanted[:, 0] == position, 1].tolist()
-            yield from iter_transformed(self._episodes[position], indices, self._transform)
+            for frame in iter_transformed(self._episodes[position], indices, self._transform):
+                # Items hand them out as they are: a copy of both frames would cost a third of decoding one.
+                frame.flags.writeable = False
+                yield frame
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """Neighbouring pairs, and the frames they need; `rows` says which two of them are a pair's."""
+    """Neighbouring pairs, and the frames they need, read-only; `rows` says which two of them are a pair's."""
 
     episodes: Sequence[Episode]
     embodiment_id: int
     current: np.ndarray
     future: np.ndarray
     rows: np.ndarray
-    frames: np.ndarray
-
-    @property
-    def buffer(self) -> np.ndarray:
-        """The memory of the frames, for those of another segment."""
-        return self.frames if self.frames.base is None else self.frames.base
+    frames: Sequence[np.ndarray]
 
     def item(self, pair: int) -> dict[str, Any]:
-        frames = self.frames[self.rows[pair]]
+        current, future = self.rows[pair]
         indices = int(self.current[pair]), int(self.future[pair])
-        return pair_item(self.episodes[pair], self.embodiment_id, *indices, frames)
+        return pair_item(
+            self.episodes[pair], self.embodiment_id, *indices, (self.frames[current], self.frames[future])
+        )
 
 
 class _Stream:
@@ -249,10 +249,9 @@ class _Stream:
         place = order.locate(count)
         held, segment = self._decoded.pop((source, place.slot), (None, None))
         if held != place.segment:
-            # The new frames are written over the old ones, as far as they fit there.
-            used, segment = None if segment is None else segment.buffer, None
-            pairs = order.pairs_of(place.segment)
-            segment = self._pairs[source].decode(pairs, order.generator_of(place.segment), used)
+            # The old frames go first: memory holds a segment a slot, not one more.
+            segment = None
+            segment = self._pairs[source].decode(order.pairs_of(place.segment), order.generator_of(place.segment))
         self._decoded[source, place.slot] = (place.segment, segment)
         return segment.item(place.pair)
 

@@ -117,9 +117,9 @@ def future_indices(episode: Episode, interval_s: float, min_interval_s: float) -
 
 
 def pair_item(
-    episode: Episode, embodiment_id: int, frame_index: int, future_index: int, frames: np.ndarray
+    episode: Episode, embodiment_id: int, frame_index: int, future_index: int, frames: Sequence[np.ndarray]
 ) -> dict[str, Any]:
-    """Describe a pair as [`FramePairDataset`] returns it; `frames` is of shape `(2, height, width, 3)`."""
+    """Describe a pair as [`FramePairDataset`] returns it; `frames` are its two."""
     return {
         "current": frames[0],
         "future": frames[1],

@@ -194,11 +194,12 @@ def _decode_from(
     container: av.container.InputContainer, stream: av.VideoStream, time_s: float, period_s: float
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """Yield `(seconds from the stream's start, frame)` from a keyframe before `time_s` on."""
-    origin_s = float(stream.start_time * stream.time_base) if stream.start_time else 0.0
+    tick_s = float(stream.time_base)
+    origin_s = stream.start_time * tick_s if stream.start_time else 0.0
     # One frame early, because the nearest frame may be the one before. Demuxers seek by decoding time, which in open
     # groups of pictures is before the presentation time: where the first frame turns out to be late, start over.
     for target_s in [time_s - period_s, 0.0] if time_s > period_s else [0.0]:
-        container.seek(round((target_s + origin_s) / stream.time_base), stream=stream, backward=True, any_frame=False)
+        container.seek(round((target_s + origin_s) / tick_s), stream=stream, backward=True, any_frame=False)
         is_first = True
         for frame in container.decode(stream):
             if frame.pts is None:
@@ -206,7 +207,7 @@ def _decode_from(
             if frame.is_corrupt:
                 # ffmpeg fills in what it cannot decode: a picture nobody took, and what follows is built on it.
                 raise DataError(f"video {container.name} does not decode (damaged pictures); {_REMEDY}")
-            frame_s = float(frame.pts * stream.time_base) - origin_s
+            frame_s = frame.pts * tick_s - origin_s
             if is_first and target_s > 0 and frame_s > time_s:
                 break
             is_first = False

@@ -48,6 +48,20 @@ def test_frames_of_different_sizes_become_one_size(processor):
     assert resized.shape == (3, 16, 16, 3) and (resized == 7).all()
 
 
+@pytest.mark.parametrize("size", [7, 16, 64])
+def test_resizing_is_pillow_bicubic_to_a_rounding(size):
+    resized = LatentActionTokenizerImageProcessor(size=size).resize_frames(FRAMES)
+    pillow = [Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC) for frame in FRAMES]
+    assert np.abs(resized - np.stack([np.asarray(image, dtype=np.int16) for image in pillow])).max() <= 2
+
+
+def test_read_only_frames_are_taken_without_a_warning(processor, recwarn):
+    frames = FRAMES.copy()
+    frames.flags.writeable = False
+    np.testing.assert_array_equal(processor.resize_frames(list(frames)), processor.resize_frames(FRAMES))
+    assert not recwarn.list
+
+
 def test_resizing_twice_is_resizing_once(processor):
     once = processor.resize_frames(FRAMES)
     assert once.dtype == np.uint8 and once.shape == (3, 16, 16, 3)
