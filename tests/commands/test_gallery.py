@@ -87,3 +87,15 @@ def test_bad_input(refuses, square_data, tokenizer, tmp_path, flags, message):
     names = {"data": square_data, "tmp": empty, "tokenizer": tokenizer}
     assert message in refuses("gallery", *output, *flags.format(**names).split())
     assert list(tmp_path.iterdir()) == [empty]
+
+
+def test_intervals_of_a_mixture_must_be_the_one_asked_for(verb, coarse_tokenizer, square_data, tmp_path, capsys):
+    path = tmp_path / "mixture.yaml"
+    path.write_text(f"sources: [{{path: {square_data}, weight: 1, interval_s: 0.4}}]")
+    flags = ["--tokenizer", coarse_tokenizer, "--data", path, "--output", tmp_path / "gallery", "--device", "cpu"]
+    assert verb("gallery", *flags, "--interval_s", "0.3", "--min_interval_s", "0.2") == 2
+    assert (
+        "`data` must be looked at with one interval, got a mixture with others for ['squares"
+        in capsys.readouterr().err
+    )
+    assert verb("gallery", *flags, "--interval_s", "0.4", "--min_interval_s", "0.2") == 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import Dinov2Config, Dinov2Model
 
 from cyclemimic import (
@@ -14,13 +16,15 @@ from cyclemimic import (
     LatentActionTokenizerModel,
 )
 from cyclemimic.commands import train_tokenizer
-from cyclemimic.commands.inputs import open_weighted_sources
+from cyclemimic.commands.inputs import open_mixture_or_sources
 from cyclemimic.commands.train_tokenizer import (
     TrainTokenizerArguments,
     load_or_make_tokenizer,
     read_tokenizer_config,
 )
-from cyclemimic.data import FramePairDataset, MixtureDataset
+from cyclemimic.data import FramePairDataset, MixtureDataset, encode_video
+
+from .conftest import INTERVAL, TRAINING
 
 LAYERS = {"num_encoder_layers": 1, "num_decoder_layers": 1, "num_discriminator_layers": 1}
 SMALL = json.dumps({"image_size": 28, "patch_size": 7, "hidden_size": 32, "num_attention_heads": 2, **LAYERS})
@@ -59,7 +63,7 @@ def test_pretrained_vision_model_is_loaded(tmp_path):
     )
     vision_model = Dinov2Model(vision_config)
     vision_model.save_pretrained(tmp_path / "vision")
-    arguments = TrainTokenizerArguments(["data"], tokenizer_config=SMALL, vision_model=str(tmp_path / "vision"))
+    arguments = TrainTokenizerArguments(tokenizer_config=SMALL, vision_model=str(tmp_path / "vision"))
     model, image_processor = load_or_make_tokenizer(arguments)
     loaded = model.tokenizer.vision_features.vision_model
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in vision_model.state_dict().items())
@@ -70,8 +74,8 @@ def test_pretrained_vision_model_is_loaded(tmp_path):
 def test_configuration_in_the_yaml_file(tmp_path):
     config = tmp_path / "train.yaml"
     config.write_text("data: [a, b]\ntokenizer_config:\n  hidden_size: 32\n  vision_config: null\nuse_cpu: true\n")
-    arguments, training = train_tokenizer.parse(["--config", str(config), "--interval_s", "2"], "cyclemimic")
-    assert arguments.data == ["a", "b"]
+    mixture, arguments, training = train_tokenizer.parse(["--config", str(config), "--interval_s", "2"], "cyclemimic")
+    assert mixture.data == ["a", "b"]
     assert read_tokenizer_config(arguments.tokenizer_config) == {
         "hidden_size": 32,
         "vision_config": None,
@@ -82,7 +86,7 @@ def test_configuration_in_the_yaml_file(tmp_path):
 def test_saved_configuration_can_be_given_again(tokenizer):
     fields = read_tokenizer_config(str(tokenizer / "config.json"))
     assert fields["hidden_size"] == 32
-    arguments = TrainTokenizerArguments(["data"], tokenizer_config=str(tokenizer / "config.json"))
+    arguments = TrainTokenizerArguments(tokenizer_config=str(tokenizer / "config.json"))
     assert load_or_make_tokenizer(arguments)[0].config.hidden_size == 32
 
 
@@ -166,10 +170,10 @@ def test_a_mixture_resumes_exactly(num_workers, verb, mixture, tokenizer_config,
 
 def test_data_larger_than_memory_is_decoded_as_it_goes(square_data, monkeypatch, tmp_path):
     image_processor = LatentActionTokenizerImageProcessor(size=32)
-    _, training = train_tokenizer.parse(
+    mixture, _, training = train_tokenizer.parse(
         ["--data", str(square_data), "--output_dir", str(tmp_path), "--use_cpu"], "cyclemimic"
     )
-    sources = open_weighted_sources([str(square_data)], 0.3, 0.2)
+    sources = open_mixture_or_sources(mixture, 0.3, 0.2).sources
     assert isinstance(train_tokenizer.make_pairs(sources, False, training, image_processor), FramePairDataset)
     assert training.train_sampling_strategy == "random"
     monkeypatch.setattr("cyclemimic.data.frame_store.MAX_BYTES", 1000)
@@ -191,3 +195,50 @@ def test_bad_mixtures_are_one_line(flags, message, verb, mixture, tokenizer_conf
     flags = [flag.format(mixture=mixture) for flag in flags]
     assert verb("train-tokenizer", *flags, "--tokenizer_config", tokenizer_config, "--output_dir", output) == 2
     assert message in capsys.readouterr().err and not output.exists()
+
+
+@pytest.fixture
+def films(tmp_path):
+    """A folder of three films, of which the second ends in the middle and the third has no header."""
+    frames = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for name in "abc":
+        encode_video(folder / f"{name}.mp4", frames, fps=10)
+    data = (folder / "b.mp4").read_bytes()
+    header, start = data.index(b"moov"), data.index(b"mdat") + 200
+    (folder / "b.mp4").write_bytes(data[:start] + bytes(header - start) + data[header:])
+    (folder / "c.mp4").write_bytes(data[: header - 4])
+    return folder
+
+
+def test_broken_episodes_are_left_out_where_asked_for(films, verb, tokenizer_config, tmp_path, capsys, caplog):
+    output = tmp_path / "output"
+    flags = ["--data", films, "--tokenizer_config", tokenizer_config, "--output_dir", output, *TRAINING, *INTERVAL]
+    assert verb("train-tokenizer", *flags) == 2
+    assert "c.mp4 does not decode" in capsys.readouterr().err and not output.exists()
+    assert verb("train-tokenizer", *flags, "--skip_broken", "true") == 0
+    assert "films: episode 1 left out: video" in caplog.text and "films: episode 2 left out: video" in caplog.text
+    card = (output / "README.md").read_text()
+    assert "| films | 100.00% | 1 | 12 | 10 | unknown | video | 2 (1, 2) |" in card
+
+
+def test_the_card_tells_what_a_mixture_lacks(verb, square_data, tokenizer_config, tmp_path, caplog):
+    path, output = tmp_path / "mixture.yaml", tmp_path / "output"
+    entries = f"{{path: {square_data}, weight: 1, name: 'a|<b>'}}, {{path: {square_data}, weight: 3, name: c}}"
+    path.write_text(f"sources: [{entries}, {{path: nowhere/lost, weight: 2}}]")
+    flags = ["--data", path, "--tokenizer_config", tokenizer_config, "--output_dir", output, *TRAINING, *INTERVAL]
+    assert verb("train-tokenizer", *flags, "--leave_out_missing", "true") == 0
+    card = ModelCard.load(output / "README.md")
+    assert card.data.library_name == "transformers"
+    assert "| a\\|\\<b\\> | 25.00% | 4 | 48 | 10 | square |" in card.text and "| c | 75.00% |" in card.text
+    assert "left out: lost." in card.text and str(tmp_path) not in card.text
+    assert "left out of the mixture: lost: nowhere/lost is no folder here" in caplog.text
+
+
+def test_data_without_a_usable_episode(films, verb, tokenizer_config, tmp_path, capsys):
+    (films / "a.mp4").unlink()
+    flags = ["--data", films, "--tokenizer_config", tokenizer_config, "--output_dir", tmp_path / "output", *TRAINING]
+    assert verb("train-tokenizer", *flags, "--skip_broken", "true") == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "films: all 2 episodes are broken; the first: video" in message

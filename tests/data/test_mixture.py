@@ -47,7 +47,7 @@ def test_entries_say_how_their_source_is_opened(v30, tmp_path):
             {"path": "moved", "weight": 1.5, "min_interval_s": 0.1},
         ],
     )
-    first, second = open_mixture(read_mixture(path), 1.0, 0.2)
+    first, second = open_mixture(read_mixture(path), 1.0, 0.2).sources
     assert (first.source.name, first.source.embodiment, first.weight) == ("first", "left", 2)
     assert (first.interval_s, first.min_interval_s) == ((0.3, 0.6), 0.2)
     assert (second.source.name, second.source.embodiment) == ("moved", "sawyer")
@@ -64,8 +64,21 @@ def test_missing_sources_are_all_named(v30, tmp_path):
 
 def test_missing_sources_are_left_out_if_asked_for(v30, tmp_path, caplog):
     entries = read_mixture(write(tmp_path, [{"path": str(path), "weight": 1} for path in (v30, tmp_path / "x")]))
-    assert [weighted.source.name for weighted in open_mixture(entries, 0.5, 0.2, leave_out_missing=True)] == ["v30"]
+    opened = open_mixture(entries, 0.5, 0.2, leave_out_missing=True)
+    assert [weighted.source.name for weighted in opened.sources] == ["v30"]
+    assert list(opened.left_out) == ["x"] and opened.broken == {}
     assert "left out of the mixture: " in caplog.text and "does not exist" in caplog.text
+
+
+def test_broken_episodes_are_left_out_if_asked_for(make_v21, tmp_path, caplog):
+    root = make_v21()
+    (root / "data/chunk-000/episode_000001.parquet").write_bytes(b"no table")
+    entries = read_mixture(write(tmp_path, [{"path": str(root), "weight": 1}]))
+    assert len(open_mixture(entries, 0.5, 0.2).sources[0].source) == 2
+    opened = open_mixture(entries, 0.5, 0.2, skip_broken=True)
+    assert [episode.index for episode in opened.sources[0].source] == [0]
+    (broken,) = opened.broken[root.name]
+    assert broken.index == 1 and f"{root.name}: episode 1 left out: {broken.reason}" in caplog.text
 
 
 def test_nothing_is_no_mixture(tmp_path):

@@ -24,6 +24,12 @@ class FinetuneArguments:
     num_episodes: int | None = field(
         default=None, metadata={"help": "Episodes of each data set to learn from, from the first; by default all."}
     )
+    skip_broken: bool = field(
+        default=False,
+        metadata={
+            "help": "Decode everything once before, and go on without episodes that cannot be used, each named in the log."
+        },
+    )
     labels: str | None = field(default=None, metadata={"help": "Folder that `cyclemimic label` made of the data."})
     tokenizer: str | None = field(default=None, metadata={"help": "Or: tokenizer checkpoint to label the data with."})
     interval_s: float = field(
@@ -58,13 +64,14 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     from cyclemimic import CycleMimicTrainer
     from cyclemimic.commands.inputs import check_labels, instructions_of, open_sources, read_config
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
+    from cyclemimic.commands.training_card import write_card
     from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, compute_action_statistics
 
     wanted, training = arguments
     if (wanted.labels is None) == (wanted.tokenizer is None):
         raise ValueError("Exactly one of `labels` and `tokenizer` must be given, got both or neither.")
     checkpoint = checkpoint_to_resume(training)
-    sources = open_sources(wanted.data, wanted.camera, wanted.num_episodes)
+    sources, broken = open_sources(wanted.data, wanted.camera, wanted.num_episodes, skip_broken=wanted.skip_broken)
     instructions_of(sources)
     statistics = compute_action_statistics(sources)
     config = read_config("policy", wanted.policy, "cyclemimic")
@@ -85,7 +92,10 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
         data_collator=CycleMimicCollator(processor, dataset_name, training.image_shift, training.corrupted_share),
         processing_class=processor,
     )
-    return train_and_save(trainer, checkpoint)
+    kind = "A vision-language-action policy, fine-tuned on demonstrations to act."
+    frames = [sum(episode.num_frames for episode in source) for source in sources]
+    card = write_card(Path(training.output_dir).name, kind, sources, frames, broken=broken)
+    return train_and_save(trainer, checkpoint, card)
 
 
 def _read_or_make_labels(arguments: FinetuneArguments, sources: Sequence[EpisodeSource]) -> LatentLabels:

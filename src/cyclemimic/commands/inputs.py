@@ -6,7 +6,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig
@@ -21,8 +23,9 @@ from cyclemimic.data import (
     open_source,
     read_mixture,
 )
+from cyclemimic.data.checking import BrokenEpisode, open_usable
 from cyclemimic.data.episode import list_episodes
-from cyclemimic.data.mixture import is_mixture
+from cyclemimic.data.mixture import OpenedMixture, is_mixture
 from cyclemimic.data.pairs import check_intervals
 
 
@@ -31,55 +34,66 @@ def open_sources(
     camera: str | None = None,
     num_episodes: int | None = None,
     fps: float | None = None,
-) -> list[EpisodeSource]:
+    skip_broken: bool = False,
+) -> tuple[list[EpisodeSource], dict[str, list[BrokenEpisode]]]:
     """Opens data sets, of which no two may share a name; with `num_episodes`, so many of each, from the first. `fps` is
     the frame rate of those that are images.
+
+    Returns:
+        The data sets, and the broken episodes left out of each, by name, where `skip_broken` asks to look for them.
 
     Raises:
         DataError: one of them cannot be used, or two go by one name.
         ValueError: a data set has fewer episodes.
     """
-    sources = [open_source(path, camera, fps=fps) for path in paths]
-    if num_episodes is not None:
-        for source in sources:
+    sources, broken = [], {}
+    for path in paths:
+        open_episodes = partial(_open_episodes, path, camera, fps)
+        source, faults = open_usable(open_episodes) if skip_broken else (open_episodes(None), [])
+        if num_episodes is not None:
             if not 1 <= num_episodes <= len(source):
                 raise ValueError(
                     f"`num_episodes` must be in [1, {len(source)}], what {source.name} has, got {num_episodes}."
                 )
-        chosen = [[episode.index for episode in source][:num_episodes] for source in sources]
-        sources = [open_source(path, camera, episodes=indices) for path, indices in zip(paths, chosen, strict=True)]
+            source = open_episodes([episode.index for episode in source][:num_episodes])
+        sources.append(source)
+        broken |= {source.name: faults} if faults else {}
     list_episodes(sources)
-    return sources
+    return sources, broken
 
 
-def open_weighted_sources(
-    paths: Sequence[str],
-    interval_s: float,
-    min_interval_s: float,
-    camera: str | None = None,
-    fps: float | None = None,
-    leave_out_missing: bool = False,
-) -> list[WeightedSource]:
+def _open_episodes(
+    path: str | Path, camera: str | None, fps: float | None, episodes: Sequence[int] | None
+) -> EpisodeSource:
+    return open_source(path, camera, episodes=episodes, fps=fps)
+
+
+def open_mixture_or_sources(arguments: Any, interval_s: float, min_interval_s: float) -> OpenedMixture:
     """The data sets of a mixture, with its weights and intervals; or those of some paths, each by the number of its frames
     and with the interval given here.
+
+    Args:
+        arguments: What has `data`, `camera`, `fps`, `leave_out_missing` and `skip_broken`, as [`MixtureArguments`].
+        interval_s (`float`), min_interval_s (`float`): Times between the frames of a pair.
 
     Raises:
         DataError: one of them cannot be used.
         ValueError: a mixture among other data sets, or with arguments that stand in its file.
     """
+    paths, times = arguments.data, (interval_s, min_interval_s)
     if not any(map(is_mixture, paths)):
-        sources = open_sources(paths, camera, fps=fps)
+        sources, broken = open_sources(paths, arguments.camera, fps=arguments.fps, skip_broken=arguments.skip_broken)
         frames = [sum(episode.num_frames for episode in source) for source in sources]
-        return [
-            WeightedSource(source, count, interval_s, min_interval_s)
-            for source, count in zip(sources, frames, strict=True)
-        ]
+        weighted = [WeightedSource(source, count, *times) for source, count in zip(sources, frames, strict=True)]
+        return OpenedMixture(weighted, {}, broken)
     if len(paths) > 1:
         raise ValueError(f"`data` must be one mixture, or data sets without one, got {list(paths)}.")
-    for name, value in (("camera", camera), ("fps", fps)):
-        if value is not None:
-            raise ValueError(f"`{name}` stands in the mixture's file, source by source; leave it out, got {value}.")
-    return open_mixture(read_mixture(paths[0]), interval_s, min_interval_s, leave_out_missing)
+    for name in ("camera", "fps"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(
+                f"`{name}` stands in the mixture's file, source by source; leave it out, got {getattr(arguments, name)}."
+            )
+    return open_mixture(read_mixture(paths[0]), *times, arguments.leave_out_missing, arguments.skip_broken)
 
 
 def instructions_of(sources: Sequence[EpisodeSource], may_be_silent: bool = False) -> list[str]:
@@ -137,9 +151,10 @@ def load_tokenizer(
 
 
 def open_tokenizer_and_data(
-    arguments: argparse.Namespace,
+    arguments: argparse.Namespace, may_differ: bool = False
 ) -> tuple[LatentActionTokenizerModel, LatentActionTokenizerImageProcessor, list[WeightedSource]]:
-    """What the flags of [`add_tokenizer_flags`] name, everything checked before the tokenizer is loaded.
+    """What the flags of [`add_tokenizer_flags`] name, everything checked before the tokenizer is loaded; `may_differ` lets
+    the data sets of a mixture have intervals of their own.
 
     Raises:
         DataError, ValueError: As the functions above and below.
@@ -148,9 +163,13 @@ def open_tokenizer_and_data(
     check_at_least_one(batch_size=arguments.batch_size)
     device = choose_device(arguments.device)
     times = arguments.interval_s, arguments.min_interval_s
-    sources = open_weighted_sources(
-        arguments.data, *times, arguments.camera, arguments.fps, arguments.leave_out_missing
-    )
+    sources = open_mixture_or_sources(arguments, *times).sources
+    own = [entry.source.name for entry in sources if (entry.interval_s, entry.min_interval_s) != times]
+    if own and not may_differ:
+        raise ValueError(
+            f"`data` must be looked at with one interval, got a mixture with others for {own[:5]}; give its data sets "
+            "one by one, or a mixture without `interval_s` and `min_interval_s`."
+        )
     return *load_tokenizer(arguments.tokenizer, device), sources
 
 

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> str:
     from cyclemimic.labeling import label_videos
 
     check_at_least_one(rows_per_shard=arguments.rows_per_shard)
-    tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments)
+    tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments, may_differ=True)
     times = arguments.interval_s, arguments.min_interval_s
     # Where a mixture draws intervals from a range, labels are of its middle.
     own = {entry.source.name: (sum(entry.interval_range_s) / 2, entry.min_interval_s) for entry in weighted}

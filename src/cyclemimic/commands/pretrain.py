@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cyclemimic.commands.mixture_arguments import MixtureArguments
 
 if TYPE_CHECKING:
     from cyclemimic import CycleMimicTrainingArguments
@@ -13,17 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class PretrainArguments:
-    """Data and model of `cyclemimic pretrain`; the help of each field says what it is."""
+    """What `cyclemimic pretrain` trains; the help of each field says what it is."""
 
-    data: list[str] = field(
-        metadata={"help": "The data sets, or the mixture, that have been labelled; actions are not read."}
-    )
     labels: str = field(metadata={"help": "Folder that `cyclemimic label` made of these data sets."})
-    camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})
-    fps: float | None = field(default=None, metadata={"help": "Frames per second of images, which do not tell."})
-    leave_out_missing: bool = field(
-        default=False, metadata={"help": "Go on without the data sets of a mixture that cannot be opened."}
-    )
     policy: str | None = field(default=None, metadata={"help": "Policy checkpoint to go on from."})
     backbone: str | None = field(
         default=None, metadata={"help": "Or: any checkpoint for AutoModelForImageTextToText, to make a policy of."}
@@ -41,30 +36,31 @@ def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:
     from cyclemimic import CycleMimicTrainingArguments
     from cyclemimic.training_arguments import parse_training_arguments
 
-    return parse_training_arguments([PretrainArguments, CycleMimicTrainingArguments], argv, prog)
+    return parse_training_arguments([MixtureArguments, PretrainArguments, CycleMimicTrainingArguments], argv, prog)
 
 
-def run(arguments: tuple[PretrainArguments, CycleMimicTrainingArguments]) -> str | None:
+def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTrainingArguments]) -> str | None:
     """Pretrains a policy and saves it with its processor."""
     from transformers import set_seed
 
     from cyclemimic import CycleMimicTrainer
-    from cyclemimic.commands.inputs import check_labels, instructions_of, open_weighted_sources
+    from cyclemimic.commands.inputs import check_labels, instructions_of, open_mixture_or_sources
     from cyclemimic.commands.policies import load_policy, make_policy_of_backbone, make_tiny_policy
     from cyclemimic.commands.training import checkpoint_to_resume, stream_pairs, train_and_save
+    from cyclemimic.commands.training_card import write_card_of_mixture
     from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LabelledMixture, LatentLabels
     from cyclemimic.data.mixture import is_mixture
 
-    wanted, training = arguments
+    mixture, wanted, training = arguments
     given = [name for name in ("policy", "backbone", "tiny") if getattr(wanted, name)]
     if len(given) != 1:
         raise ValueError(f"Exactly one of `policy`, `backbone` and `tiny` must be given, got {given or 'none'}.")
     checkpoint = checkpoint_to_resume(training)
     labels = LatentLabels.from_folder(wanted.labels)
     times = labels.metadata.get("interval_s", 1.0), labels.metadata.get("min_interval_s", 0.5)
-    weighted = open_weighted_sources(wanted.data, *times, wanted.camera, wanted.fps, wanted.leave_out_missing)
-    is_mixed = any(map(is_mixture, wanted.data))
-    sources = [entry.source for entry in weighted]
+    opened = open_mixture_or_sources(mixture, *times)
+    is_mixed = any(map(is_mixture, mixture.data))
+    sources = [entry.source for entry in opened.sources]
     # Of many data sets, some have no words: their frames still teach what follows from the picture.
     instructions = instructions_of(sources, may_be_silent=is_mixed)
     set_seed(training.seed)
@@ -77,7 +73,7 @@ def run(arguments: tuple[PretrainArguments, CycleMimicTrainingArguments]) -> str
         model, processor = make_tiny_policy(instructions, labels, *sizes)
     check_labels(labels, processor.codebook_size, processor.num_latent_tokens)
     if is_mixed:
-        frames = LabelledMixture(stream_pairs(weighted, processor.resize_images, training), labels)
+        frames = LabelledMixture(stream_pairs(opened.sources, processor.resize_images, training), labels)
     else:
         frames = DemonstrationDataset(sources, labels, transform=processor.resize_images)
     trainer = CycleMimicTrainer(
@@ -87,4 +83,6 @@ def run(arguments: tuple[PretrainArguments, CycleMimicTrainingArguments]) -> str
         data_collator=CycleMimicCollator(processor, image_shift=training.image_shift),
         processing_class=processor,
     )
-    return train_and_save(trainer, checkpoint)
+    kind = "A vision-language-action policy, pretrained on video to predict latent actions. It does not act yet."
+    card = write_card_of_mixture(Path(training.output_dir).name, kind, opened)
+    return train_and_save(trainer, checkpoint, card)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from cyclemimic.commands.mixture_arguments import MixtureArguments
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -24,19 +26,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainTokenizerArguments:
-    """Data and model of `cyclemimic train-tokenizer`; the help of each field says what it is."""
+    """What `cyclemimic train-tokenizer` trains; the help of each field says what it is."""
 
-    data: list[str] = field(
-        metadata={
-            "help": "LeRobot data sets, folders of numbered images or of video files; or one mixture, a YAML file or one "
-            "that comes with the package (paper, bridge, robot_navigation_human). Actions are not read."
-        }
-    )
-    leave_out_missing: bool = field(
-        default=False, metadata={"help": "Go on without the data sets of a mixture that cannot be opened."}
-    )
-    camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})
-    fps: float | None = field(default=None, metadata={"help": "Frames per second of images, which do not tell."})
     tokenizer: str | None = field(default=None, metadata={"help": "Checkpoint to go on from; by default a new one."})
     tokenizer_config: str | None = field(
         default=None,
@@ -56,33 +47,40 @@ def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:
     from cyclemimic import LatentActionTokenizerTrainingArguments
     from cyclemimic.training_arguments import parse_training_arguments
 
-    return parse_training_arguments([TrainTokenizerArguments, LatentActionTokenizerTrainingArguments], argv, prog)
+    return parse_training_arguments(
+        [MixtureArguments, TrainTokenizerArguments, LatentActionTokenizerTrainingArguments], argv, prog
+    )
 
 
-def run(arguments: tuple[TrainTokenizerArguments, LatentActionTokenizerTrainingArguments]) -> str | None:
+def run(
+    arguments: tuple[MixtureArguments, TrainTokenizerArguments, LatentActionTokenizerTrainingArguments],
+) -> str | None:
     """Trains a tokenizer and saves it with its image processor."""
     from transformers import set_seed
 
     from cyclemimic import LatentActionTokenizerTrainer
-    from cyclemimic.commands.inputs import open_weighted_sources
+    from cyclemimic.commands.inputs import open_mixture_or_sources
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
+    from cyclemimic.commands.training_card import write_card_of_mixture
     from cyclemimic.data import LatentActionTokenizerCollator
     from cyclemimic.data.mixture import is_mixture
 
-    wanted, training = arguments
+    mixture, wanted, training = arguments
     checkpoint = checkpoint_to_resume(training)
     times = training.interval_s, training.min_interval_s
-    sources = open_weighted_sources(wanted.data, *times, wanted.camera, wanted.fps, wanted.leave_out_missing)
+    opened = open_mixture_or_sources(mixture, *times)
     set_seed(training.seed)
     model, image_processor = load_or_make_tokenizer(wanted)
     trainer = LatentActionTokenizerTrainer(
         model=model,
         args=training,
-        train_dataset=make_pairs(sources, any(map(is_mixture, wanted.data)), training, image_processor),
+        train_dataset=make_pairs(opened.sources, any(map(is_mixture, mixture.data)), training, image_processor),
         data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )
-    return train_and_save(trainer, checkpoint)
+    kind = "A latent action tokenizer: names the change between two frames with a few words of a codebook."
+    card = write_card_of_mixture(Path(training.output_dir).name, kind, opened)
+    return train_and_save(trainer, checkpoint, card)
 
 
 def make_pairs(

@@ -65,10 +65,15 @@ def stream_pairs(
     return MixtureDataset(sources, transform, arguments.seed, arguments.train_batch_size, readers)
 
 
-def train_and_save(trainer: Trainer, checkpoint: str | None) -> str | None:
+def train_and_save(trainer: Trainer, checkpoint: str | None, card: str) -> str | None:
     """
     Trains, then saves model and processor into `output_dir`, beside the checkpoints. `config.json` comes last: a model
     that was not written to its end cannot be taken for one.
+
+    Args:
+        trainer ([`~transformers.Trainer`]): Ready to train.
+        checkpoint (`str` or `None`): The checkpoint to go on from.
+        card (`str`): Text of the model card.
 
     Returns:
         `str` or `None`: What to print; nothing from processes other than the first.
@@ -81,6 +86,7 @@ def train_and_save(trainer: Trainer, checkpoint: str | None) -> str | None:
         if not trainer.is_world_process_zero():
             return None
         trainer.save_state()
+        (partial / "README.md").write_text(card, encoding="utf-8")
         for path in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
             os.replace(path, output_dir / path.name)
     finally:

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the episodes of a data set that cannot be used, by reading all there is of each."""
+"""Finds the episodes of a data set that cannot be used, by reading all there is of each, and goes on without them."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
 
 from .episode import DataError, Episode, EpisodeSource
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,54 @@ class BrokenEpisode:
 
     index: int
     reason: str
+
+
+class BrokenEpisodesError(DataError):
+    """Episodes that show on opening a data set that they cannot be used.
+
+    Args:
+        message (`str`): One line: what is wrong, in which file.
+        broken (`Sequence[BrokenEpisode]`): These episodes.
+        usable (`Sequence[int]`): Indices of the others.
+    """
+
+    def __init__(self, message: str, broken: Sequence[BrokenEpisode], usable: Sequence[int]) -> None:
+        super().__init__(message)
+        self.broken, self.usable = list(broken), list(usable)
+
+
+def open_usable(
+    open_episodes: Callable[[Sequence[int] | None], EpisodeSource],
+) -> tuple[EpisodeSource, list[BrokenEpisode]]:
+    """Open a data set without its broken episodes, which are named in the log. Everything in it is decoded once for that.
+
+    Args:
+        open_episodes (`Callable`): Opens the data set with the episodes of these indices, or with all.
+
+    Returns:
+        The data set, and the episodes left out, by index.
+
+    Raises:
+        DataError: If it cannot be opened for another reason, or has no other episode.
+    """
+    broken: list[BrokenEpisode] = []
+    try:
+        source = open_episodes(None)
+    except BrokenEpisodesError as error:
+        if not error.usable:
+            raise
+        broken, source = error.broken, open_episodes(error.usable)
+    found = find_broken_episodes(source)
+    broken = sorted([*broken, *found], key=lambda episode: episode.index)
+    for episode in broken:
+        logger.warning("%s: episode %d left out: %s", source.name, episode.index, episode.reason)
+    if not found:
+        return source, broken
+    indices = {episode.index for episode in found}
+    usable = [episode.index for episode in source if episode.index not in indices]
+    if not usable:
+        raise DataError(f"{source.name}: all {len(broken)} episodes are broken; the first: {broken[0].reason}")
+    return open_episodes(usable), broken
 
 
 def find_broken_episodes(source: EpisodeSource) -> list[BrokenEpisode]:

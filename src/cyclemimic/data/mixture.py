@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from .episode import DataError
+from .checking import BrokenEpisode, open_usable
+from .episode import DataError, EpisodeSource
 from .mixture_dataset import WeightedSource
 from .sources import open_source
 
@@ -49,23 +50,33 @@ class MixtureEntry:
     interval_s: float | tuple[float, float] | None = None
     min_interval_s: float | None = None
 
-    def open(self, interval_s: float, min_interval_s: float) -> WeightedSource:
-        """Open the data set; the times are those of pairs where the entry has none.
+    def open(self, episodes: Sequence[int] | None = None) -> EpisodeSource:
+        """Open the data set, all of it or the episodes of these indices.
 
         Raises:
-            DataError, ValueError: As [`open_source`] and [`WeightedSource`].
+            DataError, ValueError: As [`open_source`].
         """
-        source = open_source(
-            self.path,
-            self.camera,
-            self.embodiment,
-            name=self.name or Path(self.path).name,
-            fps=self.fps,
-            revision=self.revision,
-        )
-        return WeightedSource(
-            source, self.weight, self.interval_s or interval_s, self.min_interval_s or min_interval_s
-        )
+        return open_source(self.path, self.camera, self.embodiment, episodes, self.data_name, self.fps, self.revision)
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data set, given or not."""
+        return self.name or Path(self.path).name
+
+
+@dataclass(frozen=True)
+class OpenedMixture:
+    """The data sets of a mixture that are to be used, and what is left out of them.
+
+    Args:
+        sources (`list[WeightedSource]`): The data sets.
+        left_out (`dict[str, str]`): Name of each data set that could not be opened, and the reason.
+        broken (`dict[str, list[BrokenEpisode]]`): Name of each data set with broken episodes, and these.
+    """
+
+    sources: list[WeightedSource]
+    left_out: dict[str, str]
+    broken: dict[str, list[BrokenEpisode]]
 
 
 def shipped_mixtures() -> list[str]:
@@ -100,8 +111,12 @@ def read_mixture(path: str | Path) -> list[MixtureEntry]:
 
 
 def open_mixture(
-    entries: Sequence[MixtureEntry], interval_s: float, min_interval_s: float, leave_out_missing: bool = False
-) -> list[WeightedSource]:
+    entries: Sequence[MixtureEntry],
+    interval_s: float,
+    min_interval_s: float,
+    leave_out_missing: bool = False,
+    skip_broken: bool = False,
+) -> OpenedMixture:
     """Open the data sets of a mixture.
 
     Args:
@@ -109,16 +124,26 @@ def open_mixture(
         interval_s (`float`), min_interval_s (`float`): Times between the frames of a pair, for entries without.
         leave_out_missing (`bool`, *optional*, defaults to `False`): Leave out, and name in the log, data sets that cannot be
             opened.
+        skip_broken (`bool`, *optional*, defaults to `False`): Leave out, and name in the log, episodes that cannot be used:
+            everything is decoded once to find them.
+
+    Returns:
+        [`OpenedMixture`]
 
     Raises:
         DataError: If one cannot be opened, all such named; or, with `leave_out_missing`, if none can.
     """
-    opened, errors = [], []
+    opened, left_out, broken = [], {}, {}
     for entry in tqdm(entries, desc="open data sets", unit="data set", delay=2):
         try:
-            opened.append(entry.open(interval_s, min_interval_s))
+            source, faults = open_usable(entry.open) if skip_broken else (entry.open(), [])
         except DataError as error:
-            errors.append(f"{entry.name or Path(entry.path).name}: {error}")
+            left_out[entry.data_name] = str(error)
+            continue
+        times = entry.interval_s or interval_s, entry.min_interval_s or min_interval_s
+        opened.append(WeightedSource(source, entry.weight, *times))
+        broken |= {source.name: faults} if faults else {}
+    errors = [f"{name}: {reason}" for name, reason in left_out.items()]
     if errors and not (leave_out_missing and opened):
         raise DataError(
             f"{len(errors)} of {len(entries)} data sets cannot be opened; mend them or leave them out with "
@@ -126,7 +151,7 @@ def open_mixture(
         )
     for error in errors:
         logger.warning("left out of the mixture: %s", error)
-    return opened
+    return OpenedMixture(opened, left_out, broken)
 
 
 def _entry(value: Any, where: str, folder: Path) -> MixtureEntry:

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .cameras import choose_camera
+from .checking import BrokenEpisode, BrokenEpisodesError
 from .episode import DataError, Episode
 from .images import decode_image
 from .plain_files import choose_episodes, inside, read_json_object
@@ -78,11 +79,20 @@ class RldsSource:
         self.camera = choose_camera(self.cameras, camera, self.root, self.name)
         records = _find_records(self.root, info, split)
         chosen = choose_episodes(self.root, len(records), episodes)
+        self._episodes = self._measured({index: records[index] for index in chosen})
+
+    def _measured(self, records: Mapping[int, Record]) -> list[tuple[int, Record, int]]:
+        """Index, record and number of steps of each episode."""
         counted = _counted_feature(self._features, self.root)
-        self._episodes = [
-            (index, records[index], _count_steps(records[index], *counted))
-            for index in tqdm(chosen, desc=f"open {self.name}", unit="episode", delay=2)
-        ]
+        measured, broken = [], []
+        for index, record in tqdm(records.items(), desc=f"open {self.name}", unit="episode", delay=2):
+            try:
+                measured.append((index, record, _count_steps(record, *counted)))
+            except DataError as fault:
+                broken.append(BrokenEpisode(index, str(fault)))
+        if broken:
+            raise BrokenEpisodesError(broken[0].reason, broken, [index for index, *_ in measured])
+        return measured
 
     def __len__(self) -> int:
         return len(self._episodes)

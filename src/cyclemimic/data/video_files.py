@@ -11,6 +11,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from .checking import BrokenEpisode, BrokenEpisodesError
 from .clips import Clip, read_clips
 from .episode import DataError, Episode, check_num_frames
 from .plain_files import FramesOnly, choose_episodes, inside, iter_files
@@ -166,19 +167,19 @@ def _within(clip: Clip, seconds: float) -> Clip:
 
 def _read_headers(paths: Mapping[int, Path]) -> dict[Path, _Header]:
     headers: dict[Path, _Header] = {}
-    faults: dict[int, DataError] = {}
+    broken: list[BrokenEpisode] = []
     for index, path in tqdm(paths.items(), desc="open videos", unit="file", delay=2):
         try:
             if path not in headers:
                 headers[path] = _read_header(path)
         except DataError as fault:
-            faults[index] = fault
-    if faults:
-        first = next(iter(faults.values()))
-        if len(faults) == 1:
-            raise first
+            broken.append(BrokenEpisode(index, str(fault)))
+    if broken:
         # All at once: whoever leaves one out should not have to try again to learn of the next.
-        raise DataError(f"{len(faults)} videos cannot be used, episodes {list(faults)[:100]}; the first: {first}")
+        message, indices = broken[0].reason, [episode.index for episode in broken]
+        if len(broken) > 1:
+            message = f"{len(broken)} videos cannot be used, episodes {indices[:100]}; the first: {message}"
+        raise BrokenEpisodesError(message, broken, sorted(paths.keys() - indices))
     return headers
 
 
