@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 
-from cyclemimic.data import DataError, open_mixture, read_mixture
+from cyclemimic.data import DataError, encode_video, open_mixture, read_mixture
 from cyclemimic.data.mixture import is_mixture, shipped_mixtures
 
 
@@ -52,6 +53,16 @@ def test_entries_say_how_their_source_is_opened(v30, tmp_path):
     assert (first.interval_s, first.min_interval_s) == ((0.3, 0.6), 0.2)
     assert (second.source.name, second.source.embodiment) == ("moved", "sawyer")
     assert (second.interval_s, second.min_interval_s) == (1.0, 0.1)
+
+
+def test_a_pattern_is_looked_for_beside_the_file(tmp_path, monkeypatch):
+    (tmp_path / "films").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        encode_video(tmp_path / "films" / name, np.zeros((12, 16, 16, 3), np.uint8), fps=10)
+    path = write(tmp_path, [{"path": "films/*.mp4", "weight": 1}])
+    monkeypatch.chdir("/")
+    (weighted,) = open_mixture(read_mixture(path), 0.5, 0.2).sources
+    assert len(weighted.source) == 2
 
 
 def test_missing_sources_are_all_named(v30, tmp_path):

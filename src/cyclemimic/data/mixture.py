@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import glob
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class MixtureEntry:
     """One data set of a mixture file; everything but path and weight may be left out.
 
     Args:
-        path (`str`): Folder or file, relative to the mixture's file if it is there, or id of a LeRobot data set on the Hub.
+        path (`str`): Folder, file or pattern, relative to the mixture's file if it is there, or id of a LeRobot data set on the Hub.
         weight (`float`): How often its pairs are drawn, against the other weights.
         name (`str`, *optional*): Name of the data set; default is the last part of the path.
         camera (`str`, *optional*), embodiment (`str`, *optional*), fps (`float`, *optional*), revision (`str`,
@@ -176,4 +177,5 @@ def _entry(value: Any, where: str, folder: Path) -> MixtureEntry:
         if not isinstance(value.get(key), str | None):
             raise DataError(f"{where}: `{key}` must be text, got {value[key]!r}")
     beside = folder / value["path"]
-    return MixtureEntry(**{**value, "path": str(beside) if beside.exists() else value["path"]})
+    is_there = beside.exists() or any(glob.iglob(str(beside), recursive=True))
+    return MixtureEntry(**{**value, "path": str(beside) if is_there else value["path"]})
