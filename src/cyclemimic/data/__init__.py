@@ -6,22 +6,22 @@ from .collators import CycleMimicCollator, LatentActionTokenizerCollator
 from .demonstrations import DemonstrationDataset
 from .episode import DataError, Episode, EpisodeReader, EpisodeSource
 from .frame_store import FrameStore
-from .image_folders import ImageFolderSource
-from .in_memory import InMemorySource
-from .label_folder import LabelFolder
-from .label_writer import write_labels
 from .labelled_mixture import LabelledMixture
-from .labels import LatentLabels
-from .lerobot import LeRobotSource
-from .lerobot_writer import LeRobotWriter
+from .labels.label_folder import LabelFolder
+from .labels.label_writer import write_labels
+from .labels.latent_labels import LatentLabels
 from .mixture import MixtureEntry, open_mixture, read_mixture
 from .mixture_dataset import MixtureDataset, WeightedSource
 from .pairs import FramePairDataset
-from .rlds import RldsSource
-from .sources import open_source
+from .readers.image_folders import ImageFolderSource
+from .readers.in_memory import InMemorySource
+from .readers.lerobot import LeRobotSource
+from .readers.rlds import RldsSource
+from .readers.sources import open_source
+from .readers.video import decode_frames, encode_video
+from .readers.video_files import VideoFileSource
 from .statistics import compute_action_statistics
-from .video import decode_frames, encode_video
-from .video_files import VideoFileSource
+from .writers.lerobot_writer import LeRobotWriter
 
 __all__ = [
     "CycleMimicCollator",

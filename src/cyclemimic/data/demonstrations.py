@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from .episode import DataError, Episode, EpisodeSource, list_episodes
 from .frame_store import FrameStore
-from .labels import LatentLabels
+from .labels.latent_labels import LatentLabels
 
 logger = logging.getLogger(__name__)
 

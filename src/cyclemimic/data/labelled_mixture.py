@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from .episode import DataError
-from .labels import LatentLabels
+from .labels.latent_labels import LatentLabels
 from .mixture_dataset import MixtureDataset
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .checking import BrokenEpisode, open_usable
 from .episode import DataError, EpisodeSource
 from .mixture_dataset import WeightedSource
-from .sources import open_source
+from .readers.sources import open_source
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labels in the making, shared by processes that may be killed and started again at any moment."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..atomic_folder import AtomicFolder
+from ..episode import DataError
+from .label_writer import FORMAT_VERSION, UNFINISHED_PREFIX, shard_name, sync_folder, to_table, write_shard
+
+logger = logging.getLogger(__name__)
+
+# Hidden, so that `datasets.load_dataset` takes the shards alone.
+_PLAN_NAME = ".plan.json"
+
+
+class LabelFolder:
+    """Shards in the sibling folder `<root>.partial`, each complete or absent; with the last one it becomes `root`.
+
+    Processes need not know of each other: the plan, in the folder from the first moment, says what all of them make,
+    and whoever finds no shard missing gives the folder its name.
+
+    Args:
+        root (`str` or `Path`): Folder to make.
+        settings (`Mapping`): JSON values that all labels share, at least `codebook_size` and `num_latent_tokens`, by
+            which a run is known again; `data` maps the name of a data set to what it holds.
+        num_shards (`int`): Shards of the whole.
+    """
+
+    def __init__(self, root: str | Path, settings: Mapping[str, Any], num_shards: int) -> None:
+        self.num_shards = num_shards
+        self.plan = {"format_version": FORMAT_VERSION, **settings, "num_shards": num_shards}
+        self._folder = AtomicFolder(root)
+        self.root, self._partial = self._folder.root, self._folder.partial
+
+    def start(self) -> bool:
+        """Make or join the unfinished folder; `False` if the labels are complete already.
+
+        Raises:
+            DataError: If there are labels of another plan, or other files.
+        """
+        if self._is_complete():
+            return False
+        with self._folder.one_line_errors():
+            self._partial.mkdir(parents=True, exist_ok=True)
+            # Looked at again: it may just have got its name, and then the partial folder is a new one.
+            if self._is_complete():
+                shutil.rmtree(self._partial, ignore_errors=True)
+                return False
+            try:
+                self._write_plan()
+            except FileNotFoundError:
+                # Another process completed the labels, or tidied up, between these two lines.
+                if self._is_complete():
+                    return False
+                raise
+        self._check_plan(self._partial)
+        return True
+
+    def is_missing(self, index: int) -> bool:
+        """Whether nobody has written this shard yet."""
+        return not ((self._partial / shard_name(index)).exists() or self.root.exists())
+
+    def write(self, index: int, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
+        """Write a shard; columns as in [`write_labels`].
+
+        Raises:
+            DataError: If the disk is full.
+        """
+        table = to_table(columns, self.plan)
+        with self._folder.one_line_errors():
+            try:
+                write_shard(self._partial / shard_name(index), table)
+            except FileNotFoundError:
+                # Another process wrote this shard too, and tidied up meanwhile.
+                if self.is_missing(index):
+                    raise
+
+    def finish(self) -> bool:
+        """Give the folder its name if no shard is missing; returns whether it has it."""
+        if any(self.is_missing(index) for index in range(self.num_shards)):
+            return False
+        with self._folder.one_line_errors():
+            try:
+                for path in self._partial.glob(UNFINISHED_PREFIX + "*"):
+                    path.unlink(missing_ok=True)
+                os.rename(self._partial, self.root)
+                sync_folder(self.root.parent)
+            except FileNotFoundError:
+                # Two processes found the last shard; the other was faster.
+                if not self._is_complete():
+                    raise
+        return True
+
+    def _is_complete(self) -> bool:
+        if not self.root.exists():
+            return False
+        self._check_plan(self.root)
+        return True
+
+    def _write_plan(self) -> None:
+        path = self._partial / _PLAN_NAME
+        if path.exists():
+            return
+        if any(self._partial.glob("*.parquet")):
+            raise DataError(f"{self._partial} holds files of something else; remove it or give another folder")
+        unfinished = path.with_name(f"{UNFINISHED_PREFIX}{uuid.uuid4().hex}")
+        try:
+            with unfinished.open("x", encoding="utf-8") as file:
+                json.dump(self.plan, file, indent=2)
+                file.flush()
+                os.fsync(file.fileno())
+            # Unlike a rename, a link never takes the place of the plan of another process.
+            os.link(unfinished, path)
+            sync_folder(self._partial)
+        except FileExistsError:
+            pass
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _check_plan(self, folder: Path) -> None:
+        try:
+            found = json.loads((folder / _PLAN_NAME).read_text(encoding="utf-8"))
+            before, now = _flatten(found), _flatten(json.loads(json.dumps(self.plan)))
+        except (OSError, ValueError, AttributeError):
+            # The folder got its name since it was looked at.
+            if folder == self._partial and self.root.exists():
+                return
+            raise DataError(f"{folder} exists already and holds no labels of this verb; give another folder") from None
+        for key in [key for key in {**before, **now} if before.get(key) != now.get(key)]:
+            raise DataError(
+                f"{folder} exists already, with other labels: {key} was {before.get(key)}, now it is {now.get(key)}; "
+                "give another folder, or remove this one"
+            )
+
+
+def _flatten(plan: dict[str, Any]) -> dict[str, Any]:
+    plan = dict(plan)
+    # Before the number of shards, which follows from them: the message names the cause.
+    data = {f"data set {name}": value for name, value in plan.pop("data", {}).items()}
+    num_shards = plan.pop("num_shards")
+    return {**plan, **data, "num_shards": num_shards}

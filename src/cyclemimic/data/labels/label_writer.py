@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes latent action labels: see [`cyclemimic.data.labels.latent_labels`] for what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..atomic_folder import AtomicFolder
+from ..episode import DataError
+from .latent_labels import COLUMNS, INTEGER_COLUMNS, METADATA_KEY
+
+FORMAT_VERSION = 1
+UNFINISHED_PREFIX = ".unfinished-"
+
+
+def write_labels(
+    folder: str | Path,
+    columns: Mapping[str, Sequence[Any] | np.ndarray],
+    codebook_size: int,
+    num_latent_tokens: int,
+    tokenizer: str,
+    metadata: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write labels that are in memory; the folder appears, complete, when all is written.
+
+    Args:
+        folder (`str` or `Path`): Folder to make.
+        columns (`Mapping`): The columns [`COLUMNS`], of equal length; `codes` of shape
+            `(num_rows, num_latent_tokens)`, in `[0, codebook_size)`.
+        codebook_size (`int`): Number of codes `K`.
+        num_latent_tokens (`int`): Number of codes a pair `L`.
+        tokenizer (`str`): Which tokenizer made the codes: its folder or Hub id.
+        metadata (`Mapping`, *optional*): Further JSON values to keep, such as `{"interval_s": 1.0}`.
+        overwrite (`bool`, *optional*, defaults to `False`): Replace a folder that is there already.
+
+    Raises:
+        DataError: If `folder` exists (without `overwrite`), there are no rows, or the disk is full.
+        ValueError: If a column is missing or does not fit.
+    """
+    if min(codebook_size, num_latent_tokens) < 1:
+        raise ValueError(
+            f"`codebook_size` and `num_latent_tokens` must be at least 1, got {codebook_size} and {num_latent_tokens}"
+        )
+    own = {
+        "format_version": FORMAT_VERSION,
+        "tokenizer": tokenizer,
+        "codebook_size": codebook_size,
+        "num_latent_tokens": num_latent_tokens,
+    }
+    table = to_table(columns, {**(metadata or {}), **own})
+    target = AtomicFolder(folder, overwrite)
+    if not table.num_rows:
+        raise DataError(f"{target.root}: there is no label to write")
+    target.start()
+    try:
+        with target.one_line_errors():
+            write_shard(target.partial / shard_name(0), table)
+        target.commit()
+    finally:
+        target.discard()
+
+
+def shard_name(index: int) -> str:
+    """File name of a shard."""
+    return f"labels-{index:05d}.parquet"
+
+
+def write_shard(path: Path, table: Any) -> None:
+    """Write a table to a file that exists complete or not at all, whatever interrupts the writing."""
+    import pyarrow.parquet as parquet
+
+    # A name of its own: a process that was thought dead may still be writing the same shard.
+    unfinished = path.with_name(f"{UNFINISHED_PREFIX}{uuid.uuid4().hex}")
+    try:
+        with unfinished.open("xb") as file:
+            parquet.write_table(table, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames within a folder outlast a power failure."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def to_table(columns: Mapping[str, Sequence[Any] | np.ndarray], metadata: Mapping[str, Any]) -> Any:
+    """The `pyarrow.Table` of label columns, `metadata` with it.
+
+    Raises:
+        ValueError: If a column is missing or does not fit `metadata`.
+    """
+    import pyarrow
+
+    length, size = metadata["num_latent_tokens"], metadata["codebook_size"]
+    lengths = {key: len(columns[key]) for key in COLUMNS if key in columns}
+    if set(columns) != set(COLUMNS) or len(set(lengths.values())) != 1:
+        raise ValueError(f"`columns` must be {list(COLUMNS)}, of equal length, got {lengths or sorted(columns)}")
+    codes = np.asarray(columns["codes"], dtype=np.int64)
+    if codes.shape != (lengths["codes"], length):
+        raise ValueError(f"`codes` must have shape (num_rows, {length}), got {codes.shape}")
+    if codes.size and not (0 <= codes.min() and codes.max() < size):
+        raise ValueError(f"`codes` must be in [0, {size}), got {codes.min()} to {codes.max()}: another tokenizer's?")
+    arrays = {"source": pyarrow.array(columns["source"], pyarrow.string())}
+    for key in INTEGER_COLUMNS:
+        arrays[key] = pyarrow.array(np.asarray(columns[key], dtype=np.int64))
+    arrays["instruction"] = pyarrow.array(columns["instruction"], pyarrow.string())
+    arrays["codes"] = pyarrow.FixedSizeListArray.from_arrays(
+        pyarrow.array(np.ascontiguousarray(codes).reshape(-1)), length
+    )
+    return pyarrow.table(arrays).replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})

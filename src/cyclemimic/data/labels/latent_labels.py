@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latent action labels on disk: the only thing that passes from the tokenizer to the policy (paper §4).
+
+A folder of Parquet shards, one row a frame pair, that `datasets.load_dataset(folder)` loads too. The shards' metadata
+says which tokenizer made them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..episode import DataError
+
+METADATA_KEY = b"cyclemimic"
+INTEGER_COLUMNS = ("episode_index", "frame_index", "future_index")
+COLUMNS = ("source", *INTEGER_COLUMNS, "instruction", "codes")
+"""Columns of a label file: `str`, three `int64`, `str` (or null), and a list of `num_latent_tokens` `int64`."""
+
+
+class LatentLabels:
+    """Latent action labels of frames, looked up by data set, episode and frame.
+
+    Args:
+        columns (`Mapping`): The columns [`COLUMNS`], without `instruction` if it is not needed; `codes` of shape
+            `(num_rows, num_latent_tokens)`.
+        metadata (`Mapping`): At least `codebook_size` and `num_latent_tokens`.
+
+    Attributes:
+        codebook_size (`int`), num_latent_tokens (`int`), tokenizer (`str` or `None`): Of the tokenizer that made them.
+        metadata (`dict`): All that was kept with them.
+
+    Example:
+
+    ```python
+    >>> from cyclemimic.data import LatentLabels
+
+    >>> labels = LatentLabels.from_folder("path/to/labels")  # doctest: +SKIP
+    >>> labels.lookup("drawer", episode_index=0, frame_index=12)  # doctest: +SKIP
+    array([ 3,  3,  9, 14])
+    ```
+    """
+
+    def __init__(self, columns: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+        self.metadata = dict(metadata)
+        self.codebook_size = int(metadata["codebook_size"])
+        self.num_latent_tokens = int(metadata["num_latent_tokens"])
+        self.tokenizer: str | None = metadata.get("tokenizer")
+        names = sorted(set(columns["source"]))
+        ids = {name: index for index, name in enumerate(names)}
+        source_ids = np.fromiter(map(ids.__getitem__, columns["source"]), np.int64, len(columns["source"]))
+        keys = [np.asarray(columns[key], dtype=np.int64) for key in INTEGER_COLUMNS]
+        order = np.lexsort((keys[1], keys[0], source_ids))
+        source_ids, episode, self._frame_index, self._future_index = (values[order] for values in (source_ids, *keys))
+        self._codes = np.asarray(columns["codes"], dtype=np.int64)[order]
+        # Rows of one episode are one slice, so a look-up is one dictionary access and one binary search.
+        is_start = np.ones(len(order), dtype=bool)
+        is_start[1:] = (np.diff(source_ids) != 0) | (np.diff(episode) != 0)
+        starts = np.flatnonzero(is_start)
+        stops = np.append(starts[1:], len(order))
+        self._slices = {
+            (names[source_ids[start]], int(episode[start])): slice(int(start), int(stop))
+            for start, stop in zip(starts, stops)
+        }
+        repeated = np.flatnonzero(~is_start[1:] & (np.diff(self._frame_index) == 0))
+        if len(repeated):
+            row = repeated[0]
+            raise DataError(
+                f"labels: {names[source_ids[row]]}, episode {episode[row]}, frame {self._frame_index[row]} is labelled "
+                "twice; label the data again"
+            )
+
+    @classmethod
+    def from_folder(cls, path: str | Path) -> LatentLabels:
+        """Load the label shards of a folder.
+
+        Raises:
+            DataError: If the folder holds no labels, not all of them, or shards that do not belong together.
+        """
+        import pyarrow
+
+        from ..readers.parquet import read_parquet
+
+        paths = sorted(Path(path).glob("*.parquet"))
+        if not paths and Path(path).with_name(Path(path).name + ".partial").exists():
+            raise DataError(f"{path} is not complete yet; run `cyclemimic label` again to finish it")
+        if not paths:
+            raise DataError(f"{path} holds no labels (Parquet files); make them with `cyclemimic label`")
+        tables = [read_parquet(shard) for shard in paths]
+        metadata = [_metadata_of(table, shard) for table, shard in zip(tables, paths)]
+        if any(other != metadata[0] for other in metadata):
+            raise DataError(f"{path} mixes labels of different tokenizers or settings; keep one set a folder")
+        num_shards = metadata[0].get("num_shards", len(paths))
+        if len(paths) != num_shards:
+            raise DataError(
+                f"{path} holds {len(paths)} of {num_shards} shards; run `cyclemimic label` again to finish"
+            )
+        table = pyarrow.concat_tables(
+            [table.select([key for key in COLUMNS if key != "instruction"]) for table in tables]
+        )
+        codes = table.column("codes").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        length, largest = metadata[0]["num_latent_tokens"], metadata[0]["codebook_size"] - 1
+        if len(codes) != table.num_rows * length or (len(codes) and not 0 <= codes.min() <= codes.max() <= largest):
+            raise DataError(
+                f"{path}: every row must hold {length} codes in [0, {largest}], as the files' metadata says; label the "
+                "data again"
+            )
+        columns = {key: table.column(key).to_numpy() for key in INTEGER_COLUMNS}
+        # Millions of rows share a few names: one object each, not one a row.
+        sources = table.column("source").combine_chunks().dictionary_encode()
+        columns["source"] = np.array(sources.dictionary.to_pylist(), dtype=object)[sources.indices.to_numpy()]
+        columns["codes"] = codes.reshape(-1, length)
+        return cls(columns, metadata[0])
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def __contains__(self, episode: tuple[str, int]) -> bool:
+        """Whether a data set's episode, `(source, episode_index)`, has labels."""
+        return episode in self._slices
+
+    @property
+    def episodes(self) -> list[tuple[str, int]]:
+        """Data set and episode index of every episode that has labels."""
+        return list(self._slices)
+
+    def lookup(self, source: str, episode_index: int, frame_index: int) -> np.ndarray:
+        """Return the codes of a frame, `int64` of shape `(num_latent_tokens,)`.
+
+        Raises:
+            KeyError: If the frame has no label; the message says what has.
+        """
+        frames, codes = self.episode(source, episode_index)
+        row = int(np.searchsorted(frames, frame_index))
+        if row == len(frames) or frames[row] != frame_index:
+            raise KeyError(
+                f"{source}, episode {episode_index}: frame {frame_index} has no label; labelled are {len(frames)} "
+                f"frames from {frames[0]} to {frames[-1]}"
+            )
+        return codes[row]
+
+    def episode(self, source: str, episode_index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the labelled frames of an episode, ascending, and their codes `(num_frames, num_latent_tokens)`.
+
+        Raises:
+            KeyError: If the episode has no labels; the message says which data sets have.
+        """
+        rows = self._slices.get((source, episode_index))
+        if rows is None:
+            known = sorted({name for name, _ in self._slices})
+            raise KeyError(f"{source}, episode {episode_index}, has no labels; there are labels for {known}")
+        return self._frame_index[rows], self._codes[rows]
+
+
+def _metadata_of(table: Any, path: Path) -> dict[str, Any]:
+    try:
+        metadata = json.loads((table.schema.metadata or {})[METADATA_KEY])
+        if min(metadata["codebook_size"], metadata["num_latent_tokens"]) < 1:
+            raise ValueError("sizes")
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{path} holds no latent action labels; make them with `cyclemimic label`") from None
+    missing = set(COLUMNS) - set(table.column_names)
+    if missing:
+        raise DataError(f"{path} lacks the columns {sorted(missing)}; label the data again")
+    return metadata

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decodes one image, of a size that fits in memory and of the few formats that cameras write."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from ..episode import DataError
+
+MAX_PIXELS = 1 << 26
+"""Largest frame that is decoded, 8192 x 8192: a header, damaged or made up, must not ask for all memory."""
+
+# Pillow knows many more, of which some start other programs.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+
+
+def decode_image(file: Path | bytes, what: str) -> np.ndarray:
+    """Decode an image file, or its bytes, to RGB.
+
+    Args:
+        file (`Path` or `bytes`): The image.
+        what (`str`): What messages call it, with the file it is in.
+
+    Returns:
+        `np.ndarray` of shape `(height, width, 3)`: RGB, `uint8`.
+
+    Raises:
+        DataError: If it does not decode, or is larger than [`MAX_PIXELS`].
+    """
+    # Imported here, as an image is the first thing of a data set that needs it.
+    from PIL import Image
+
+    remedy = "replace it, or leave its episode out with `episodes`"
+    try:
+        if isinstance(file, Path) and not file.is_file():
+            raise FileNotFoundError("it is no file")
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height <= MAX_PIXELS:
+                return np.asarray(image.convert("RGB"))
+    # Pillow passes on whatever its decoders meet.
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        LookupError,
+        TypeError,
+        EOFError,
+        MemoryError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise DataError(f"{what} does not decode ({error or type(error).__name__}); {remedy}") from error
+    raise DataError(
+        f"{what} does not decode ({width} x {height} pixels, at most {MAX_PIXELS >> 20} million are read); {remedy}"
+    )

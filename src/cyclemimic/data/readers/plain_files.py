@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What readers share: files found and followed within a data set's folder, and no further."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..episode import DataError
+
+
+class FramesOnly:
+    """The part of an [`EpisodeReader`] that has neither instruction nor actions nor states."""
+
+    def read_instruction(self) -> str | None:
+        return None
+
+    def read_actions(self) -> np.ndarray | None:
+        return None
+
+    def read_states(self) -> np.ndarray | None:
+        return None
+
+
+def iter_files(root: Path, is_wanted: Callable[[Path], bool]) -> Iterator[Path]:
+    """The wanted files of a folder and of those below it.
+
+    Raises:
+        DataError: If one is a link to somewhere else: a data set must not make its reader open other files.
+    """
+    inside = root.resolve()
+    for path in filter(is_wanted, root.rglob("*")):
+        # By `realpath`, which takes a link to itself for a file; opening that one says what it is.
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
+            raise DataError(f"{path} is a link out of {root}; copy the file to where the link is")
+        yield path
+
+
+def inside(root: Path, relative: str | Path) -> Path:
+    """Where `root / relative` leads, links followed.
+
+    Raises:
+        DataError: If that is outside the data set's folder, or nowhere.
+    """
+    try:
+        folder = root.resolve()
+        path = (folder / relative).resolve()
+        # Also asks the system whether there can be such a name.
+        path.is_file()
+    # A link to itself is a `RuntimeError` before Python 3.13.
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{root}: the path {str(relative)[:200]!r} cannot be followed ({error}); correct it"
+        ) from error
+    # A folder of the Hub's cache, snapshots/REVISION, links its files to the sibling folder blobs.
+    blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
+    if not (path.is_relative_to(folder) or path.is_relative_to(blobs)):
+        raise DataError(
+            f"{root}: the path {str(relative)!r} leads outside the data set's folder; correct what "
+            "names it, such as meta/info.json, or remove the link"
+        )
+    return path
+
+
+def read_json_object(root: Path, relative: str) -> dict[str, Any]:
+    """Read a JSON file of a data set that holds an object.
+
+    Raises:
+        DataError: If it is outside the folder, or no such file.
+    """
+    path = inside(root, relative)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON ({error}); download or write it again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} must hold a JSON object, got {type(content).__name__}; download or write it again")
+    return content
+
+
+def choose_episodes(root: Path, num_episodes: int, episodes: Sequence[int] | None) -> Sequence[int]:
+    """Positions of the episodes to use, all by default.
+
+    Raises:
+        DataError: If `episodes` names none, or one that is not there.
+    """
+    chosen = range(num_episodes) if episodes is None else episodes
+    if not len(chosen) or any(not 0 <= index < num_episodes for index in chosen):
+        raise DataError(
+            f"{root} has episodes 0 to {num_episodes - 1}; `episodes` must name at least one of them and no other, got "
+            f"{list(chosen)[:20]}"
+        )
+    return chosen

@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Video files through PyAV: frames picked by time from any part of a file, and H.264 written frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import VideoReformatter
+
+from ..episode import DataError, stack_frames
+from .images import MAX_PIXELS
+
+# Frames between two wanted ones beyond which seeking beats decoding what lies between. Encoders for robot data place
+# a keyframe every 2 to 30 frames (lerobot: 2; this package: 10).
+_SEEK_GAP_FRAMES = 32
+# Decoding threads take a few milliseconds to start: they pay off from about this many frames on.
+_MIN_FRAMES_FOR_THREADS = 32
+# How long after its last frame a file may still be asked for it: containers round durations, and some count the time that
+# the last frame is shown.
+_LAST_FRAME_SHOWN_S = 1.0
+_Timed = tuple[float, av.VideoFrame]
+_Choice = Callable[[_Timed | None, _Timed | None, float, float], av.VideoFrame | None]
+_REMEDY = "replace it or leave its episode out with `episodes`"
+# Only these containers are looked into: others, such as playlists, lead ffmpeg to further files, or to the network.
+_OPEN_OPTIONS = {"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi", "protocol_whitelist": "file"}
+# A damaged header must not ask for more memory than there is.
+_DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
+
+KEYFRAME_INTERVAL = 10
+"""Frames from one keyframe to the next in the videos this package writes: random access decodes 5 on average."""
+
+
+def iter_frames(
+    path: str | Path,
+    fps: float,
+    num_frames: int,
+    indices: Sequence[int] | None = None,
+    start_s: float = 0.0,
+    by_time: bool = False,
+) -> Iterator[np.ndarray]:
+    """Decode frames of an episode that is the whole or a part of a video file.
+
+    Frame `i` is the one nearest to `start_s + i / fps`, found by presentation time, so files with many episodes, B-frames
+    or a higher frame rate than the episode's are read right. Decoding starts at the last keyframe before the first
+    wanted frame and ends at the last.
+
+    Args:
+        path (`str` or `Path`): Video file.
+        fps (`float`): Frames per second of the episode.
+        num_frames (`int`): Number of frames the episode has.
+        indices (`Sequence[int]`, *optional*): Ascending frame indices in `[0, num_frames)`; all by default.
+        start_s (`float`, *optional*, defaults to 0.0): Where in the file the episode starts, in seconds.
+        by_time (`bool`, *optional*, defaults to `False`): `fps` is a rate to look at the file with, not its own: frame `i`
+            is what a viewer sees at `start_s + i / fps`, however long it has been shown by then. Without it, a file
+            that has no frame there is broken.
+
+    Yields:
+        `np.ndarray` of shape `(height, width, 3)`: RGB, `uint8`.
+
+    Raises:
+        DataError: If the file is missing or does not decode, or ends before the last wanted frame.
+    """
+    indices = range(num_frames) if indices is None else indices
+    if len(indices) == 0:
+        return
+    path, count = Path(path), 0
+    with open_video(path) as (container, stream):
+        # Not in a data loader's workers, nor where one thread was asked for: threads cost a sixth of the decoding.
+        has_threads = torch.get_num_threads() > 1 and len(indices) >= _MIN_FRAMES_FOR_THREADS
+        stream.thread_type = "AUTO" if has_threads else "NONE"
+        rate = fps if by_time else _frame_rate(stream, fps, num_frames, start_s)
+        converter = VideoReformatter()
+        # Not a list: an episode is as long as its metadata says, true or not.
+        times_s = (start_s + index / rate for index in indices)
+        choose = _shown_at if by_time else _nearest_to
+        size = None
+        for frame in _pick(container, stream, times_s, 1 / rate, choose):
+            if size not in (None, (frame.width, frame.height)):
+                raise DataError(
+                    f"video {path} changes from {size[0]} x {size[1]} to {frame.width} x {frame.height} pixels; {_REMEDY}"
+                )
+            size = frame.width, frame.height
+            count += 1
+            yield converter.reformat(frame, format="rgb24").to_ndarray()
+    if count < len(indices):
+        raise DataError(
+            f"video {path} has no frame at {start_s + indices[count] / fps:.3f} s (frame {indices[count]} of "
+            f"{num_frames}); {_REMEDY}"
+        )
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open a video file at its first video stream; what goes wrong there and in the block is a one-line `DataError`."""
+    if not path.is_file():
+        raise DataError(f"video {path} does not exist; {_REMEDY}")
+    try:
+        with av.open(str(path), options=_OPEN_OPTIONS, metadata_errors="replace") as container:
+            if not container.streams.video:
+                raise DataError(f"{path} holds no video stream; {_REMEDY}")
+            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DataError(f"video {path} does not decode (of an unknown codec); {_REMEDY}")
+            stream.codec_context.options = _DECODER_OPTIONS
+            yield container, stream
+    except DataError:
+        raise
+    # Beside ffmpeg's own, what PyAV raises of numbers that no intact file has.
+    except (av.error.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or error or type(error).__name__
+        raise DataError(f"video {path} does not decode ({reason}); {_REMEDY}") from error
+
+
+def decode_frames(
+    path: str | Path, fps: float, num_frames: int, indices: Sequence[int] | None = None, start_s: float = 0.0
+) -> np.ndarray:
+    """Decode frames into one array: as [`iter_frames`], stacked.
+
+    Returns:
+        `np.ndarray` of shape `(len(indices), height, width, 3)`: RGB, `uint8`.
+
+    Raises:
+        DataError: As [`iter_frames`].
+        ValueError: If `indices` is empty.
+    """
+    count = num_frames if indices is None else len(indices)
+    if count == 0:
+        raise ValueError("`indices` must name at least one frame, got none")
+    return stack_frames(iter_frames(path, fps, num_frames, indices, start_s), count)
+
+
+def _frame_rate(stream: av.VideoStream, fps: float, num_frames: int, start_s: float) -> float:
+    """Rate of the clock that frame indices follow: the episode's, or the file's own where it holds just the episode.
+
+    Some data sets state a rounded `fps` (3.75 as 4), or a wrong one, beside videos with one frame a row; the file's
+    own clock is right for them, and the same as `fps` for all others.
+    """
+    if start_s == 0 and stream.frames == num_frames and stream.average_rate:
+        return float(stream.average_rate)
+    return fps
+
+
+def _pick(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    times_s: Iterable[float],
+    period_s: float,
+    choose: _Choice,
+) -> Iterator[av.VideoFrame]:
+    """Yield the frame chosen for each of the ascending times; stop at the first that has none."""
+    last_s, previous, current = None, None, None
+    for time_s in times_s:
+        if last_s is None or time_s - last_s > _SEEK_GAP_FRAMES * period_s:
+            timed = _decode_from(container, stream, time_s, period_s)
+            previous, current = None, next(timed, None)
+        last_s = time_s
+        while current is not None and current[0] < time_s:
+            previous, current = current, next(timed, None)
+        chosen = choose(previous, current, time_s, period_s)
+        if chosen is None:
+            return
+        yield chosen
+
+
+def _nearest_to(
+    previous: _Timed | None, current: _Timed | None, time_s: float, period_s: float
+) -> av.VideoFrame | None:
+    """Of the last frame before `time_s` and the first at or after it, the nearer one; none if both are far."""
+    near = [candidate for candidate in (previous, current) if candidate is not None]
+    if not near:
+        return None
+    best_s, best = min(near, key=lambda candidate: abs(candidate[0] - time_s))
+    # Half a period is the nearest-frame criterion; the small rest is for timestamps rounded to milliseconds.
+    return best if abs(best_s - time_s) <= 0.5 * period_s + 2e-3 else None
+
+
+def _shown_at(previous: _Timed | None, current: _Timed | None, time_s: float, period_s: float) -> av.VideoFrame | None:
+    """Of the two, the one on the screen at `time_s`; none where the file ended before."""
+    if current is not None and (previous is None or current[0] <= time_s + 2e-3):
+        return current[1]
+    if previous is None or (current is None and time_s - previous[0] > _LAST_FRAME_SHOWN_S + period_s):
+        return None
+    return previous[1]
+
+
+def _decode_from(
+    container: av.container.InputContainer, stream: av.VideoStream, time_s: float, period_s: float
+) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Yield `(seconds from the stream's start, frame)` from a keyframe before `time_s` on."""
+    tick_s = float(stream.time_base)
+    origin_s = stream.start_time * tick_s if stream.start_time else 0.0
+    # One frame early, because the nearest frame may be the one before. Demuxers seek by decoding time, which in open
+    # groups of pictures is before the presentation time: where the first frame turns out to be late, start over.
+    for target_s in [time_s - period_s, 0.0] if time_s > period_s else [0.0]:
+        container.seek(round((target_s + origin_s) / tick_s), stream=stream, backward=True, any_frame=False)
+        is_first = True
+        for frame in container.decode(stream):
+            if frame.pts is None:
+                continue
+            if frame.is_corrupt:
+                # ffmpeg fills in what it cannot decode: a picture nobody took, and what follows is built on it.
+                raise DataError(f"video {container.name} does not decode (damaged pictures); {_REMEDY}")
+            frame_s = frame.pts * tick_s - origin_s
+            if is_first and target_s > 0 and frame_s > time_s:
+                break
+            is_first = False
+            yield frame_s, frame
+        if not is_first:
+            return
+
+
+class VideoWriter:
+    """Writes one H.264 file frame by frame; several episodes may follow each other in it.
+
+    Keyframes come at least every [`KEYFRAME_INTERVAL`] frames; without B-frames, frame `i` is at exactly `i / fps`.
+
+    Args:
+        path (`str` or `Path`): File to write; it is complete after `close()`.
+        fps (`float`): Frames per second.
+        codec (`str`, *optional*, defaults to `"h264"`): Name of an encoder of PyAV's ffmpeg.
+        crf (`int`, *optional*, defaults to 16): Constant rate factor: lower is better and larger, 16 hard to tell
+            from the original.
+
+    Attributes:
+        num_frames (`int`): Frames written so far.
+        num_bytes (`int`): Bytes of video so far; a few frames that the encoder still holds are not counted.
+
+    Raises:
+        OSError: If the file cannot be written.
+        ValueError: If frames differ in size, are not `uint8` RGB, or have an odd width or height.
+    """
+
+    def __init__(self, path: str | Path, fps: float, codec: str = "h264", crf: int = 16) -> None:
+        self.path = Path(path)
+        self.num_frames = 0
+        self.num_bytes = 0
+        self._rate = Fraction(fps).limit_denominator(10_000)
+        self._codec = codec
+        self._options = {"crf": str(crf), "preset": "veryfast", "g": str(KEYFRAME_INTERVAL), "bf": "0"}
+        with self._os_errors():
+            self._container = av.open(str(self.path), "w")
+        self._stream: av.VideoStream | None = None
+
+    def write(self, frames: Iterable[np.ndarray]) -> None:
+        """Append RGB frames, `uint8` of shape `(height, width, 3)` each."""
+        for image in frames:
+            if self._stream is None:
+                self._stream = self._open_stream(image)
+            if image.dtype != np.uint8 or image.shape != (self._stream.height, self._stream.width, 3):
+                raise ValueError(
+                    f"`frames` must be uint8 of shape ({self._stream.height}, {self._stream.width}, 3) like the first, "
+                    f"got {image.dtype} {image.shape}"
+                )
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.pts = self.num_frames
+            frame.time_base = 1 / self._rate
+            self._encode(self._stream, frame)
+            self.num_frames += 1
+
+    def close(self) -> None:
+        """Flush the encoder and complete the file."""
+        stream, self._stream = self._stream, None
+        try:
+            if stream is not None:
+                self._encode(stream, None)
+        finally:
+            with self._os_errors():
+                self._container.close()
+
+    def _encode(self, stream: av.VideoStream, frame: av.VideoFrame | None) -> None:
+        with self._os_errors():
+            for packet in stream.encode(frame):
+                self.num_bytes += packet.size
+                self._container.mux(packet)
+
+    @contextmanager
+    def _os_errors(self) -> Iterator[None]:
+        """Turn ffmpeg's errors, which keep the operating system's number, into the `OSError` they stand for."""
+        try:
+            yield
+        except av.error.FFmpegError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+    def _open_stream(self, image: np.ndarray) -> av.VideoStream:
+        height, width = image.shape[:2]
+        if height % 2 or width % 2:
+            raise ValueError(f"`frames` must have an even height and width (yuv420p), got {height} x {width}")
+        stream = self._container.add_stream(self._codec, rate=self._rate, options=self._options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = 1 / self._rate
+        return stream
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def encode_video(
+    path: str | Path, frames: Iterable[np.ndarray], fps: float, codec: str = "h264", crf: int = 16
+) -> None:
+    """Write RGB frames, `uint8` of shape `(height, width, 3)` each, to a video file that browsers play.
+
+    Raises:
+        ValueError: As [`VideoWriter`], or if there are no frames.
+    """
+    with VideoWriter(path, fps, codec, crf) as writer:
+        writer.write(frames)
+        if writer.num_frames == 0:
+            raise ValueError("`frames` must hold at least one frame, got none")

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads plain video files, each an episode, as people film and download them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from ..checking import BrokenEpisode, BrokenEpisodesError
+from ..episode import DataError, Episode, check_num_frames
+from .clips import Clip, read_clips
+from .plain_files import FramesOnly, choose_episodes, inside, iter_files
+from .video import iter_frames, open_video
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+_MAX_FPS = 30.0
+_WILDCARDS = "*?["
+
+
+class VideoFileSource:
+    """Video files as a sequence of [`Episode`]s, in the order of their names, those in folders below included.
+
+    All are looked at with one frame rate: frame `i` is what a viewer sees `i / fps` seconds after the start, so files of
+    different and of varying rates go together. Only headers are read here. There are no actions.
+
+    Each file is an episode without instruction, unless there are texts beside them: a table `clips.csv` or `clips.jsonl`
+    in the folder, with the columns `file`, `text` and, for parts of files, `start_s` and `end_s`; or for each file a
+    WebVTT file of its name, `film.vtt` beside `film.mp4`. Then each clip is an episode, in the order of the texts.
+
+    Args:
+        root (`str` or `Path`): The folder of the files, one file, or a pattern such as `"videos/*.mp4"`; the folder is then
+            what stands before the first part with `*`, `?` or `[`.
+        fps (`float`, *optional*): Frames per second to look at them with; default is the lowest rate of the files, at
+            most 30.
+        embodiment (`str`, *optional*, defaults to `"unknown"`): Body that moves in them; `"human"` is one.
+        episodes (`Sequence[int]`, *optional*): Positions of the files, or clips, to use; all by default.
+        name (`str`, *optional*): Name of the data set; default is the folder's name.
+
+    Raises:
+        DataError: If there is no video file, one cannot be opened or does not tell how long it is, or lies outside the
+            folder; if a text names no clip of theirs.
+        ValueError: If `fps` is not positive.
+
+    Example:
+
+    ```python
+    >>> from cyclemimic.data import VideoFileSource
+
+    >>> source = VideoFileSource("path/to/videos", embodiment="human")  # doctest: +SKIP
+    >>> frames = source[0].read_frames([0, 30])  # doctest: +SKIP
+    ```
+    """
+
+    camera = "video"
+    cameras = (camera,)
+
+    def __init__(
+        self,
+        root: str | Path,
+        fps: float | None = None,
+        embodiment: str | None = None,
+        episodes: Sequence[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        if fps is not None and not 0 < fps < float("inf"):
+            raise ValueError(f"`fps` must be above 0, got {fps}")
+        self.root, pattern = _split_pattern(Path(root))
+        self.name = name or self.root.resolve().stem
+        self.embodiment = embodiment or "unknown"
+        clips = read_clips(self.root, _find_files(self.root, pattern), are_all=pattern is None)
+        chosen = choose_episodes(self.root, len(clips), episodes)
+        headers = _read_headers({index: clips[index].path for index in chosen})
+        self.fps = float(fps or min(_MAX_FPS, *(header.fps for header in headers.values())))
+        self._clips = [(index, _within(clips[index], headers[clips[index].path].seconds)) for index in chosen]
+        for _, clip in self._clips:
+            check_num_frames((clip.end_s - clip.start_s) * self.fps, f"{clip.path}, {clip.end_s:.4g} s long")
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: int) -> Episode:
+        position, clip = self._clips[index]
+        num_frames = max(1, round((clip.end_s - clip.start_s) * self.fps))
+        file = clip.path.name if clip.path == self.root else clip.path.relative_to(self.root).as_posix()
+        reader = _VideoFileReader(clip, self.fps, num_frames)
+        where = {"file": file, "start_s": clip.start_s, "end_s": clip.end_s}
+        return Episode(self.name, self.embodiment, position, num_frames, self.fps, self.camera, reader, where)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"VideoFileSource({str(self.root)!r}, {len(self)} episodes, {self.fps:g} fps)"
+
+
+@dataclass(frozen=True)
+class _VideoFileReader(FramesOnly):
+    """Episode reader of one clip; see [`EpisodeReader`]."""
+
+    clip: Clip
+    fps: float
+    num_frames: int
+
+    def iter_frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        return iter_frames(self.clip.path, self.fps, self.num_frames, indices, self.clip.start_s, by_time=True)
+
+    def read_instruction(self) -> str | None:
+        return self.clip.text
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a file says of itself: frames per second on average, and length."""
+
+    fps: float
+    seconds: float
+
+
+def is_video_file(path: Path) -> bool:
+    """Whether a file goes by the name of a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path is a pattern of names, and not that of a file or folder which is called so."""
+    return any(character in str(path) for character in _WILDCARDS) and not path.exists()
+
+
+def _split_pattern(path: Path) -> tuple[Path, str | None]:
+    """The folder that a pattern starts at, and the rest of it; a path that is no pattern has no rest."""
+    if not is_pattern(path):
+        return path, None
+    first = next(i for i, part in enumerate(path.parts) if any(character in part for character in _WILDCARDS))
+    return Path(*path.parts[:first]), "/".join(path.parts[first:])
+
+
+def _find_files(root: Path, pattern: str | None) -> list[Path]:
+    if root.is_file():
+        return [root]
+    if pattern is None:
+        files = sorted(iter_files(root, is_video_file))
+    elif ".." in pattern.split("/"):
+        raise DataError(f"the pattern {root / pattern} must not go up by `..` behind its first wildcard")
+    else:
+        files = sorted({path for path in root.glob(pattern) if is_video_file(path)})
+        for path in files:
+            # A pattern follows links to folders.
+            inside(root, path.relative_to(root))
+    if not files:
+        raise DataError(f"{root / (pattern or '')} holds no video file ({', '.join(VIDEO_SUFFIXES)})")
+    return files
+
+
+def _within(clip: Clip, seconds: float) -> Clip:
+    """The clip as far as its file goes."""
+    if clip.start_s >= seconds:
+        raise DataError(
+            f"{clip.where}: {clip.path} is {seconds:.4g} s long, but a clip starts at {clip.start_s:g} s; correct the text"
+        )
+    return clip._replace(end_s=min(seconds, clip.end_s or seconds))
+
+
+def _read_headers(paths: Mapping[int, Path]) -> dict[Path, _Header]:
+    headers: dict[Path, _Header] = {}
+    broken: list[BrokenEpisode] = []
+    for index, path in tqdm(paths.items(), desc="open videos", unit="file", delay=2):
+        try:
+            if path not in headers:
+                headers[path] = _read_header(path)
+        except DataError as fault:
+            broken.append(BrokenEpisode(index, str(fault)))
+    if broken:
+        # All at once: whoever leaves one out should not have to try again to learn of the next.
+        message, indices = broken[0].reason, [episode.index for episode in broken]
+        if len(broken) > 1:
+            message = f"{len(broken)} videos cannot be used, episodes {indices[:100]}; the first: {message}"
+        raise BrokenEpisodesError(message, broken, sorted(paths.keys() - indices))
+    return headers
+
+
+def _read_header(path: Path) -> _Header:
+    with open_video(path) as (container, stream):
+        rate, length = stream.average_rate, None
+        if stream.duration:
+            length = stream.duration * stream.time_base
+        elif container.duration:
+            # Matroska keeps the length with the file, not with the stream.
+            length = container.duration / av.time_base
+    if not rate or not length or rate <= 0 or length <= 0:
+        raise DataError(
+            f"video {path} does not tell its frame rate and length; write it again with ffmpeg, or replace it, or leave "
+            "its episode out with `episodes`"
+        )
+    return _Header(float(rate), float(length))

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclemimic.data import DataError
+from cyclemimic.data.readers import images as images_module
+from cyclemimic.data.readers.images import decode_image
+
+
+def encode(image: Image.Image, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, format=kind)
+    return file.getvalue()
+
+
+def test_files_and_bytes_become_rgb(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(Image.fromarray(pixels)))
+    np.testing.assert_array_equal(decode_image(path, "a"), pixels)
+    np.testing.assert_array_equal(decode_image(path.read_bytes(), "a"), pixels)
+    grey = decode_image(encode(Image.new("L", (2, 3), 9)), "grey")
+    assert grey.shape == (3, 2, 3) and (grey == 9).all()
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "EPS"])
+def test_kinds_that_no_camera_writes_are_refused(kind):
+    with pytest.raises(DataError, match="frame 3 does not decode"):
+        decode_image(encode(Image.new("RGB", (8, 8)), kind), "frame 3")
+
+
+def test_the_largest_image_is_read_and_no_larger_one(monkeypatch):
+    monkeypatch.setattr(images_module, "MAX_PIXELS", 64)
+    assert decode_image(encode(Image.new("RGB", (32, 2))), "a").shape == (2, 32, 3)
+    with pytest.raises(DataError, match=r"a does not decode \(13 x 5 pixels, at most"):
+        decode_image(encode(Image.new("RGB", (13, 5))), "a")

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import errno
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from cyclemimic.data import DataError, decode_frames, encode_video
+from cyclemimic.data.readers.video import _DECODER_OPTIONS, KEYFRAME_INTERVAL, VideoWriter, _decode_from
+
+from ..conftest import make_frames, read_frame_numbers
+
+
+def write_reference(path, frames, fps, **options):
+    """A video with what this package does not write: B-frames, long groups of pictures, other clocks."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("h264", rate=Fraction(fps), options={"crf": "10", **options})
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def decode_all(path):
+    """Every frame of a file, by PyAV alone."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = tmp_path / "video.mp4"
+    encode_video(path, make_frames(40), fps=10)
+    return path
+
+
+def test_round_trip_keeps_frames_within_codec_error(video):
+    frames = decode_frames(video, fps=10, num_frames=40)
+    assert frames.shape == (40, 32, 32, 3) and frames.dtype == np.uint8
+    assert np.abs(frames[:, :, -8:].astype(int) - make_frames(40)[:, :, -8:]).max() <= 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"g": "10", "bf": "0"},
+        {"g": "250", "bf": "3"},
+        {"g": "7", "bf": "2"},
+        # Frames before a keyframe that need one before it as well.
+        {"x264-params": "open-gop=1:keyint=10:min-keyint=10:bframes=3:b-adapt=0:scenecut=0"},
+    ],
+)
+def test_any_frame_is_the_one_that_sequential_decoding_gives(tmp_path, options):
+    path = tmp_path / "video.mp4"
+    write_reference(path, make_frames(42), 10, **options)
+    expected = decode_all(path)
+    for index in range(42):
+        np.testing.assert_array_equal(decode_frames(path, 10, 42, [index])[0], expected[index])
+    chosen = [0, 1, 5, 38, 41]
+    np.testing.assert_array_equal(decode_frames(path, 10, 42, chosen), expected[chosen])
+
+
+def test_long_gaps_are_jumped(tmp_path):
+    path = tmp_path / "video.mp4"
+    numbers = np.arange(200) % 40
+    encode_video(path, make_frames(40)[numbers], fps=25)
+    chosen = [0, 3, 77, 150, 151, 199]
+    assert read_frame_numbers(decode_frames(path, 25, 200, chosen)) == numbers[chosen].tolist()
+
+
+def test_decoding_starts_at_the_last_keyframe_before_the_frame(tmp_path):
+    # Times that floating point does not represent must not send the decoder back to the start of a long file.
+    path = tmp_path / "video.mp4"
+    encode_video(path, make_frames(40)[np.arange(400) % 40], fps=10)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        for index in range(2, 400):
+            first_s, _ = next(_decode_from(container, stream, index / 10, 0.1))
+            assert 1 <= index - round(first_s * 10) <= KEYFRAME_INTERVAL
+
+
+def test_part_of_a_file_starts_where_it_says(video):
+    assert read_frame_numbers(decode_frames(video, 10, 6, start_s=2.3)) == [23, 24, 25, 26, 27, 28]
+    assert read_frame_numbers(decode_frames(video, 10, 6, [1, 5], start_s=2.3)) == [24, 28]
+
+
+def test_video_of_a_higher_rate_is_read_by_time(video):
+    assert read_frame_numbers(decode_frames(video, fps=5, num_frames=20)) == list(range(0, 40, 2))
+
+
+def test_wrong_fps_beside_one_frame_a_row_does_not_matter(video):
+    assert read_frame_numbers(decode_frames(video, fps=4, num_frames=40, indices=[0, 13, 39])) == [0, 13, 39]
+
+
+@pytest.mark.parametrize("fps", [3.75, 29.97, 30])
+def test_fractional_rates_stay_exact(tmp_path, fps):
+    path = tmp_path / "video.mp4"
+    encode_video(path, make_frames(40), fps=fps)
+    assert read_frame_numbers(decode_frames(path, fps, 10, start_s=30 / fps)) == list(range(30, 40))
+
+
+def test_video_that_ends_early_is_an_error(video):
+    with pytest.raises(DataError, match=r"video\.mp4 has no frame at 4\.000 s \(frame 40 of 50"):
+        decode_frames(video, fps=10, num_frames=50)
+    with pytest.raises(DataError, match="no frame at"):
+        decode_frames(video, fps=10, num_frames=50, indices=[45])
+
+
+def test_pictures_that_the_decoder_made_up_are_an_error(tmp_path):
+    path = tmp_path / "video.mp4"
+    frames = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
+    encode_video(path, frames, fps=10)
+    data = bytearray(path.read_bytes())
+    first, last = data.index(b"mdat"), data.index(b"moov")
+    # In the last third.
+    for position in range(first + 7 * (last - first) // 10, first + 8 * (last - first) // 10, 50):
+        data[position] ^= 0x10
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"video\.mp4 does not decode"):
+        decode_frames(path, 10, 30)
+    # From keyframe to keyframe, what is whole is read.
+    assert decode_frames(path, 10, 30, range(10)).shape == (10, 32, 32, 3)
+
+
+def test_pictures_beyond_the_largest_are_not_decoded(video, monkeypatch):
+    assert int(_DECODER_OPTIONS["max_pixels"]) == 8192 * 8192
+    monkeypatch.setitem(_DECODER_OPTIONS, "max_pixels", "1000")
+    with pytest.raises(DataError, match=r"video\.mp4 does not decode"):
+        decode_frames(video, 10, 40)
+
+
+def test_a_video_of_two_sizes_is_an_error(tmp_path):
+    """Joined without a second look, as raw streams can be."""
+    parts = []
+    for size in (32, 64):
+        with av.open(str(tmp_path / "part.h264"), "w", format="h264") as container:
+            stream = container.add_stream("h264", rate=10, options={"bf": "0"})
+            stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
+            for frame in make_frames(5, size=size):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        parts.append((tmp_path / "part.h264").read_bytes())
+    (tmp_path / "joined.h264").write_bytes(b"".join(parts))
+    with av.open(str(tmp_path / "joined.h264")) as source, av.open(str(tmp_path / "joined.mkv"), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size:
+                packet.pts = packet.dts = 100 * number
+                packet.time_base, packet.stream = Fraction(1, 1000), stream
+                container.mux(packet)
+    with pytest.raises(DataError, match=r"joined\.mkv changes from 32 x 32 to 64 x 64 pixels"):
+        decode_frames(tmp_path / "joined.mkv", 10, 10)
+
+
+def test_file_that_is_no_video_is_an_error(tmp_path, video):
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"no video at all")
+    with pytest.raises(DataError, match=r"broken\.mp4 does not decode"):
+        decode_frames(path, 10, 5)
+    path.write_bytes(video.read_bytes()[:-400])
+    with pytest.raises(DataError, match=r"broken\.mp4"):
+        decode_frames(path, 10, 40)
+    with pytest.raises(DataError, match="does not exist"):
+        decode_frames(tmp_path / "missing.mp4", 10, 5)
+    with pytest.raises(ValueError, match="`indices`"):
+        decode_frames(video, 10, 40, [])
+
+
+def test_writer_refuses_what_does_not_fit(tmp_path):
+    frame = make_frames(1)[0]
+    with VideoWriter(tmp_path / "a.mp4", 10) as writer:
+        writer.write([frame])
+        with pytest.raises(ValueError, match="like the first"):
+            writer.write([frame[:16]])
+    with VideoWriter(tmp_path / "b.mp4", 10) as writer, pytest.raises(ValueError, match="even"):
+        writer.write([frame[:31]])
+    with pytest.raises(ValueError, match="at least one frame"):
+        encode_video(tmp_path / "c.mp4", [], 10)
+
+
+def test_what_the_system_refuses_is_an_os_error(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        encode_video(tmp_path / "missing" / "d.mp4", make_frames(2), 10)
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("the system has no /dev/full")
+    (tmp_path / "full.mp4").symlink_to(full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        encode_video(tmp_path / "full.mp4", make_frames(2), 10)
+    assert raised.value.errno == errno.ENOSPC
