@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cyclemimic.data import feature_statistics
-from cyclemimic.data.feature_statistics import ImageStatistics, VectorStatistics, vector_statistics
+from cyclemimic.data.feature_statistics import DistinctValues, ImageStatistics, VectorStatistics, vector_statistics
 
 
 def test_running_statistics_equal_those_of_all_rows_at_once():
@@ -32,6 +32,16 @@ def test_quantiles_of_many_rows_stay_close_and_memory_bounded(monkeypatch):
     np.testing.assert_allclose(result["mean"], rows.mean(0), atol=1e-9)
     # A systematic sample: every 32nd row, whatever the lengths of the episodes.
     np.testing.assert_array_equal(np.concatenate(running._rows), rows[:: running._stride])
+    # Nor do they keep the rows between them alive.
+    assert sum(len(kept if kept.base is None else kept.base) for kept in running._rows) <= 2000
+
+
+def test_distinct_values_are_counted_up_to_three():
+    running = DistinctValues()
+    assert running.counts() == []
+    for rows in ([[5, 0, 1], [5, 0, 2]], [[5, 1, 2]], [[5, 0, 3], [5, 1, 4]]):
+        running.update(np.array(rows, dtype=np.float32))
+    assert running.counts() == [1, 2, 3]
 
 
 def test_image_statistics_are_a_channel_and_in_unit_range():

@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
 
-from cyclemimic.data import DataError, Episode, InMemorySource, LeRobotSource, compute_action_statistics
+from cyclemimic.data import (
+    DataError,
+    Episode,
+    InMemorySource,
+    LeRobotSource,
+    compute_action_statistics,
+    feature_statistics,
+)
 
 from .conftest import make_frames
 
@@ -15,11 +24,29 @@ def make_source(actions, name="a"):
     return InMemorySource([Episode.from_arrays(make_frames(len(actions)), 10, actions=actions, source=name)])
 
 
+class RecordingSource:
+    """Makes its episodes as they are asked for, and knows how many of those before were alive still."""
+
+    def __init__(self, parts):
+        self.parts = parts
+        self.alive = []
+
+    def __iter__(self):
+        made = []
+        for index, actions in enumerate(self.parts):
+            gc.collect()
+            self.alive.append(sum(reference() is not None for reference in made))
+            episode = Episode.from_arrays(make_frames(len(actions)), 10, actions=actions, index=index)
+            made.append(weakref.ref(episode))
+            yield episode
+            del episode
+
+
 def test_statistics_are_those_of_all_frames_and_fit_json():
     rng = np.random.default_rng(0)
-    parts = [rng.normal(size=(20, 2)).astype(np.float32) for _ in range(2)]
+    parts = [rng.normal(3 * index, 1 + index, (20 + index, 2)).astype(np.float32) for index in range(2)]
     statistics = compute_action_statistics([make_source(parts[0]), make_source(parts[1], "b")])
-    actions = np.concatenate(parts)
+    actions = np.concatenate(parts).astype(np.float64)
     for name, expected in {
         "q01": np.quantile(actions, 0.01, axis=0),
         "q99": np.quantile(actions, 0.99, axis=0),
@@ -28,15 +55,37 @@ def test_statistics_are_those_of_all_frames_and_fit_json():
         "min": actions.min(0),
         "max": actions.max(0),
     }.items():
-        np.testing.assert_allclose(statistics[name], expected, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(statistics[name], expected, rtol=1e-12, atol=1e-14)
     assert statistics["mask"] == [True, True]
     assert json.loads(json.dumps(statistics)) == statistics
+
+
+def test_episodes_pass_once_and_are_released():
+    parts = np.random.default_rng(0).normal(size=(30, 4, 2)).astype(np.float32)
+    source = RecordingSource(parts)
+    statistics = compute_action_statistics([source])
+    # The one just read, until the next is there.
+    assert len(source.alive) == 30 and max(source.alive) == 1
+    np.testing.assert_allclose(statistics["mean"], parts.reshape(-1, 2).astype(np.float64).mean(0), rtol=1e-12)
+
+
+def test_quantiles_of_many_frames_are_those_of_a_systematic_sample(monkeypatch):
+    monkeypatch.setattr(feature_statistics, "_MAX_ROWS", 100)
+    parts = np.random.default_rng(0).normal(size=(30, 11, 2)).astype(np.float32)
+    statistics = compute_action_statistics([RecordingSource(parts)])
+    rows = parts.reshape(-1, 2).astype(np.float64)
+    np.testing.assert_allclose(statistics["q01"], np.quantile(rows[::4], 0.01, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(statistics["std"], rows.std(0), rtol=1e-12)
+    assert statistics["max"] == rows.max(0).tolist()
 
 
 def test_constant_and_binary_dimensions_are_left_alone():
     steps = np.arange(12)
     actions = np.stack([steps, steps % 2 * 2 - 1, np.full(12, 3), steps % 3], axis=1)
     assert compute_action_statistics([make_source(actions)])["mask"] == [True, False, False, True]
+    # Three values in all, though no data set has them all.
+    parts = [make_source(actions[steps % 3 < 2], "a"), make_source(actions[steps % 3 == 2], "b")]
+    assert compute_action_statistics(parts)["mask"] == [True, False, False, True]
 
 
 def test_gripper_of_a_real_arm_is_left_alone(shared_data):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -250,18 +251,26 @@ def list_episodes(sources: Sequence[EpisodeSource]) -> list[Episode]:
     """Return the episodes of some data sets, in order.
 
     Raises:
+        As [`iter_episodes`].
+    """
+    return list(iter_episodes(sources))
+
+
+def iter_episodes(sources: Sequence[EpisodeSource]) -> Iterator[Episode]:
+    """Yield the episodes of some data sets, in order, and hold none of them: what one has read goes with it.
+
+    Raises:
         ValueError: If there is no data set.
         DataError: If two episodes go by one name and index: labels and statistics could not tell them apart.
     """
     if not sources:
         raise ValueError("`sources` must name at least one data set, got none")
-    episodes = [episode for source in sources for episode in source]
     seen: set[tuple[str, int]] = set()
-    for episode in episodes:
+    for episode in chain.from_iterable(sources):
         if (episode.source, episode.index) in seen:
             raise DataError(
                 f"two data sets or episodes go by the name {episode.source!r}, episode {episode.index}; open them with "
                 "different `name`s"
             )
         seen.add((episode.source, episode.index))
-    return episodes
+        yield episode

@@ -51,7 +51,8 @@ class VectorStatistics:
         self._squares = self._squares + ((values - mean) ** 2).sum(0) + delta**2 * self._count * len(values) / total
         self._mean = self._mean + delta * len(values) / total
         self._min, self._max = np.minimum(self._min, values.min(0)), np.maximum(self._max, values.max(0))
-        kept = values[-self._count % self._stride :: self._stride]
+        # A copy: a view would keep all rows of its episode alive.
+        kept = values[-self._count % self._stride :: self._stride].copy()
         self._rows.append(kept)
         self._num_rows += len(kept)
         self._count = total
@@ -70,6 +71,26 @@ class VectorStatistics:
             "count": np.array([self._count]),
         }
         return exact | dict(zip(QUANTILES, np.quantile(rows, list(QUANTILES.values()), axis=0)))
+
+
+class DistinctValues:
+    """Running count of the distinct values of each dimension, up to three: enough to know constant and binary ones."""
+
+    def __init__(self) -> None:
+        self._values: list[np.ndarray] | None = None
+
+    def update(self, values: np.ndarray) -> None:
+        """Add rows of shape `(num_rows, size)`."""
+        if self._values is None:
+            self._values = [np.empty(0, values.dtype)] * values.shape[1]
+        self._values = [
+            known if len(known) > 2 else np.unique(np.append(known, column))[:3]
+            for known, column in zip(self._values, values.T, strict=True)
+        ]
+
+    def counts(self) -> list[int]:
+        """Return the number of distinct values a dimension; 3 stands for 3 or more."""
+        return [len(known) for known in self._values or []]
 
 
 class ImageStatistics:

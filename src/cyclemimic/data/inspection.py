@@ -10,7 +10,7 @@ import numpy as np
 
 from .checking import BrokenEpisode, check_columns, find_broken_episodes
 from .episode import DataError, Episode, EpisodeSource
-from .feature_statistics import VectorStatistics
+from .feature_statistics import DistinctValues, VectorStatistics
 
 _MAX_INSTRUCTIONS = 5
 
@@ -135,33 +135,29 @@ class _Vectors:
     def __init__(self, what: str) -> None:
         self._what = what
         self._statistics = VectorStatistics()
-        self._distinct: list[np.ndarray] | None = None
+        self._distinct = DistinctValues()
+        self._size: int | None = None
 
     def update(self, episode: Episode, values: np.ndarray | None) -> None:
         """Add an episode's values; `DataError` if they are of another size than those before."""
         if values is None:
             return
-        if self._distinct is None:
-            self._distinct = [np.empty(0, values.dtype)] * values.shape[1]
-        if values.shape[1] != len(self._distinct):
+        if self._size not in (None, values.shape[1]):
             raise DataError(
                 f"{episode.source}: episode {episode.index} has {self._what} of size {values.shape[1]}, the ones before of "
-                f"size {len(self._distinct)}; leave it out with `episodes`"
+                f"size {self._size}; leave it out with `episodes`"
             )
+        self._size = values.shape[1]
         self._statistics.update(values)
-        # Three are enough to know that there are more than two.
-        self._distinct = [
-            known if len(known) > 2 else np.unique(np.append(known, column))[:3]
-            for known, column in zip(self._distinct, values.T, strict=True)
-        ]
+        self._distinct.update(values)
 
     def summary(self) -> VectorSummary | None:
         """The statistics so far; `None` if there was no value."""
-        if self._distinct is None:
+        if self._size is None:
             return None
         statistics = self._statistics.result()
         return VectorSummary(
             **{name: statistics[name].tolist() for name in ("min", "q01", "mean", "std", "q99", "max")},
-            constant=[len(known) == 1 for known in self._distinct],
-            binary=[len(known) == 2 for known in self._distinct],
+            constant=[count == 1 for count in self._distinct.counts()],
+            binary=[count == 2 for count in self._distinct.counts()],
         )
