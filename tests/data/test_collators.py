@@ -39,6 +39,7 @@ def test_policy_batch_with_all_targets():
         {
             "image": FRAMES[index],
             "instruction": f"task {index}",
+            "source": "ab"[index],
             "latent_actions": np.full(4, index),
             "actions": np.full((3, 2), index, dtype=np.float32),
             "actions_mask": np.array([True, True, index == 0]),
@@ -54,6 +55,13 @@ def test_policy_batch_with_all_targets():
     assert given["latent_actions"].tolist() == [[0] * 4, [1] * 4]
     assert given["actions"].shape == (2, 3, 2) and given["actions"].dtype == np.float32
     assert given["actions_mask"].tolist() == [[True, True, True], [True, True, False]]
+
+
+def test_policy_items_of_several_data_sets_keep_their_names():
+    items = [{"image": FRAMES[0], "instruction": "push", "source": source} for source in ("a", "b", "a")]
+    processor = FakeProcessor()
+    CycleMimicCollator(processor)(items)
+    assert processor.arguments["dataset"] == ["a", "b", "a"]
 
 
 def test_policy_batch_without_targets():

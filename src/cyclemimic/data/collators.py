@@ -64,7 +64,8 @@ class CycleMimicCollator:
 
     Args:
         processor (`Callable`): A `CycleMimicProcessor`.
-        dataset_name (`str`, *optional*): Data set whose action statistics normalise the actions.
+        dataset_name (`str`, *optional*): Data set whose action statistics normalise the actions of all items; by
+            default those of the data set that an item is of (`source`).
         image_shift (`int`, *optional*, defaults to 0): Images are shifted by up to so many pixels in each direction,
             their border repeated. How far depends on the batch alone, as above.
 
@@ -73,14 +74,14 @@ class CycleMimicCollator:
     ```python
     [
         {"image": uint8 (h, w, 3), "instruction": "open the drawer", "latent_actions": int64 (4,),
-         "actions": float32 (12, 7), "actions_mask": bool (12,), …},
+         "actions": float32 (12, 7), "actions_mask": bool (12,), "source": "kitchen", …},
         {"image": uint8 (h, w, 3), "instruction": "press the button", …},
     ]
     →
     {
         "input_ids": int64 (2, length), "attention_mask": int64 (2, length), "pixel_values": float32 (2, …),
         "labels": int64 (2, length),          # with latent_actions: their tokens, -100 elsewhere
-        "actions": float32 (2, 12, 7),        # with actions: normalised
+        "actions": float32 (2, 12, 7),        # with actions: normalised, by the statistics of their source
         "actions_mask": bool (2, 12),
     }
     ```
@@ -98,7 +99,7 @@ class CycleMimicCollator:
             latent_actions=_stacked(items, "latent_actions"),
             actions=_stacked(items, "actions"),
             actions_mask=_stacked(items, "actions_mask"),
-            dataset=self.dataset_name,
+            dataset=self.dataset_name or _sources(items),
             return_tensors="pt",
         )
         if self.corrupted_share > 0 and "labels" in batch:
@@ -135,6 +136,10 @@ def _shift(image: np.ndarray, down: int, right: int) -> np.ndarray:
     rows = np.clip(np.arange(image.shape[0]) - down, 0, image.shape[0] - 1)
     columns = np.clip(np.arange(image.shape[1]) - right, 0, image.shape[1] - 1)
     return image[rows[:, None], columns]
+
+
+def _sources(items: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    return [item["source"] for item in items] if "source" in items[0] else None
 
 
 def _stacked(items: Sequence[Mapping[str, Any]], key: str) -> np.ndarray | None:

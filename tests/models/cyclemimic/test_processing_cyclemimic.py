@@ -136,24 +136,61 @@ def test_data_set_by_name(processor, images, codes, actions):
     processor.add_action_statistics("base", {"q01": [-1] * 4, "q99": [1] * 4, "mean": [0] * 4})
     with pytest.raises(ValueError, match="`dataset` must be one of \\['arm', 'base'\\], got None"):
         processor(images, ["reach"] * 3, codes, actions)
-    with pytest.raises(ValueError, match="`dataset` must be one of \\['arm', 'base'\\], got 'amr'"):
+    known = "`dataset` must be one of \\['arm', 'base'\\], got "
+    with pytest.raises(ValueError, match=f"{known}'amr' \\(did you mean 'arm'\\?\\)\\.$"):
         processor.post_process_actions(actions, dataset="amr")
+    with pytest.raises(ValueError, match=f"{known}'quadruped'\\.$"):
+        processor.post_process_actions(actions, dataset=["arm", "quadruped", "base"])
+    with pytest.raises(ValueError, match=f"{known}3"):
+        processor.resolve_dataset(3)
     assert not np.allclose(
         processor.post_process_actions(actions, "arm"), processor.post_process_actions(actions, "base")
     )
 
 
+def test_a_data_set_a_sample(processor, images, codes, actions):
+    processor.add_action_statistics("base", {"q01": [-0.3] * 4, "q99": [0.7] * 4, "mask": [False, True, True, True]})
+    names = ["arm", "base", "arm"]
+    batch = processor(images, ["reach"] * 3, codes, actions, dataset=names)
+    physical = processor.post_process_actions(batch["actions"], names)
+    for row, name in enumerate(names):
+        alone = processor(images[row], "reach", codes[[row]], actions[[row]], dataset=name)
+        assert torch.equal(batch["actions"][[row]], alone["actions"])
+        np.testing.assert_array_equal(physical[[row]], processor.post_process_actions(alone["actions"], name))
+    # One action a sample, without chunks.
+    np.testing.assert_array_equal(processor.post_process_actions(batch["actions"][:, 2], names), physical[:, 2])
+    for given in (["arm"], names * 2, []):
+        with pytest.raises(ValueError, match=f"one name, or one a sample of \\(3, 5, 4\\), got {len(given)} names"):
+            processor.post_process_actions(batch["actions"], given)
+    with pytest.raises(ValueError, match="one name, or one a sample of \\(4,\\), got 4 names"):
+        processor.post_process_actions(np.zeros(4), ["arm"] * 4)
+
+
+def test_other_statistics_of_a_name_replace_it_and_are_logged(processor, caplog):
+    known = processor.action_statistics["arm"]
+    processor.add_action_statistics("arm", known)
+    processor.add_action_statistics("base", {"q01": [-1] * 4, "q99": [1] * 4})
+    assert not caplog.records
+    processor.add_action_statistics("arm", known | {"q99": [5] * 4})
+    assert caplog.messages == ["the action statistics of arm are replaced by others"]
+    assert processor.action_statistics["arm"]["q99"] == [5] * 4
+
+
 @pytest.mark.parametrize("loader", [CycleMimicProcessor, AutoProcessor])
 def test_save_and_load(processor, images, texts, codes, actions, tmp_path, loader):
-    processor.add_action_statistics("base", {"q01": np.full(4, -0.1), "q99": np.ones(4), "mask": np.ones(4, bool)})
+    bounds = np.sort(np.random.default_rng(2).normal(size=(2, 4)), axis=0)
+    processor.add_action_statistics("base", {"q01": bounds[0], "q99": bounds[1], "mask": np.ones(4, bool)})
     processor.save_pretrained(tmp_path)
     reloaded = loader.from_pretrained(tmp_path)
     assert type(reloaded) is CycleMimicProcessor
     assert reloaded.action_statistics == processor.action_statistics
     assert reloaded.to_dict() == processor.to_dict()
-    expected = processor(images, texts, codes, actions, dataset="base")
-    for key, value in reloaded(images, texts, codes, actions, dataset="base").items():
+    names = ["base", "arm", "base"]
+    expected = processor(images, texts, codes, actions, dataset=names)
+    for key, value in reloaded(images, texts, codes, actions, dataset=names).items():
         assert torch.equal(value, expected[key]), key
+    physical = processor.post_process_actions(expected["actions"], names)
+    np.testing.assert_array_equal(reloaded.post_process_actions(expected["actions"], names), physical)
 
 
 BAD_CALLS = {

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,11 @@ from transformers import (
     SiglipImageProcessorPil,
 )
 from transformers.image_utils import is_pil_image
+from transformers.utils import logging
 
 from .configuration_cyclemimic import CycleMimicConfig
+
+logger = logging.get_logger(__name__)
 
 IGNORED_LABEL = -100
 MAX_CACHED_PROMPTS = 4096
@@ -181,7 +185,7 @@ class CycleMimicProcessor(ProcessorMixin):
         latent_actions: Any = None,
         actions: Any = None,
         actions_mask: Any = None,
-        dataset: str | None = None,
+        dataset: str | Sequence[str] | None = None,
         padding_side: str | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
@@ -193,7 +197,8 @@ class CycleMimicProcessor(ProcessorMixin):
             actions (floats of shape `(B, chunk_size, action_dim)`, *optional*): In physical units. Normalised by
                 `q01` and `q99` to [-1, 1] and clipped there, as OpenVLA and UniVLA do.
             actions_mask (booleans of shape `(B, chunk_size)`, *optional*): False where an action is not to be learned.
-            dataset (`str`, *optional*): Whose statistics to use; may be left out where there is only one.
+            dataset (`str` or `Sequence[str]`, *optional*): Whose statistics to use, one name for all samples or one a
+                sample; may be left out where there is only one.
             padding_side (`"left"` or `"right"`, *optional*, defaults to the tokenizer's).
             return_tensors (`"pt"`): Torch tensors are the only form.
 
@@ -227,7 +232,8 @@ class CycleMimicProcessor(ProcessorMixin):
 
     def add_action_statistics(self, dataset: str, statistics: Mapping[str, Any]) -> None:
         """
-        Set the statistics of one data set; see `action_statistics`. Further keys (`mean`, `std` …) are kept.
+        Set the statistics of one data set; see `action_statistics`. Further keys (`mean`, `std` …) are kept. Other
+        statistics that go by its name are replaced, which the log says: actions learnt by them come out differently.
 
         Raises:
             ValueError: `q01`, `q99` or `mask` missing or not of `action_dim` finite values, or `q01` above `q99`.
@@ -243,9 +249,31 @@ class CycleMimicProcessor(ProcessorMixin):
                 )
         if (np.asarray(plain["q01"]) > np.asarray(plain["q99"])).any():
             raise ValueError(f"`{name}` must have q01 <= q99, got q01 {plain['q01']} and q99 {plain['q99']}.")
+        if self.action_statistics.get(dataset, plain) != plain:
+            logger.warning("the action statistics of %s are replaced by others", dataset)
         self.action_statistics[dataset] = plain
 
-    def post_process_actions(self, actions: torch.Tensor | np.ndarray, dataset: str | None = None) -> np.ndarray:
+    def resolve_dataset(self, dataset: str | None = None) -> str:
+        """
+        The name of the data set whose statistics are used: `dataset`, or the only one there is.
+
+        Raises:
+            ValueError: no statistics, none of this name, or several and no name.
+        """
+        if not self.action_statistics:
+            raise ValueError("`action_statistics` must hold the statistics of a data set, got none.")
+        if dataset is None and len(self.action_statistics) == 1:
+            return next(iter(self.action_statistics))
+        if not isinstance(dataset, str) or dataset not in self.action_statistics:
+            known = sorted(self.action_statistics)
+            nearest = difflib.get_close_matches(str(dataset), known, n=1)
+            suggestion = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+            raise ValueError(f"`dataset` must be one of {known}, got {dataset!r}{suggestion}.")
+        return dataset
+
+    def post_process_actions(
+        self, actions: torch.Tensor | np.ndarray, dataset: str | Sequence[str] | None = None
+    ) -> np.ndarray:
         """
         Turn normalised actions into physical units. Values beyond [-1, 1] are clipped first, so a command never leaves
         the range `q01` … `q99` of the demonstrations; dimensions that the statistics leave alone pass unchanged.
@@ -253,7 +281,7 @@ class CycleMimicProcessor(ProcessorMixin):
         Args:
             actions (floats of shape `(B, chunk_size, action_dim)`): From
                 [`CycleMimicForActionPrediction.predict_action_chunk`].
-            dataset (`str`, *optional*): Whose statistics to use; may be left out where there is only one.
+            dataset (`str` or `Sequence[str]`, *optional*): As in a call.
 
         Returns:
             `np.ndarray`: float32, of the same shape.
@@ -265,7 +293,7 @@ class CycleMimicProcessor(ProcessorMixin):
         if actions.ndim == 0 or actions.shape[-1] != self.action_dim:
             raise ValueError(f"`actions` must have shape (batch, time, {self.action_dim}), got {actions.shape}.")
         _check_finite("actions", actions)
-        low, high, mask = self._action_bounds(dataset)
+        low, high, mask = self._action_bounds(dataset, actions.shape)
         physical = (np.clip(actions, -1.0, 1.0) + 1.0) / 2.0 * (high - low) + low
         return np.where(mask, physical, actions).astype(np.float32)
 
@@ -364,7 +392,7 @@ class CycleMimicProcessor(ProcessorMixin):
         return codes.long()
 
     def _encode_actions(
-        self, actions: Any, actions_mask: Any, dataset: str | None, batch_size: int
+        self, actions: Any, actions_mask: Any, dataset: str | Sequence[str] | None, batch_size: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         actions = _as_array("actions", actions).astype(np.float64)
         shape = (batch_size, self.chunk_size, self.action_dim)
@@ -374,23 +402,30 @@ class CycleMimicProcessor(ProcessorMixin):
         mask = np.ones(shape[:2], dtype=bool) if actions_mask is None else _as_array("actions_mask", actions_mask)
         if mask.shape != shape[:2] or mask.dtype != bool:
             raise ValueError(f"`actions_mask` must be bool of shape {shape[:2]}, got {mask.dtype} of {mask.shape}.")
-        low, high, normalised_dims = self._action_bounds(dataset)
+        low, high, normalised_dims = self._action_bounds(dataset, shape)
         width = high - low
         # A dimension without width has one value, which every normalised value maps back to.
         normalised = np.where(width > 0, 2.0 * (actions - low) / np.where(width > 0, width, 1.0) - 1.0, 0.0)
         normalised = np.where(normalised_dims, np.clip(normalised, -1.0, 1.0), actions)
         return torch.from_numpy(normalised.astype(np.float32)), torch.from_numpy(mask)
 
-    def _action_bounds(self, dataset: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        known = sorted(self.action_statistics)
-        if not known:
-            raise ValueError("`action_statistics` must hold the statistics of a data set, got none.")
-        if dataset is None and len(known) == 1:
-            dataset = known[0]
-        if dataset not in self.action_statistics:
-            raise ValueError(f"`dataset` must be one of {known}, got {dataset!r}.")
-        statistics = self.action_statistics[dataset]
-        return np.asarray(statistics["q01"]), np.asarray(statistics["q99"]), np.asarray(statistics["mask"], dtype=bool)
+    def _action_bounds(
+        self, dataset: str | Sequence[str] | None, shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`q01`, `q99` and `mask`, each to be broadcast over actions of `shape`."""
+        per_sample = isinstance(dataset, Sequence) and not isinstance(dataset, str)
+        given = [self.resolve_dataset(name) for name in (dataset if per_sample else [dataset])]
+        if per_sample and (len(shape) < 2 or len(given) != shape[0]):
+            raise ValueError(f"`dataset` must be one name, or one a sample of {shape}, got {len(given)} names.")
+        names = list(dict.fromkeys(given))
+        rows = [names.index(name) for name in given]
+        statistics = [self.action_statistics[name] for name in names]
+        bounds_shape = (len(given), *[1] * (len(shape) - 2), shape[-1]) if per_sample else shape[-1:]
+        low, high, mask = (
+            np.asarray([each[key] for each in statistics], dtype=dtype)[rows].reshape(bounds_shape)
+            for key, dtype in (("q01", np.float64), ("q99", np.float64), ("mask", bool))
+        )
+        return low, high, mask
 
     def _check_images(self, images: Any) -> list[Any]:
         """A list of PIL images and uint8 arrays of shape (height, width, 3)."""
