@@ -37,14 +37,14 @@ def main() -> None:
     chunk_size = max(1, round(labels.metadata["interval_s"] * demonstrations.fps))
     sizes = {"chunk_size": chunk_size, "action_dim": len(statistics["q01"])}
     processor = CycleMimicProcessor.from_pretrained(arguments.policy, **sizes)
-    processor.add_action_statistics(demonstrations.name, statistics)
+    processor.add_action_statistics(demonstrations.name, {**statistics, "fps": demonstrations.fps})
     trainer = CycleMimicTrainer(
         model=CycleMimicForActionPrediction.from_pretrained(arguments.policy, **sizes),
         args=CycleMimicTrainingArguments(
             output_dir=arguments.output, max_steps=arguments.max_steps, learning_rate=5e-4, save_strategy="no"
         ),
         train_dataset=DemonstrationDataset([demonstrations], labels, chunk_size, processor.resize_images),
-        data_collator=CycleMimicCollator(processor, demonstrations.name),
+        data_collator=CycleMimicCollator(processor),
         processing_class=processor,
     )
     trainer.train()

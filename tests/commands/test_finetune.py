@@ -1,10 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+from cyclemimic.data import LeRobotWriter, compute_action_statistics, open_source
+
+
+@pytest.fixture(scope="module")
+def slow_data(tmp_path_factory) -> Path:
+    """As `square_data`, at half its frame rate and with actions ten times as large."""
+    root = tmp_path_factory.mktemp("data") / "slow"
+    random = np.random.default_rng(1)
+    with LeRobotWriter(root, 5, "square", ["x", "y", "z", "gripper"]) as writer:
+        for _ in range(4):
+            frames = random.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+            writer.add_episode(frames, random.normal(0, 1, (12, 4)), "go left")
+    return root
+
+
+@pytest.fixture(scope="module")
+def wide_data(tmp_path_factory) -> Path:
+    """One episode with actions of size 5, at 10 fps."""
+    root = tmp_path_factory.mktemp("data") / "wide"
+    with LeRobotWriter(root, 10, "square", list("abcde")) as writer:
+        writer.add_episode(np.zeros((12, 32, 32, 3), np.uint8), np.zeros((12, 5)), "go left")
+    return root
 
 
 def act(folder):
@@ -28,8 +52,50 @@ def test_labels_by_itself_and_goes_on_from_a_finetuned_policy(verb, policy, toke
     quiet = "--save_strategy no --disable_tqdm true --output_dir"
     output = tmp_path / "output"
     assert verb("finetune", *flags, *training.split(), *quiet.split(), output) == 0
-    assert sorted(CycleMimicProcessor.from_pretrained(output).action_statistics) == ["again", "squares"]
+    statistics = CycleMimicProcessor.from_pretrained(output).action_statistics
+    assert sorted(statistics) == ["again", "squares"]
+    assert statistics["squares"] == CycleMimicProcessor.from_pretrained(policy).action_statistics["squares"]
+    assert statistics["again"] != statistics["squares"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["output"]
+
+
+def test_each_data_set_is_normalised_by_its_own_statistics(
+    verb, pretrained, tokenizer, square_data, slow_data, tmp_path, monkeypatch
+):
+    normalised: dict[str, list[float]] = {"squares": [], "slow": []}
+    encode = CycleMimicProcessor._encode_actions
+
+    def record(self, actions, mask, dataset, batch_size):
+        encoded = encode(self, actions, mask, dataset, batch_size)
+        for name, chunk in zip(dataset, encoded[0], strict=True):
+            normalised[name] += chunk[:, 2].abs().tolist()
+        return encoded
+
+    monkeypatch.setattr(CycleMimicProcessor, "_encode_actions", record)
+    flags = ["--policy", pretrained, "--data", square_data, slow_data, "--tokenizer", tokenizer, "--chunk_size", "3"]
+    training = "--interval_s 0.4 --min_interval_s 0.2 --max_steps 6 --per_device_train_batch_size 8 --use_cpu"
+    quiet = "--save_strategy no --disable_tqdm true --output_dir"
+    assert verb("finetune", *flags, *training.split(), *quiet.split(), tmp_path / "output") == 0
+    # The actions of the slow data set are ten times as large; by its own statistics that does not show.
+    means = [np.mean(values) for values in normalised.values()]
+    assert all(0.3 < mean < 0.7 for mean in means), means
+    processor = CycleMimicProcessor.from_pretrained(tmp_path / "output")
+    assert sorted(processor.action_statistics) == ["slow", "squares"]
+    for path, fps in ((square_data, 10), (slow_data, 5)):
+        source = open_source(path)
+        assert processor.action_statistics[source.name] == {**compute_action_statistics([source]), "fps": fps}
+
+
+def test_goes_on_from_a_finetuned_policy_with_other_statistics_of_the_name(
+    verb, policy, labels, square_data, tmp_path, caplog
+):
+    flags = ["--policy", policy, "--data", square_data, "--labels", labels, "--output_dir", tmp_path / "output"]
+    training = "--num_episodes 2 --max_steps 1 --use_cpu --save_strategy no --disable_tqdm true"
+    assert verb("finetune", *flags, *training.split()) == 0
+    assert "the action statistics of squares are replaced by others" in caplog.messages
+    expected = compute_action_statistics([open_source(square_data, episodes=range(2))])
+    statistics = CycleMimicProcessor.from_pretrained(tmp_path / "output").action_statistics
+    assert statistics == {"squares": {**expected, "fps": 10}}
 
 
 def test_decoder_without_image_states(verb, pretrained, labels, square_data, tmp_path):
@@ -58,10 +124,40 @@ def test_decoder_without_image_states(verb, pretrained, labels, square_data, tmp
             "--policy {pretrained} --data {data} --labels {labels} --action_decoder_context all",
             "action_decoder_context",
         ),
+        (
+            "--policy {pretrained} --data {data} {slow} --labels {labels} --chunk_size 3 --dataset_name both",
+            "`dataset_name` must be left out with several data sets, which keep their names ['squares', 'slow'], got "
+            "'both'",
+        ),
+        (
+            "--policy {pretrained} --data {data} {slow} --labels {labels}",
+            "`chunk_size` must be given for data of several frame rates, {{'squares': 10.0, 'slow': 5.0}}, got None",
+        ),
+        (
+            "--policy {pretrained} --data {data} {slow} --labels {labels} --chunk_size 3",
+            "`labels` must be of every data set, got those of ['squares'], none of ['slow']",
+        ),
+        (
+            "--policy {pretrained} --data {data} {wide} --labels {labels}",
+            "`data` must have actions of one size, got {{'squares': 4, 'wide': 5}}",
+        ),
     ],
 )
-def test_bad_input(refuses, square_data, tokenizer, labels, pretrained, policy, tmp_path, flags, message):
-    names = {"data": square_data, "tokenizer": tokenizer, "labels": labels, "pretrained": pretrained, "policy": policy}
+def test_bad_input(
+    refuses,
+    square_data,
+    slow_data,
+    wide_data,
+    tokenizer,
+    labels,
+    pretrained,
+    policy,
+    tmp_path,
+    flags,
+    message,
+):
+    names = {"data": square_data, "slow": slow_data, "wide": wide_data, "tokenizer": tokenizer, "labels": labels}
+    names |= {"pretrained": pretrained, "policy": policy}
     output = tmp_path / "output"
     assert message.format() in refuses("finetune", "--use_cpu", "--output_dir", output, *flags.format(**names).split())
     assert list(tmp_path.iterdir()) == []

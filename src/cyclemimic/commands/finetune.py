@@ -19,7 +19,9 @@ class FinetuneArguments:
     """Data and model of `cyclemimic finetune`; the help of each field says what it is."""
 
     policy: str = field(metadata={"help": "Policy checkpoint to start from, as `cyclemimic pretrain` saves it."})
-    data: list[str] = field(metadata={"help": "Folders of LeRobot data sets, with actions of one action space."})
+    data: list[str] = field(
+        metadata={"help": "Data sets with actions of one size, each normalised by its own statistics."}
+    )
     camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})
     num_episodes: int | None = field(
         default=None, metadata={"help": "Episodes of each data set to learn from, from the first; by default all."}
@@ -38,14 +40,17 @@ class FinetuneArguments:
     min_interval_s: float = field(default=0.5, metadata={"help": "With `tokenizer`: shortest pair, in seconds."})
     chunk_size: int | None = field(
         default=None,
-        metadata={"help": "Actions predicted at once; by default as many as fit between a pair's frames."},
+        metadata={
+            "help": "Actions predicted at once; by default as many as fit between a pair's frames, for one frame rate."
+        },
     )
     action_decoder_context: str | None = field(
         default=None,
         metadata={"help": "What the action decoder reads: image-act (default), or act, for a handful of episodes."},
     )
     dataset_name: str | None = field(
-        default=None, metadata={"help": "Name to keep the action statistics under, by default the first data set's."}
+        default=None,
+        metadata={"help": "Name to keep the action statistics of one data set under; several keep their own names."},
     )
 
 
@@ -65,37 +70,76 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     from cyclemimic.commands.inputs import check_labels, instructions_of, open_sources, read_config
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
     from cyclemimic.commands.training_card import write_card
-    from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, compute_action_statistics
+    from cyclemimic.data import CycleMimicCollator, DemonstrationDataset
 
     wanted, training = arguments
     if (wanted.labels is None) == (wanted.tokenizer is None):
         raise ValueError("Exactly one of `labels` and `tokenizer` must be given, got both or neither.")
     checkpoint = checkpoint_to_resume(training)
     sources, broken = open_sources(wanted.data, wanted.camera, wanted.num_episodes, skip_broken=wanted.skip_broken)
+    _check_several(wanted, sources)
     instructions_of(sources)
-    statistics = compute_action_statistics(sources)
+    statistics, action_dim = _action_statistics(wanted, sources)
     config = read_config("policy", wanted.policy, "cyclemimic")
     labels = _read_or_make_labels(wanted, sources)
     check_labels(labels, config.codebook_size, config.num_latent_tokens)
+    _check_all_labelled(labels, sources)
     set_seed(training.seed)
-    sizes = {"chunk_size": _chunk_size(wanted, sources, labels), "action_dim": len(statistics["q01"])}
+    sizes = {"chunk_size": _chunk_size(wanted, sources, labels), "action_dim": action_dim}
     fields = {} if wanted.action_decoder_context is None else {"action_decoder_context": wanted.action_decoder_context}
     model, processor = load_for_actions(wanted.policy, sizes, fields)
-    dataset_name = wanted.dataset_name or sources[0].name
-    processor.add_action_statistics(dataset_name, {**statistics, "fps": _frame_rate(sources)})
+    for name, values in statistics.items():
+        processor.add_action_statistics(name, values)
     trainer = CycleMimicTrainer(
         model=model,
         args=training,
         train_dataset=DemonstrationDataset(
             sources, labels, chunk_size=processor.chunk_size, transform=processor.resize_images
         ),
-        data_collator=CycleMimicCollator(processor, dataset_name, training.image_shift, training.corrupted_share),
+        data_collator=CycleMimicCollator(
+            processor, wanted.dataset_name, training.image_shift, training.corrupted_share
+        ),
         processing_class=processor,
     )
     kind = "A vision-language-action policy, fine-tuned on demonstrations to act."
     frames = [sum(episode.num_frames for episode in source) for source in sources]
     card = write_card(Path(training.output_dir).name, kind, sources, frames, broken=broken)
     return train_and_save(trainer, checkpoint, card)
+
+
+def _check_several(arguments: FinetuneArguments, sources: Sequence[EpisodeSource]) -> None:
+    """Raises `ValueError` where an argument, or its default, is for one data set and there are several."""
+    names = [source.name for source in sources]
+    if arguments.dataset_name is not None and len(names) > 1:
+        raise ValueError(
+            f"`dataset_name` must be left out with several data sets, which keep their names {names}, got "
+            f"{arguments.dataset_name!r}."
+        )
+    rates = {source.name: source.fps for source in sources}
+    if arguments.chunk_size is None and len(set(rates.values())) > 1:
+        raise ValueError(f"`chunk_size` must be given for data of several frame rates, {rates}, got None.")
+
+
+def _action_statistics(
+    arguments: FinetuneArguments, sources: Sequence[EpisodeSource]
+) -> tuple[dict[str, dict[str, Any]], int]:
+    """
+    Statistics of each data set's actions under the name to save them by, and the size of all actions. `fps` among them
+    tells whoever deploys the policy how long an action lasts.
+
+    Raises:
+        ValueError: the sizes of the actions differ.
+    """
+    from cyclemimic.data import compute_action_statistics
+
+    statistics = {
+        arguments.dataset_name or source.name: {**compute_action_statistics([source]), "fps": source.fps}
+        for source in sources
+    }
+    sizes = {name: len(values["q01"]) for name, values in statistics.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"`data` must have actions of one size, got {sizes}.")
+    return statistics, next(iter(sizes.values()))
 
 
 def _read_or_make_labels(arguments: FinetuneArguments, sources: Sequence[EpisodeSource]) -> LatentLabels:
@@ -121,21 +165,21 @@ def _read_or_make_labels(arguments: FinetuneArguments, sources: Sequence[Episode
         return LatentLabels.from_folder(path)
 
 
+def _check_all_labelled(labels: LatentLabels, sources: Sequence[EpisodeSource]) -> None:
+    """Raises `ValueError` if the policy would have the statistics of a data set that it never sees."""
+    labelled = {name for name, _ in labels.episodes}
+    missing = [source.name for source in sources if source.name not in labelled]
+    if missing:
+        raise ValueError(f"`labels` must be of every data set, got those of {sorted(labelled)}, none of {missing}.")
+
+
 def _chunk_size(arguments: FinetuneArguments, sources: Sequence[EpisodeSource], labels: LatentLabels) -> int:
     """Actions in a chunk: as asked for, or those between the frames of a labelled pair."""
     if arguments.chunk_size is not None:
         return arguments.chunk_size
     if "interval_s" not in labels.metadata:
         raise ValueError("`chunk_size` must be given where labels do not say their `interval_s`, got None.")
-    return max(1, round(labels.metadata["interval_s"] * _frame_rate(sources)))
-
-
-def _frame_rate(sources: Sequence[EpisodeSource]) -> float:
-    """Frames, and so actions, a second: one rate, or an action would not mean the same in all data sets."""
-    rates = sorted({source.fps for source in sources})
-    if len(rates) > 1:
-        raise ValueError(f"`data` must be of one frame rate, got {rates} frames a second.")
-    return rates[0]
+    return max(1, round(labels.metadata["interval_s"] * sources[0].fps))
 
 
 def load_for_actions(

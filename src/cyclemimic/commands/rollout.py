@@ -42,7 +42,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         help="trials start in variations S, S+1, ... of the scene; the demo's data is of others (default: %(default)s)",
     )
     parser.add_argument("--clips", type=int, default=2, help="trials of each task to film (default: %(default)s)")
-    parser.add_argument("--dataset", help="whose action statistics to use, where the policy has several")
+    parser.add_argument("--dataset", help="by whose action statistics to act, where the policy has several")
     parser.add_argument(
         "--num_action_steps",
         type=int,
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> str:
             film_every=_FILM_EVERY,
         )
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
-        settings["action_repeat"] = action_repeat
+        settings |= {"action_repeat": action_repeat, "dataset": policy.dataset}
         rates = success_rates(results)
         report = {
             "success": rates,
@@ -146,21 +146,16 @@ def _load_policy(arguments: argparse.Namespace) -> ChunkPolicy:
     if config.action_dim != 4:
         raise ValueError(f"`policy` must have actions of size 4 for Metaworld, got {config.action_dim}.")
     processor = CycleMimicProcessor.from_pretrained(arguments.policy)
-    known = sorted(processor.action_statistics)
-    if arguments.dataset not in known and not (arguments.dataset is None and len(known) == 1):
-        raise ValueError(
-            f"`dataset` must be one of {known}, whose action statistics the policy has, got {arguments.dataset}."
-        )
+    dataset = processor.resolve_dataset(arguments.dataset)
     model = CycleMimicForActionPrediction.from_pretrained(arguments.policy).to(device)
-    return ChunkPolicy(model, processor, arguments.dataset)
+    return ChunkPolicy(model, processor, dataset)
 
 
 def _recorded_action_repeat(policy: ChunkPolicy) -> int:
     """Control steps that an action of the demonstrations lasted; 1 where the policy does not know their frame rate."""
     from cyclemimic.evaluation.environments.metaworld import CONTROL_RATE_HZ
 
-    known = policy.processor.action_statistics
-    fps = known[policy.dataset or next(iter(known))].get("fps", CONTROL_RATE_HZ)
+    fps = policy.processor.action_statistics[policy.dataset].get("fps", CONTROL_RATE_HZ)
     return max(1, round(CONTROL_RATE_HZ / fps))
 
 
