@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import errno
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -10,7 +11,14 @@ import numpy as np
 import pytest
 
 from cyclemimic.data import DataError, decode_frames, encode_video
-from cyclemimic.data.readers.video import _DECODER_OPTIONS, KEYFRAME_INTERVAL, VideoWriter, _decode_from
+from cyclemimic.data.readers.video import (
+    _DECODER_OPTIONS,
+    KEYFRAME_INTERVAL,
+    NamedVideo,
+    VideoWriter,
+    _decode_from,
+    iter_frames,
+)
 
 from ..conftest import make_frames, read_frame_numbers
 
@@ -36,6 +44,16 @@ def video(tmp_path):
     path = tmp_path / "video.mp4"
     encode_video(path, make_frames(40), fps=10)
     return path
+
+
+def test_a_video_in_memory_reads_as_its_file(video):
+    data = video.read_bytes()
+    frames = np.stack(list(iter_frames(NamedVideo(BytesIO(data), "row 3"), 10, 40, [0, 5, 39])))
+    np.testing.assert_array_equal(frames, decode_frames(video, 10, 40, [0, 5, 39]))
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{video}\n#EXT-X-ENDLIST\n".encode()
+    for damaged in (data[:-100], b"", playlist):
+        with pytest.raises(DataError, match="video row 3 does not decode .* with `episodes`"):
+            list(iter_frames(NamedVideo(BytesIO(damaged), "row 3"), 10, 40))
 
 
 def test_round_trip_keeps_frames_within_codec_error(video):

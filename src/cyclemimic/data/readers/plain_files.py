@@ -13,6 +13,8 @@ import numpy as np
 
 from ..episode import DataError
 
+_WILDCARDS = "*?["
+
 
 class FramesOnly:
     """The part of an [`EpisodeReader`] that has neither instruction nor actions nor states."""
@@ -39,6 +41,39 @@ def iter_files(root: Path, is_wanted: Callable[[Path], bool]) -> Iterator[Path]:
         if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
             raise DataError(f"{path} is a link out of {root}; copy the file to where the link is")
         yield path
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path is a pattern of names, and not that of a file or folder which is called so."""
+    return any(character in str(path) for character in _WILDCARDS) and not path.exists()
+
+
+def split_pattern(path: Path) -> tuple[Path, str | None]:
+    """The folder that a pattern starts at, and the rest of it; a path that is no pattern has no rest."""
+    if not is_pattern(path):
+        return path, None
+    first = next(i for i, part in enumerate(path.parts) if any(character in part for character in _WILDCARDS))
+    return Path(*path.parts[:first]), "/".join(path.parts[first:])
+
+
+def find_files(root: Path, pattern: str | None, is_wanted: Callable[[Path], bool]) -> list[Path]:
+    """The wanted files of a folder, or of those that a pattern names there, in order; `root` itself if it is a file.
+
+    Raises:
+        DataError: If the pattern or a link leads out of the folder.
+    """
+    if root.is_file():
+        return [root]
+    if pattern is None:
+        files = sorted(iter_files(root, is_wanted))
+    elif ".." in pattern.split("/"):
+        raise DataError(f"the pattern {root / pattern} must not go up by `..` behind its first wildcard")
+    else:
+        files = sorted({path for path in root.glob(pattern) if is_wanted(path)})
+        for path in files:
+            # A pattern follows links to folders.
+            inside(root, path.relative_to(root))
+    return files
 
 
 def inside(root: Path, relative: str | Path) -> Path:
@@ -83,7 +118,7 @@ def read_json_object(root: Path, relative: str) -> dict[str, Any]:
     return content
 
 
-def choose_episodes(root: Path, num_episodes: int, episodes: Sequence[int] | None) -> Sequence[int]:
+def choose_episodes(root: object, num_episodes: int, episodes: Sequence[int] | None) -> Sequence[int]:
     """Positions of the episodes to use, all by default.
 
     Raises:

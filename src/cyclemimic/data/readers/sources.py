@@ -10,8 +10,9 @@ from ..episode import DataError, EpisodeSource
 from .hub import is_repository_id, open_hub_folder
 from .image_folders import ImageFolderSource, is_numbered_image
 from .lerobot import LeRobotSource
+from .plain_files import is_pattern
 from .rlds import RldsSource, find_version
-from .video_files import VideoFileSource, is_pattern, is_video_file
+from .video_files import VideoFileSource, is_video_file
 
 # What a folder of another known kind can be told by, and what to do with it.
 _OTHER_KINDS = {

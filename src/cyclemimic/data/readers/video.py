@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
@@ -37,8 +38,23 @@ KEYFRAME_INTERVAL = 10
 """Frames from one keyframe to the next in the videos this package writes: random access decodes 5 on average."""
 
 
+class NamedVideo(NamedTuple):
+    """A video that is no file of its own, or one that messages should call by another name. It is opened once.
+
+    Args:
+        file (`Path` or `BinaryIO`): The file, or an object to read and seek in.
+        name (`str`): What messages call it.
+    """
+
+    file: Path | BinaryIO
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
 def iter_frames(
-    path: str | Path,
+    video: str | Path | NamedVideo,
     fps: float,
     num_frames: int,
     indices: Sequence[int] | None = None,
@@ -52,7 +68,7 @@ def iter_frames(
     wanted frame and ends at the last.
 
     Args:
-        path (`str` or `Path`): Video file.
+        video (`str`, `Path` or `NamedVideo`): Video file.
         fps (`float`): Frames per second of the episode.
         num_frames (`int`): Number of frames the episode has.
         indices (`Sequence[int]`, *optional*): Ascending frame indices in `[0, num_frames)`; all by default.
@@ -70,8 +86,8 @@ def iter_frames(
     indices = range(num_frames) if indices is None else indices
     if len(indices) == 0:
         return
-    path, count = Path(path), 0
-    with open_video(path) as (container, stream):
+    video, count = Path(video) if isinstance(video, str) else video, 0
+    with open_video(video) as (container, stream):
         # Not in a data loader's workers, nor where one thread was asked for: threads cost a sixth of the decoding.
         has_threads = torch.get_num_threads() > 1 and len(indices) >= _MIN_FRAMES_FOR_THREADS
         stream.thread_type = "AUTO" if has_threads else "NONE"
@@ -84,30 +100,33 @@ def iter_frames(
         for frame in _pick(container, stream, times_s, 1 / rate, choose):
             if size not in (None, (frame.width, frame.height)):
                 raise DataError(
-                    f"video {path} changes from {size[0]} x {size[1]} to {frame.width} x {frame.height} pixels; {_REMEDY}"
+                    f"video {video} changes from {size[0]} x {size[1]} to {frame.width} x {frame.height} pixels; {_REMEDY}"
                 )
             size = frame.width, frame.height
             count += 1
             yield converter.reformat(frame, format="rgb24").to_ndarray()
     if count < len(indices):
         raise DataError(
-            f"video {path} has no frame at {start_s + indices[count] / fps:.3f} s (frame {indices[count]} of "
+            f"video {video} has no frame at {start_s + indices[count] / fps:.3f} s (frame {indices[count]} of "
             f"{num_frames}); {_REMEDY}"
         )
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open a video file at its first video stream; what goes wrong there and in the block is a one-line `DataError`."""
-    if not path.is_file():
-        raise DataError(f"video {path} does not exist; {_REMEDY}")
+def open_video(video: Path | NamedVideo) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open a video at its first video stream; what goes wrong there and in the block is a one-line `DataError`."""
+    file = video.file if isinstance(video, NamedVideo) else video
+    if isinstance(file, Path):
+        if not file.is_file():
+            raise DataError(f"video {video} does not exist; {_REMEDY}")
+        file = str(file)
     try:
-        with av.open(str(path), options=_OPEN_OPTIONS, metadata_errors="replace") as container:
+        with av.open(file, options=_OPEN_OPTIONS, metadata_errors="replace") as container:
             if not container.streams.video:
-                raise DataError(f"{path} holds no video stream; {_REMEDY}")
+                raise DataError(f"{video} holds no video stream; {_REMEDY}")
             stream = container.streams.video[0]
             if stream.codec_context is None:
-                raise DataError(f"video {path} does not decode (of an unknown codec); {_REMEDY}")
+                raise DataError(f"video {video} does not decode (of an unknown codec); {_REMEDY}")
             stream.codec_context.options = _DECODER_OPTIONS
             yield container, stream
     except DataError:
@@ -115,7 +134,7 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.Vid
     # Beside ffmpeg's own, what PyAV raises of numbers that no intact file has.
     except (av.error.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or error or type(error).__name__
-        raise DataError(f"video {path} does not decode ({reason}); {_REMEDY}") from error
+        raise DataError(f"video {video} does not decode ({reason}); {_REMEDY}") from error
 
 
 def decode_frames(
@@ -206,7 +225,7 @@ def _decode_from(
                 continue
             if frame.is_corrupt:
                 # ffmpeg fills in what it cannot decode: a picture nobody took, and what follows is built on it.
-                raise DataError(f"video {container.name} does not decode (damaged pictures); {_REMEDY}")
+                raise ValueError("damaged pictures")
             frame_s = frame.pts * tick_s - origin_s
             if is_first and target_s > 0 and frame_s > time_s:
                 break

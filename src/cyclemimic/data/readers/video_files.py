@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import av
@@ -14,12 +15,11 @@ from tqdm import tqdm
 from ..checking import BrokenEpisode, BrokenEpisodesError
 from ..episode import DataError, Episode, check_num_frames
 from .clips import Clip, read_clips
-from .plain_files import FramesOnly, choose_episodes, inside, iter_files
-from .video import iter_frames, open_video
+from .plain_files import FramesOnly, choose_episodes, find_files, split_pattern
+from .video import NamedVideo, iter_frames, open_video
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 _MAX_FPS = 30.0
-_WILDCARDS = "*?["
 
 
 class VideoFileSource:
@@ -67,16 +67,17 @@ class VideoFileSource:
         episodes: Sequence[int] | None = None,
         name: str | None = None,
     ) -> None:
-        if fps is not None and not 0 < fps < float("inf"):
-            raise ValueError(f"`fps` must be above 0, got {fps}")
-        self.root, pattern = _split_pattern(Path(root))
+        check_fps(fps)
+        self.root, pattern = split_pattern(Path(root))
         self.name = name or self.root.resolve().stem
         self.embodiment = embodiment or "unknown"
-        clips = read_clips(self.root, _find_files(self.root, pattern), are_all=pattern is None)
+        clips = read_clips(self.root, _find_videos(self.root, pattern), are_all=pattern is None)
         chosen = choose_episodes(self.root, len(clips), episodes)
-        headers = _read_headers({index: clips[index].path for index in chosen})
-        self.fps = float(fps or min(_MAX_FPS, *(header.fps for header in headers.values())))
-        self._clips = [(index, _within(clips[index], headers[clips[index].path].seconds)) for index in chosen]
+        # Several clips may be of one file.
+        read = cache(read_header)
+        headers = read_headers(chosen, (partial(read, clips[index].path) for index in chosen))
+        self.fps = fps_to_look_with(fps, headers.values())
+        self._clips = [(index, _within(clips[index], headers[index].seconds)) for index in chosen]
         for _, clip in self._clips:
             check_num_frames((clip.end_s - clip.start_s) * self.fps, f"{clip.path}, {clip.end_s:.4g} s long")
 
@@ -114,7 +115,7 @@ class _VideoFileReader(FramesOnly):
 
 
 @dataclass(frozen=True)
-class _Header:
+class VideoHeader:
     """What a file says of itself: frames per second on average, and length."""
 
     fps: float
@@ -126,31 +127,8 @@ def is_video_file(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
 
 
-def is_pattern(path: Path) -> bool:
-    """Whether a path is a pattern of names, and not that of a file or folder which is called so."""
-    return any(character in str(path) for character in _WILDCARDS) and not path.exists()
-
-
-def _split_pattern(path: Path) -> tuple[Path, str | None]:
-    """The folder that a pattern starts at, and the rest of it; a path that is no pattern has no rest."""
-    if not is_pattern(path):
-        return path, None
-    first = next(i for i, part in enumerate(path.parts) if any(character in part for character in _WILDCARDS))
-    return Path(*path.parts[:first]), "/".join(path.parts[first:])
-
-
-def _find_files(root: Path, pattern: str | None) -> list[Path]:
-    if root.is_file():
-        return [root]
-    if pattern is None:
-        files = sorted(iter_files(root, is_video_file))
-    elif ".." in pattern.split("/"):
-        raise DataError(f"the pattern {root / pattern} must not go up by `..` behind its first wildcard")
-    else:
-        files = sorted({path for path in root.glob(pattern) if is_video_file(path)})
-        for path in files:
-            # A pattern follows links to folders.
-            inside(root, path.relative_to(root))
+def _find_videos(root: Path, pattern: str | None) -> list[Path]:
+    files = find_files(root, pattern, is_video_file)
     if not files:
         raise DataError(f"{root / (pattern or '')} holds no video file ({', '.join(VIDEO_SUFFIXES)})")
     return files
@@ -165,26 +143,47 @@ def _within(clip: Clip, seconds: float) -> Clip:
     return clip._replace(end_s=min(seconds, clip.end_s or seconds))
 
 
-def _read_headers(paths: Mapping[int, Path]) -> dict[Path, _Header]:
-    headers: dict[Path, _Header] = {}
+def check_fps(fps: float | None) -> None:
+    """Raises `ValueError` unless it may be a rate to look at videos with."""
+    if fps is not None and not 0 < fps < float("inf"):
+        raise ValueError(f"`fps` must be above 0, got {fps}")
+
+
+def fps_to_look_with(fps: float | None, headers: Iterable[VideoHeader]) -> float:
+    """The rate given, or the lowest of the videos, at most 30."""
+    return float(fps or min(_MAX_FPS, *(header.fps for header in headers)))
+
+
+def read_headers(indices: Sequence[int], reads: Iterable[Callable[[], VideoHeader]]) -> dict[int, VideoHeader]:
+    """The headers of the videos of some episodes.
+
+    Args:
+        indices (`Sequence[int]`): Indices of the episodes.
+        reads (`Iterable[Callable]`): Calls that read their headers, in this order.
+
+    Raises:
+        BrokenEpisodesError: If some cannot be used; all such named.
+    """
+    headers: dict[int, VideoHeader] = {}
     broken: list[BrokenEpisode] = []
-    for index, path in tqdm(paths.items(), desc="open videos", unit="file", delay=2):
+    for index, read in tqdm(zip(indices, reads), desc="open videos", unit="video", total=len(indices), delay=2):
         try:
-            if path not in headers:
-                headers[path] = _read_header(path)
+            headers[index] = read()
         except DataError as fault:
             broken.append(BrokenEpisode(index, str(fault)))
     if broken:
         # All at once: whoever leaves one out should not have to try again to learn of the next.
-        message, indices = broken[0].reason, [episode.index for episode in broken]
+        message = broken[0].reason
         if len(broken) > 1:
-            message = f"{len(broken)} videos cannot be used, episodes {indices[:100]}; the first: {message}"
-        raise BrokenEpisodesError(message, broken, sorted(paths.keys() - indices))
+            named = [episode.index for episode in broken[:100]]
+            message = f"{len(broken)} videos cannot be used, episodes {named}; the first: {message}"
+        raise BrokenEpisodesError(message, broken, list(headers))
     return headers
 
 
-def _read_header(path: Path) -> _Header:
-    with open_video(path) as (container, stream):
+def read_header(video: Path | NamedVideo) -> VideoHeader:
+    """Raises `DataError` if a video does not open, or tell its frame rate and length."""
+    with open_video(video) as (container, stream):
         rate, length = stream.average_rate, None
         if stream.duration:
             length = stream.duration * stream.time_base
@@ -193,7 +192,7 @@ def _read_header(path: Path) -> _Header:
             length = container.duration / av.time_base
     if not rate or not length or rate <= 0 or length <= 0:
         raise DataError(
-            f"video {path} does not tell its frame rate and length; write it again with ffmpeg, or replace it, or leave "
+            f"video {video} does not tell its frame rate and length; write it again with ffmpeg, or replace it, or leave "
             "its episode out with `episodes`"
         )
-    return _Header(float(rate), float(length))
+    return VideoHeader(float(rate), float(length))
