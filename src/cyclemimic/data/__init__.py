@@ -19,6 +19,7 @@ from .readers.lerobot import LeRobotSource
 from .readers.rlds import RldsSource
 from .readers.sources import open_source
 from .readers.video import decode_frames, encode_video
+from .readers.video_column import VideoColumnSource
 from .readers.video_files import VideoFileSource
 from .statistics import compute_action_statistics
 from .writers.lerobot_writer import LeRobotWriter
@@ -44,6 +45,7 @@ __all__ = [
     "MixtureEntry",
     "PairAugmentation",
     "RldsSource",
+    "VideoColumnSource",
     "VideoFileSource",
     "WeightedSource",
     "compute_action_statistics",

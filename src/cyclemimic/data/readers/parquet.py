@@ -19,7 +19,7 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, filters: Any 
     # Imported here: importing this package must not need pyarrow (machines that only train may lack it).
     import pyarrow.parquet as parquet
 
-    with _one_line_errors(path):
+    with one_line_errors(path):
         # Not `read_table(partitioning=...)`: folder names such as `chunk-000` are no columns.
         table = parquet.read_table(
             path, columns=columns, filters=filters, partitioning=None, page_checksum_verification=True
@@ -32,7 +32,7 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, filters: Any 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Read a Parquet file into a `dict` a row, as [`read_parquet`]."""
     table = read_parquet(path, columns)
-    with _one_line_errors(path):
+    with one_line_errors(path):
         return table.to_pylist()
 
 
@@ -40,12 +40,13 @@ def parquet_columns(path: Path) -> list[str]:
     """Return the column names of a Parquet file."""
     import pyarrow.parquet as parquet
 
-    with _one_line_errors(path):
+    with one_line_errors(path):
         return parquet.read_schema(path).names
 
 
 @contextmanager
-def _one_line_errors(path: Path) -> Iterator[None]:
+def one_line_errors(path: object, kind: str = "Parquet") -> Iterator[None]:
+    """What pyarrow raises of a damaged file, as a one-line `DataError`."""
     import pyarrow
 
     try:
@@ -60,7 +61,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         ArithmeticError,
         MemoryError,
     ) as error:
-        raise DataError(f"{path} is not a readable Parquet file ({error}); download or write it again") from error
+        raise DataError(f"{path} is not a readable {kind} file ({error}); download or write it again") from error
 
 
 def read_column(path: Path, key: str) -> tuple[np.ndarray, np.ndarray | None] | None:

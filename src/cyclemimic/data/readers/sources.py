@@ -7,21 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..episode import DataError, EpisodeSource
+from .arrow_tables import TABLE_SUFFIXES, is_table
 from .hub import is_repository_id, open_hub_folder
 from .image_folders import ImageFolderSource, is_numbered_image
 from .lerobot import LeRobotSource
 from .plain_files import is_pattern
 from .rlds import RldsSource, find_version
+from .video_column import VideoColumnSource, has_video_column
 from .video_files import VideoFileSource, is_video_file
 
 # What a folder of another known kind can be told by, and what to do with it.
 _OTHER_KINDS = {
     "*.tfrecord*": "TFRecord files without the features.json of RLDS",
+    "*.parquet": "Parquet files without a Video column of `datasets`",
     "*.npz": "NumPy archives",
     "*.jpg": "images that no number names",
     "*.png": "images that no number names",
 }
-_WANTED = "give a LeRobot data set (v2.0, v2.1 or v3.0), RLDS, numbered images or video files"
+_WANTED = (
+    "give a LeRobot data set (v2.0, v2.1 or v3.0), RLDS, numbered images, video files or a Video column of `datasets`"
+)
 
 
 def open_source(
@@ -39,7 +44,8 @@ def open_source(
         path (`str` or `Path`): One of these: a LeRobot data set, version 2.0, 2.1 or 3.0, by the folder that holds
             `meta/` or, where there is no such folder, by its id on the Hub, whose files come as they are needed; an RLDS
             data set ([`RldsSource`]); folders of numbered images, a trajectory each ([`ImageFolderSource`]); a video
-            file, a folder of them or a pattern such as `"videos/*.mp4"` ([`VideoFileSource`]).
+            file, a folder of them or a pattern such as `"videos/*.mp4"` ([`VideoFileSource`]); what `datasets` saved that
+            has a Video column ([`VideoColumnSource`]).
         camera (`str`, *optional*): Camera to read, as in [`LeRobotSource`].
         embodiment (`str`, *optional*): Robot body; default is what the data set says.
         episodes (`Sequence[int]`, *optional*): Indices of the episodes to use; all by default.
@@ -61,11 +67,13 @@ def open_source(
         raise DataError(f"{path} is no data set on the Hub; leave out `revision`, got {revision!r}")
     path = Path(path)
     if is_pattern(path):
+        if path.suffix in TABLE_SUFFIXES:
+            return VideoColumnSource(path, camera, fps, embodiment, episodes, name)
         _refuse_camera(path, camera)
         return VideoFileSource(path, fps, embodiment, episodes, name)
     if not path.exists():
         raise DataError(f"{path} does not exist; {_WANTED}")
-    if not path.is_dir() and not is_video_file(path):
+    if not path.is_dir() and not is_video_file(path) and not is_table(path):
         raise DataError(f"{path} is a file, and no video; {_WANTED}")
     if (path / "meta" / "info.json").is_file():
         return LeRobotSource(path, camera, embodiment, episodes, name)
@@ -79,6 +87,8 @@ def open_source(
     nested = sorted(info.parent.parent.name for info in path.glob("*/meta/info.json"))
     if nested:
         raise DataError(f"{path} is no data set, but holds {nested}; give one of those folders")
+    if has_video_column(path):
+        return VideoColumnSource(path, camera, fps, embodiment, episodes, name)
     return _open_plain_files(path, camera, embodiment, episodes, name, fps)
 
 
