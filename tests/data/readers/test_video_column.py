@@ -350,6 +350,24 @@ def test_a_pattern_chooses_a_split(films, root):
         open_source(f"{root}/data/validation-*.parquet")
 
 
+def test_the_hubs_cache_links_to_what_it_keeps(films, root):
+    """`snapshot_download` puts the files of all revisions into one folder, by their sums."""
+    snapshot, blobs = root / "snapshots" / "1234", root / "blobs"
+    (snapshot / "data").mkdir(parents=True)
+    blobs.mkdir()
+    make_table(contents(films)).to_parquet(blobs / "5678")
+    link = snapshot / "data" / "train-00000-of-00001.parquet"
+    link.symlink_to("../../../blobs/5678")
+    for path in (snapshot, snapshot / "data", f"{snapshot}/data/train-*.parquet", link):
+        assert len(open_source(path)) == 3
+    (blobs / "5678").rename(root / "5678")
+    link.unlink()
+    link.symlink_to("../../../5678")
+    for path in (snapshot, f"{snapshot}/data/train-*.parquet"):
+        with pytest.raises(DataError, match="(is a link out of|leads outside)"):
+            open_source(path)
+
+
 def test_a_table_without_videos_leaves_video_files_as_they_are(films):
     Dataset.from_dict({"a": [1]}).to_parquet(films / "notes.parquet")
     assert isinstance(open_source(films), VideoFileSource)

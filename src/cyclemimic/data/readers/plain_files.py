@@ -35,10 +35,9 @@ def iter_files(root: Path, is_wanted: Callable[[Path], bool]) -> Iterator[Path]:
     Raises:
         DataError: If one is a link to somewhere else: a data set must not make its reader open other files.
     """
-    inside = root.resolve()
     for path in filter(is_wanted, root.rglob("*")):
         # By `realpath`, which takes a link to itself for a file; opening that one says what it is.
-        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
+        if path.is_symlink() and not _is_within(root.resolve(), Path(os.path.realpath(path))):
             raise DataError(f"{path} is a link out of {root}; copy the file to where the link is")
         yield path
 
@@ -92,14 +91,18 @@ def inside(root: Path, relative: str | Path) -> Path:
         raise DataError(
             f"{root}: the path {str(relative)[:200]!r} cannot be followed ({error}); correct it"
         ) from error
-    # A folder of the Hub's cache, snapshots/REVISION, links its files to the sibling folder blobs.
-    blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
-    if not (path.is_relative_to(folder) or path.is_relative_to(blobs)):
+    if not _is_within(folder, path):
         raise DataError(
             f"{root}: the path {str(relative)!r} leads outside the data set's folder; correct what "
             "names it, such as meta/info.json, or remove the link"
         )
     return path
+
+
+def _is_within(folder: Path, path: Path) -> bool:
+    # The Hub's cache, snapshots/REVISION, links its files to the folder blobs beside snapshots.
+    blobs = [above.parent / "blobs" for above in folder.parents if above.name == "snapshots"]
+    return any(path.is_relative_to(allowed) for allowed in [folder, *blobs])
 
 
 def read_json_object(root: Path, relative: str) -> dict[str, Any]:
