@@ -316,8 +316,12 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
 
     def _best_code(self, last_state: torch.Tensor) -> torch.LongTensor:
         """Codes `(batch_size, 1)` from states `(batch_size, 1, hidden_size)`."""
-        logits = self.get_output_embeddings()(last_state)
-        return logits[..., self.latent_token_ids].argmax(dim=-1)
+        head, rows = self.get_output_embeddings(), self.latent_token_ids
+        if type(head) is nn.Linear:
+            # K rows of the vocabulary are read instead of all.
+            bias = None if head.bias is None else head.bias[rows]
+            return F.linear(last_state, head.weight[rows], bias).argmax(dim=-1)
+        return head(last_state)[..., rows].argmax(dim=-1)
 
     def _extend(self, state: _DecodingState, token_ids: torch.LongTensor) -> torch.FloatTensor:
         """Read `token_ids` `(batch_size, n)` through the cache; returns their own last-layer states, and moves on."""
