@@ -43,6 +43,7 @@ SIZES = {
     "codebook_dim": 8,
     "motion_weight": 3.0,
     "cycle_start_copy_ratio": 0.5,
+    "cycle_weight": 0.05,
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "genie": {"cycle_weight": 0, "adversarial_weight": 0},
@@ -79,12 +80,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder a run, and the table")
     parser.add_argument("--variants", nargs="+", default=["genie", "ac3"], choices=[*VARIANTS, EQUAL_COMPUTE])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=4000, help="optimizer steps (default: %(default)s)")
-    parser.add_argument("--batch_size", type=int, default=128, help="pairs a step (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=3000, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=64, help="pairs a step (default: %(default)s)")
     parser.add_argument("--learning_rate", type=float, default=2e-3, help="peak (default: %(default)s)")
     parser.add_argument("--image_size", type=int, default=32, help="pixels (default: %(default)s)")
-    parser.add_argument("--interval_s", type=float, default=0.5, help="time between the frames of a pair")
-    parser.add_argument("--reversed_share", type=float, default=0.0, help="share of pairs shown backwards")
+    parser.add_argument("--interval_s", type=float, default=0.8, help="time between the frames of a pair")
+    parser.add_argument("--reversed_share", type=float, default=0.5, help="share of pairs shown backwards")
     parser.add_argument("--min_crop", type=float, default=0.8, help="smallest crop of a pair (default: %(default)s)")
     parser.add_argument("--color_jitter", type=float, default=0.0, help="change of a pair's colours")
     parser.add_argument("--max_pairs", type=int, default=1500, help="test pairs of a body (default: %(default)s)")

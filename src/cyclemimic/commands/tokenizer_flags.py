@@ -18,7 +18,7 @@ def add_tokenizer_flags(parser: argparse.ArgumentParser, data_help: str = "data 
         "--leave_out_missing", action="store_true", help="go on without data sets of a mixture that cannot be opened"
     )
     parser.add_argument(
-        "--skip_broken",
+        *("--skip_broken", "--skip-broken"),
         action="store_true",
         help="decode everything once before, and go on without the episodes that cannot be used, each named in the log",
     )
