@@ -46,6 +46,10 @@ class CycleMimicConfig(PreTrainedConfig):
             (open in the paper; width and heads are UniVLA's).
         action_activation (`"identity"` or `"tanh"`, *optional*, defaults to `"identity"`): Last function of the action
             decoder. `"tanh"` (UniVLA) bounds the actions, but its gradient vanishes where demonstrations saturate.
+        n_action_steps (`int`, *optional*, defaults to `chunk_size`): Actions of a chunk that `select_action` executes before
+            the policy looks again.
+        temporal_ensemble_coeff (`float`, *optional*): `select_action` looks before every action, and takes the mean of what
+            all chunks so far say of it, chunk `i` weighted by `exp(-temporal_ensemble_coeff * i)`, the oldest being 0.
         latent_action_loss_weight, action_loss_weight (`float`, *optional*, default to 1.0): Weights of `L_π` and of
             the L1 regression loss.
 
@@ -83,6 +87,8 @@ class CycleMimicConfig(PreTrainedConfig):
     action_decoder_num_heads: int = 8
     action_decoder_num_layers: int = 2
     action_activation: Literal["identity", "tanh"] = "identity"
+    n_action_steps: int | None = None
+    temporal_ensemble_coeff: float | int | None = None
     latent_action_loss_weight: float | int = 1.0
     action_loss_weight: float | int = 1.0
 
@@ -99,6 +105,7 @@ class CycleMimicConfig(PreTrainedConfig):
         if self.image_token_id is None:
             self.image_token_id = getattr(self.backbone_config, "image_token_id", None)
         self._check_sizes()
+        self._check_execution()
         self._check_token_ids("latent_token_ids", self.codebook_size)
         self._check_token_ids("act_token_ids", self.num_act_tokens)
         super().__post_init__(**kwargs)
@@ -123,6 +130,21 @@ class CycleMimicConfig(PreTrainedConfig):
             raise ValueError(
                 f"`action_decoder_hidden_size` must be a multiple of `action_decoder_num_heads` "
                 f"({self.action_decoder_num_heads}), got {self.action_decoder_hidden_size}."
+            )
+
+    def _check_execution(self) -> None:
+        if self.n_action_steps is not None and not 1 <= self.n_action_steps <= self.chunk_size:
+            raise ValueError(
+                f"`n_action_steps` must be in [1, {self.chunk_size}], the actions of a chunk, got {self.n_action_steps}."
+            )
+        if self.temporal_ensemble_coeff is None:
+            return
+        if not 0 <= self.temporal_ensemble_coeff < float("inf"):
+            raise ValueError(f"`temporal_ensemble_coeff` must be at least 0, got {self.temporal_ensemble_coeff}.")
+        if self.n_action_steps not in (None, 1):
+            raise ValueError(
+                "`n_action_steps` must be 1 or left out with `temporal_ensemble_coeff`, which looks before every action, "
+                f"got {self.n_action_steps}."
             )
 
     def _check_token_ids(self, name: str, expected: int) -> None:

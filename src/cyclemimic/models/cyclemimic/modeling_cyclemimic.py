@@ -16,6 +16,7 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput, logging
 
 from .configuration_cyclemimic import CycleMimicConfig
+from .execution_cyclemimic import ActionChunkQueue
 from .processing_cyclemimic import IGNORED_LABEL, CycleMimicProcessor
 
 logger = logging.get_logger(__name__)
@@ -473,6 +474,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
                 f"got {config.num_image_tokens} and {config.image_token_id}."
             )
         self.action_decoder = CycleMimicActionDecoder(config)
+        self.reset()
         self.post_init()
 
     def forward(
@@ -546,6 +548,37 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         act_token_ids = self.act_token_ids.expand(len(codes), -1)
         states = self._extend(state, torch.cat([self.latent_token_ids[codes[:, -1:]], act_token_ids], dim=1))
         return self._decode_actions(input_ids, state.hidden_states, states[:, 1:])
+
+    def reset(self) -> None:
+        """Forget the chunks that [`~CycleMimicForActionPrediction.select_action`] has under way: an episode begins."""
+        config = self.config
+        self._queue = ActionChunkQueue(config.n_action_steps or config.chunk_size, config.temporal_ensemble_coeff)
+
+    @torch.no_grad()
+    def select_action(
+        self,
+        input_ids: torch.LongTensor,
+        pixel_values: torch.FloatTensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.FloatTensor:
+        """
+        The next action of a batch of robots that step together. The inputs are looked at only where a new chunk is due:
+        after `config.n_action_steps` actions, or before every one with `config.temporal_ensemble_coeff`.
+
+        Args:
+            input_ids, pixel_values, attention_mask, kwargs: As in
+                [`~CycleMimicForActionPrediction.predict_action_chunk`].
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, action_dim)`: a normalised action a robot.
+
+        Raises:
+            ValueError: as there, or another batch size before [`~CycleMimicForActionPrediction.reset`].
+        """
+        if self._queue.needs_chunk:
+            self._queue.push(self.predict_action_chunk(input_ids, pixel_values, attention_mask, **kwargs))
+        return self._queue.pop()
 
     def _decode_actions(
         self, input_ids: torch.LongTensor, prompt_states: torch.Tensor, act_states: torch.Tensor
