@@ -344,6 +344,22 @@ def test_from_backbone_keeps_the_precision(config, processor):
     assert model.latent_token_ids.dtype == torch.int64
 
 
+@pytest.mark.parametrize("attention", [None, "eager"])
+def test_from_backbone_keeps_the_attention_and_its_mask(config, processor, images, texts, codes, attention, tmp_path):
+    backbone = AutoModelForImageTextToText.from_config(config.backbone_config, attn_implementation=attention)
+    model = CycleMimicForLatentActionPrediction.from_backbone(backbone, processor).eval()
+    language_model = model.backbone.model.language_model
+    assert {model.config._attn_implementation, language_model.config._attn_implementation} == {attention or "sdpa"}
+    logits = model(**processor(images, texts, codes)).logits
+    other_codes = codes.copy()
+    other_codes[:, -1] = (codes[:, -1] + 1) % 16
+    # No prediction sees the token that it is of.
+    assert torch.equal(model(**processor(images, texts, other_codes)).logits, logits)
+    model.save_pretrained(tmp_path)
+    loaded = CycleMimicForLatentActionPrediction.from_pretrained(tmp_path)
+    assert torch.allclose(loaded(**processor(images, texts, codes)).logits, logits, atol=1e-5)
+
+
 def test_bad_arguments(config, processor, batch, action_model):
     with pytest.raises(
         ValueError, match="without latent actions or actions, got \\['actions', 'actions_mask', 'labels'\\]"

@@ -108,6 +108,10 @@ class CycleMimicConfig(PreTrainedConfig):
         self._check_execution()
         self._check_token_ids("latent_token_ids", self.codebook_size)
         self._check_token_ids("act_token_ids", self.num_act_tokens)
+        # The base class sets the attention of all configs within, by default to none. A backbone that is built already
+        # shares its config: without this it would go on without a causal mask.
+        attention = self.backbone_config._attn_implementation
+        kwargs.setdefault("attn_implementation", {"": attention, "backbone_config": {"": attention}})
         super().__post_init__(**kwargs)
 
     @property
