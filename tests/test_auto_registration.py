@@ -13,6 +13,7 @@ POLICY = "cyclemimic.models.cyclemimic"
 
 CHECK = """
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForPreTraining, AutoProcessor
+from transformers import AutoModelForImageTextToText
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
@@ -27,6 +28,8 @@ print(
     AutoModelForPreTraining._model_mapping[policy].__name__,
     IMAGE_PROCESSOR_MAPPING[tokenizer]["pil"].__name__,
     PROCESSOR_MAPPING[policy].__name__,
+    AutoModel._model_mapping[CONFIG_MAPPING["prismatic"]].__name__,
+    AutoModelForImageTextToText._model_mapping[CONFIG_MAPPING["prismatic"]].__name__,
 )
 """
 EXPECTED = [
@@ -38,6 +41,8 @@ EXPECTED = [
     "CycleMimicForLatentActionPrediction",
     "LatentActionTokenizerImageProcessor",
     "CycleMimicProcessor",
+    "PrismaticModel",
+    "PrismaticForConditionalGeneration",
 ]
 
 

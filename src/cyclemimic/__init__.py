@@ -26,6 +26,8 @@ _PUBLIC_NAMES = {
         "CycleMimicForActionPrediction",
         "CycleMimicForLatentActionPrediction",
     ],
+    "models.cyclemimic.configuration_prismatic": ["PrismaticConfig"],
+    "models.cyclemimic.modeling_prismatic": ["PrismaticForConditionalGeneration", "PrismaticModel"],
     "models.cyclemimic.processing_cyclemimic": ["CycleMimicProcessor"],
     "trainers.latent_action_tokenizer_config": ["LatentActionTokenizerTrainingArguments"],
     "trainers.latent_action_tokenizer_trainer": ["LatentActionTokenizerTrainer"],
@@ -52,10 +54,12 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from .models.cyclemimic.configuration_cyclemimic import CycleMimicConfig
+    from .models.cyclemimic.configuration_prismatic import PrismaticConfig
     from .models.cyclemimic.modeling_cyclemimic import (
         CycleMimicForActionPrediction,
         CycleMimicForLatentActionPrediction,
     )
+    from .models.cyclemimic.modeling_prismatic import PrismaticForConditionalGeneration, PrismaticModel
     from .models.cyclemimic.processing_cyclemimic import CycleMimicProcessor
     from .models.latent_action_tokenizer.configuration_latent_action_tokenizer import LatentActionTokenizerConfig
     from .models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (

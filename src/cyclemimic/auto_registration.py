@@ -30,6 +30,7 @@ _CONFIGS = {
         "LatentActionTokenizerConfig",
     ),
     "cyclemimic": ("cyclemimic.configuration_cyclemimic", "CycleMimicConfig"),
+    "prismatic": ("cyclemimic.configuration_prismatic", "PrismaticConfig"),
 }
 
 # (module of `transformers.models.auto`, Auto class, model type, own module, own class)
@@ -67,6 +68,14 @@ _REGISTRATIONS = [
         "CycleMimicForLatentActionPrediction",
     ),
     ("processing_auto", "AutoProcessor", "cyclemimic", "cyclemimic.processing_cyclemimic", "CycleMimicProcessor"),
+    ("modeling_auto", "AutoModel", "prismatic", "cyclemimic.modeling_prismatic", "PrismaticModel"),
+    (
+        "modeling_auto",
+        "AutoModelForImageTextToText",
+        "prismatic",
+        "cyclemimic.modeling_prismatic",
+        "PrismaticForConditionalGeneration",
+    ),
 ]
 
 _WATCHED_PACKAGES = ("transformers", _MODELS_PACKAGE)

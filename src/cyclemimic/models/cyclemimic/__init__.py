@@ -1,21 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The policy: latent action prediction and action decoding on a vision-language backbone (paper §4)."""
 
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from .configuration_cyclemimic import CycleMimicConfig
+from .configuration_prismatic import PrismaticConfig
 from .modeling_cyclemimic import (
     CycleMimicActionOutput,
     CycleMimicForActionPrediction,
     CycleMimicForLatentActionPrediction,
     CycleMimicLatentActionOutput,
 )
+from .modeling_prismatic import PrismaticForConditionalGeneration, PrismaticModel
 from .processing_cyclemimic import CycleMimicProcessor
 from .tiny_cyclemimic import make_tiny_backbone_config
 
 AutoConfig.register(CycleMimicConfig.model_type, CycleMimicConfig, exist_ok=True)
 AutoModel.register(CycleMimicConfig, CycleMimicForActionPrediction, exist_ok=True)
 AutoProcessor.register(CycleMimicConfig, CycleMimicProcessor, exist_ok=True)
+AutoConfig.register(PrismaticConfig.model_type, PrismaticConfig, exist_ok=True)
+AutoModel.register(PrismaticConfig, PrismaticModel, exist_ok=True)
+AutoModelForImageTextToText.register(PrismaticConfig, PrismaticForConditionalGeneration, exist_ok=True)
 
 __all__ = [
     "CycleMimicActionOutput",
@@ -24,5 +29,8 @@ __all__ = [
     "CycleMimicForLatentActionPrediction",
     "CycleMimicLatentActionOutput",
     "CycleMimicProcessor",
+    "PrismaticConfig",
+    "PrismaticForConditionalGeneration",
+    "PrismaticModel",
     "make_tiny_backbone_config",
 ]
