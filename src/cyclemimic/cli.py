@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cyclemimic.commands import (
+    convert_prismatic,
     demo,
     evaluate_tokenizer,
     finetune,
@@ -61,6 +62,9 @@ VERBS: dict[str, Verb] = {
     "pretrain": Verb("video, instructions, labels -> pretrained policy", pretrain.parse, pretrain.run),
     "finetune": Verb("pretrained policy, demonstrations -> policy that acts", finetune.parse, finetune.run),
     "rollout": Verb("policy, simulator -> success rates and films", rollout.parse, rollout.run),
+    "convert-prismatic": Verb(
+        "Prismatic or OpenVLA checkpoint -> backbone to pretrain", convert_prismatic.parse, convert_prismatic.run
+    ),
     "demo": Verb("from video to a moving robot, every stage once, with a report", demo.parse, demo.run),
 }
 
