@@ -3,17 +3,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from cyclemimic import CycleMimicForLatentActionPrediction, CycleMimicProcessor
 from cyclemimic.commands.inputs import read_config
 from cyclemimic.data import LatentLabels
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
+from cyclemimic.models.cyclemimic.processing_cyclemimic import DEFAULT_PROMPT_TEMPLATE
 
 Policy = tuple[CycleMimicForLatentActionPrediction, CycleMimicProcessor]
+
+# Settings of image processors that show a model an image in tiles beside the whole.
+_TILING = {"do_image_splitting", "do_pan_and_scan"}
+# Pixels of an image for backbones that take any size: the paper's.
+_SQUARE_SIZE = 224
+_PROBE_INSTRUCTION = "open the drawer"
 
 
 def load_policy(checkpoint: str) -> Policy:
@@ -33,7 +41,8 @@ def make_policy_of_backbone(backbone: str, labels: LatentLabels) -> Policy:
     try:
         config = AutoConfig.from_pretrained(backbone)
         source = AutoProcessor.from_pretrained(backbone)
-    except (OSError, ValueError) as error:
+    # Some processors need packages for video, even where none is read.
+    except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"`backbone` must be a checkpoint folder or a Hub id, got {backbone}: {reason}") from error
     image_token_id = getattr(config, "image_token_id", None)
@@ -41,18 +50,74 @@ def make_policy_of_backbone(backbone: str, labels: LatentLabels) -> Policy:
         raise ValueError(
             f"`backbone` must be a model whose config has an `image_token_id`, got {backbone} ({config.model_type})."
         )
-    image_token = source.tokenizer.convert_ids_to_tokens(image_token_id)
-    blank = np.zeros((256, 256, 3), dtype=np.uint8)
-    input_ids = np.asarray(source(images=[blank], text=[image_token])["input_ids"][0])
-    processor = CycleMimicProcessor(
-        image_processor=source.image_processor,
-        tokenizer=source.tokenizer,
-        num_image_tokens=int((input_ids == image_token_id).sum()),
-        image_token=image_token,
-        codebook_size=labels.codebook_size,
-        num_latent_tokens=labels.num_latent_tokens,
-    )
+    processor = processor_for_backbone(config, source, labels.codebook_size, labels.num_latent_tokens)
     return CycleMimicForLatentActionPrediction.from_backbone(backbone, processor), processor
+
+
+def processor_for_backbone(
+    config: PreTrainedConfig, source: ProcessorMixin, codebook_size: int, num_latent_tokens: int
+) -> CycleMimicProcessor:
+    """
+    The policy's processor, made of a backbone's own: with its image processor, its tokenizer, and what it writes around
+    an image, as part of the prompt.
+
+    Raises:
+        ValueError: an image is not one run of placeholder tokens, or text does not give the backbone's own ids again.
+    """
+    image_processor = source.image_processor
+    for name in _TILING & image_processor.to_dict().keys():
+        # One view an image: of the tiles that details are read from, each shape of image has another number.
+        setattr(image_processor, name, False)
+    probes = [_probe(config, source, shape) for shape in ((256, 256), (128, 384))]
+    has_square_size = len(probes[0]) != len(probes[1])
+    input_ids = _probe(config, source, (_SQUARE_SIZE, _SQUARE_SIZE)) if has_square_size else probes[0]
+    places = [place for place, token in enumerate(input_ids) if token == config.image_token_id]
+    if not places or places[-1] - places[0] + 1 != len(places):
+        raise ValueError(
+            f"`backbone` must be a model that takes an image as one run of placeholder tokens, got {config.model_type}."
+        )
+    blank = np.zeros((_SQUARE_SIZE, _SQUARE_SIZE, 3), dtype=np.uint8)
+    for template in (DEFAULT_PROMPT_TEMPLATE, _prompt_template(source.tokenizer, input_ids, places)):
+        processor = CycleMimicProcessor(
+            image_processor=image_processor,
+            tokenizer=source.tokenizer,
+            num_image_tokens=len(places),
+            image_token=source.tokenizer.convert_ids_to_tokens(config.image_token_id),
+            codebook_size=codebook_size,
+            num_latent_tokens=num_latent_tokens,
+            prompt_template=template,
+            square_size=_SQUARE_SIZE if has_square_size else None,
+        )
+        if processor(blank, _PROBE_INSTRUCTION)["input_ids"][0].tolist() == input_ids:
+            return processor
+    raise ValueError(
+        f"`backbone` must have a processor whose image and prompt can be written as text, got {config.model_type}."
+    )
+
+
+def _probe(config: PreTrainedConfig, source: ProcessorMixin, shape: tuple[int, int]) -> list[int]:
+    """Token ids of a prompt with one image, as the backbone's own processor makes them."""
+    placeholder = source.image_token
+    # Qwen-VL's marks around an image stand in its chat template, which is not for one who does not chat.
+    marks = [getattr(config, f"vision_{end}_token_id", None) for end in ("start", "end")]
+    if None not in marks:
+        start, end = source.tokenizer.convert_ids_to_tokens(marks)
+        placeholder = f"{start}{placeholder}{end}"
+    text = DEFAULT_PROMPT_TEMPLATE.format(image=placeholder, instruction=_PROBE_INSTRUCTION)
+    blank = np.zeros((*shape, 3), dtype=np.uint8)
+    return np.asarray(source(images=[blank], text=[text])["input_ids"][0]).tolist()
+
+
+def _prompt_template(tokenizer: PreTrainedTokenizerBase, input_ids: list[int], places: list[int]) -> str:
+    """The text of a probe's ids, as a template."""
+    # Without what the tokenizer puts there itself.
+    opening = os.path.commonprefix([tokenizer("")["input_ids"], input_ids])
+    after = [token for token in input_ids[places[-1] + 1 :] if token != tokenizer.eos_token_id]
+    before, after = (
+        tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        for ids in (input_ids[len(opening) : places[0]], after)
+    )
+    return f"{before}{{image}}{after.replace(_PROBE_INSTRUCTION, '{instruction}')}"
 
 
 def make_tiny_policy(

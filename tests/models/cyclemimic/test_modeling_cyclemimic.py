@@ -333,8 +333,11 @@ def test_from_backbone(config, processor, images, texts, codes, tmp_path):
         else:
             assert torch.equal(value, before[name]), name
     assert torch.isfinite(model(**processor(images, texts, codes)).latent_action_loss)
+    assert model.backbone.config._attn_implementation == "sdpa"
     model.save_pretrained(tmp_path / "policy")
-    CycleMimicForActionPrediction.from_pretrained(tmp_path / "policy")
+    reloaded = CycleMimicForActionPrediction.from_pretrained(tmp_path / "policy").eval()
+    prompt = processor(images, texts)
+    assert torch.equal(model.eval().predict_action_chunk(**prompt), reloaded.predict_action_chunk(**prompt))
 
 
 def test_from_backbone_keeps_the_precision(config, processor):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration of the policy."""
 
+import copy
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -26,8 +27,7 @@ class CycleMimicConfig(PreTrainedConfig):
 
     Args:
         backbone_config (`dict` or `PreTrainedConfig`, *optional*, defaults to `LlavaConfig()`):
-            Any config that `AutoModelForImageTextToText` knows, with causal attention (PaliGemma's sees the whole
-            prompt at once, which training on a longer sequence would not match); a `dict` needs its `model_type`.
+            Any config that `AutoModelForImageTextToText` knows; a `dict` needs its `model_type`.
         codebook_size (`int`, *optional*, defaults to 16): K, the number of latent action words.
         num_latent_tokens (`int`, *optional*, defaults to 4): N, the words of one latent action.
         num_act_tokens (`int`, *optional*, defaults to 1): ACT query tokens appended after the latent action.
@@ -102,6 +102,9 @@ class CycleMimicConfig(PreTrainedConfig):
             self.backbone_config = LlavaConfig()
         elif isinstance(self.backbone_config, dict):
             self.backbone_config = _config_from_dict(self.backbone_config)
+        else:
+            # A config resets the attention implementation of those inside it: of a living model, that would be its own.
+            self.backbone_config = copy.deepcopy(self.backbone_config)
         if self.image_token_id is None:
             self.image_token_id = getattr(self.backbone_config, "image_token_id", None)
         self._check_sizes()

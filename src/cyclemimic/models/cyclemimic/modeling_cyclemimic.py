@@ -15,6 +15,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput, logging
 
+from .backbone_inputs_cyclemimic import next_position, position_ids, token_types_of
 from .configuration_cyclemimic import CycleMimicConfig
 from .execution_cyclemimic import ActionChunkQueue
 from .processing_cyclemimic import IGNORED_LABEL, CycleMimicProcessor
@@ -74,11 +75,6 @@ class _DecodingState:
     cache: Cache
     attention_mask: torch.LongTensor
     next_position: torch.LongTensor
-
-
-def _position_ids(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Positions that count attended tokens only, so that padding on either side changes nothing."""
-    return (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
 
 
 def _gather_marked(hidden_states: torch.Tensor, marks: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -196,6 +192,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
                 f"got {type(backbone).__name__}."
             )
         self.backbone = backbone
+        self.token_types = token_types_of(backbone)
         # Not saved: the config holds them.
         self.register_buffer("latent_token_ids", torch.tensor(config.latent_token_ids), persistent=False)
         self.register_buffer("act_token_ids", torch.tensor(config.act_token_ids), persistent=False)
@@ -286,10 +283,9 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
                 f"Prediction takes the processor's batch without latent actions or actions, got {answers}."
             )
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        outputs = self._read(input_ids, pixel_values, attention_mask, use_cache=True, **kwargs)
+        outputs, positions = self._read(input_ids, pixel_values, attention_mask, use_cache=True, **kwargs)
         hidden_states = outputs.last_hidden_state
-        next_position = attention_mask.sum(dim=-1, keepdim=True)
-        state = _DecodingState(hidden_states, outputs.past_key_values, attention_mask, next_position)
+        state = _DecodingState(hidden_states, outputs.past_key_values, attention_mask, next_position(positions))
         last_state = _last_attended(hidden_states, attention_mask)
         codes = [self._best_code(last_state)]
         for _ in range(self.config.num_latent_tokens - 1):
@@ -303,26 +299,47 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         pixel_values: torch.FloatTensor,
         attention_mask: torch.Tensor,
         use_cache: bool,
+        image_grid_thw: torch.LongTensor | None = None,
         **kwargs: Any,
-    ) -> ModelOutput:
-        """The backbone's body over a whole sequence, without the vocabulary head: training and prediction share it."""
-        return self.backbone.base_model(
+    ) -> tuple[ModelOutput, torch.LongTensor]:
+        """
+        The backbone's body over a whole sequence, without the vocabulary head: training and prediction share it. Returns
+        its output and the positions of the tokens.
+        """
+        is_image = input_ids == self.config.image_token_id
+        positions = position_ids(self.backbone, input_ids, attention_mask, is_image, image_grid_thw)
+        if self.token_types is not None:
+            argument, kind = self.token_types
+            is_answer = torch.isin(input_ids, torch.cat([self.latent_token_ids, self.act_token_ids]))
+            kwargs[argument] = (is_image if kind == "image" else is_answer).long()
+        if image_grid_thw is not None:
+            # The processor's patches come image by image; these backbones take those of a batch in one row.
+            pixel_values = pixel_values.flatten(0, -2)
+            kwargs["image_grid_thw"] = image_grid_thw
+        outputs = self.backbone.base_model(
             input_ids=input_ids,
             pixel_values=pixel_values,
             attention_mask=attention_mask,
-            position_ids=_position_ids(attention_mask),
+            position_ids=positions,
             use_cache=use_cache,
             **kwargs,
         )
+        return outputs, positions
+
+    def _vocabulary_logits(self, states: torch.Tensor) -> torch.Tensor:
+        logits = self.get_output_embeddings()(states)
+        # Gemma's; the backbone's own forward does this behind its vocabulary head.
+        cap = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def _best_code(self, last_state: torch.Tensor) -> torch.LongTensor:
         """Codes `(batch_size, 1)` from states `(batch_size, 1, hidden_size)`."""
         head, rows = self.get_output_embeddings(), self.latent_token_ids
         if type(head) is nn.Linear:
-            # K rows of the vocabulary are read instead of all.
+            # K rows of the vocabulary are read instead of all. Capped logits would have the same order.
             bias = None if head.bias is None else head.bias[rows]
             return F.linear(last_state, head.weight[rows], bias).argmax(dim=-1)
-        return head(last_state)[..., rows].argmax(dim=-1)
+        return self._vocabulary_logits(last_state)[..., rows].argmax(dim=-1)
 
     def _extend(self, state: _DecodingState, token_ids: torch.LongTensor) -> torch.FloatTensor:
         """Read `token_ids` `(batch_size, n)` through the cache; returns their own last-layer states, and moves on."""
@@ -347,7 +364,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         states, positions = _gather_marked(
             hidden_states[:, :-1], targets != IGNORED_LABEL, self.config.num_latent_tokens
         )
-        logits = self.get_output_embeddings()(states)
+        logits = self._vocabulary_logits(states)
         targets = targets.gather(1, positions)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_LABEL)
         return loss, logits
@@ -438,10 +455,10 @@ class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
             kwargs: Passed to the backbone.
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        outputs = self._read(input_ids, pixel_values, attention_mask, use_cache=False, **kwargs)
+        outputs, _ = self._read(input_ids, pixel_values, attention_mask, use_cache=False, **kwargs)
         hidden_states = outputs.last_hidden_state
         if labels is None:
-            loss, logits = None, self.get_output_embeddings()(_last_attended(hidden_states, attention_mask))
+            loss, logits = None, self._vocabulary_logits(_last_attended(hidden_states, attention_mask))
         else:
             loss, logits = self._latent_action_loss(hidden_states, labels)
         return CycleMimicLatentActionOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
@@ -500,13 +517,14 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         full_mask = F.pad(attention_mask, (0, num_act_tokens), value=1)
         # Right padding then lies between latent action and ACT tokens; masked, and not counted in the positions, it
         # is as good as absent.
-        hidden_states = self._read(
+        outputs, _ = self._read(
             torch.cat([input_ids, self.act_token_ids.expand(len(input_ids), -1)], dim=1),
             pixel_values,
             full_mask,
             use_cache=False,
             **kwargs,
-        ).last_hidden_state
+        )
+        hidden_states = outputs.last_hidden_state
         prompt_states, act_states = hidden_states[:, :-num_act_tokens], hidden_states[:, -num_act_tokens:]
         predicted = self._decode_actions(input_ids, prompt_states, act_states)
         latent_action_loss = logits = action_loss = loss = None

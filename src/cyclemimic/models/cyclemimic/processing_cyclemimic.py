@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import (
     BatchFeature,
     GPT2Tokenizer,
@@ -28,6 +29,8 @@ IGNORED_LABEL = -100
 MAX_CACHED_PROMPTS = 4096
 # Sizes that the model's config has too, under the same names.
 SHARED_SIZES = ("num_image_tokens", "codebook_size", "num_latent_tokens", "num_act_tokens", "chunk_size", "action_dim")
+# What image processors make that a backbone reads; they make more, such as counts of tiles, that it does not.
+IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_position_ids", "image_sizes")
 DEFAULT_PROMPT_TEMPLATE = "{image}In: What action should the robot take to {instruction}?\nOut:"
 
 
@@ -42,7 +45,8 @@ class CycleMimicProcessor(ProcessorMixin):
 
     | key | dtype, shape | content |
     |---|---|---|
-    | `pixel_values` | float32 (B, 3, H, W) | as the image processor normalises |
+    | `pixel_values` | float32 (B, 3, H, W) | as the image processor normalises; in its own form, but B first |
+    | `image_grid_thw` … | (B, …) | what else it makes for its backbone, where it does: see `IMAGE_INPUTS` |
     | `input_ids` | int64 (B, L) | image placeholders, prompt, and N latent action tokens where they are given |
     | `attention_mask` | int64 (B, L) | 0 at padding, on the side of `padding_side` |
     | `labels` | int64 (B, L) | with `latent_actions`: their token ids at their positions, -100 elsewhere |
@@ -64,6 +68,8 @@ class CycleMimicProcessor(ProcessorMixin):
         action_statistics (`dict[str, dict]`, *optional*): Data set name to its statistics: `q01` and `q99`, lists of
             `action_dim` physical values, and optionally `mask`, False where a dimension is left alone. Saved in
             `processor_config.json`.
+        square_size (`int`, *optional*): Images are resized to squares of so many pixels first. For image processors that
+            keep an image's proportions, and so make more tokens of some images than of others.
         chat_template (`str`, *optional*): Kept for the backbone's own use.
 
     Raises:
@@ -95,6 +101,7 @@ class CycleMimicProcessor(ProcessorMixin):
         action_dim: int = 7,
         prompt_template: str = DEFAULT_PROMPT_TEMPLATE,
         action_statistics: Mapping[str, Mapping[str, Any]] | None = None,
+        square_size: int | None = None,
         chat_template: str | None = None,
     ) -> None:
         self.num_image_tokens = num_image_tokens
@@ -105,6 +112,7 @@ class CycleMimicProcessor(ProcessorMixin):
         self.chunk_size = chunk_size
         self.action_dim = action_dim
         self.prompt_template = prompt_template
+        self.square_size = square_size
         self.action_statistics: dict[str, dict[str, list]] = {}
         self._check_arguments()
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
@@ -227,7 +235,7 @@ class CycleMimicProcessor(ProcessorMixin):
                 )
             data["actions"], data["actions_mask"] = self._encode_actions(actions, actions_mask, dataset, len(images))
         data.update(self._encode_text(prompts, codes, padding_side))
-        data["pixel_values"] = self._encode_images(images)
+        data.update(self._encode_images(images))
         return BatchFeature(data)
 
     def add_action_statistics(self, dataset: str, statistics: Mapping[str, Any]) -> None:
@@ -309,18 +317,21 @@ class CycleMimicProcessor(ProcessorMixin):
             `np.ndarray`: uint8 `(B, new_height, new_width, 3)`; the images as they are where the image processor would
             change resized ones again, because it resizes to more than it crops.
         """
-        images = self._check_images(images)
-        resized = self.image_processor(images, do_rescale=False, do_normalize=False, return_tensors="pt")
-        resized = np.ascontiguousarray(resized["pixel_values"].to(torch.uint8).permute(0, 2, 3, 1).numpy())
-        if self._affine_map(resized.shape[1:]) is None:
-            return np.stack([np.asarray(image) for image in images])
-        return resized
+        images = self._squared(self._check_images(images))
+        resized = self._run_image_processor(images, do_rescale=False, do_normalize=False)["pixel_values"]
+        if resized.ndim == 4:
+            resized = np.ascontiguousarray(resized.to(torch.uint8).permute(0, 2, 3, 1).numpy())
+            if self._affine_map(resized.shape[1:]) is not None:
+                return resized
+        return np.stack([np.asarray(image) for image in images])
 
     def _check_arguments(self) -> None:
         for name in SHARED_SIZES:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
+        if self.square_size is not None and self.square_size < 1:
+            raise ValueError(f"`square_size` must be at least 1, got {self.square_size}.")
         for field in ("{image}", "{instruction}"):
             if self.prompt_template.count(field) != 1:
                 raise ValueError(f"`prompt_template` must hold {field} once, got {self.prompt_template!r}.")
@@ -445,24 +456,47 @@ class CycleMimicProcessor(ProcessorMixin):
             raise ValueError(f"{allowed}, got an empty list.")
         return images
 
-    def _encode_images(self, images: list[Any]) -> torch.Tensor:
+    def _encode_images(self, images: list[Any]) -> dict[str, torch.Tensor]:
+        images = self._squared(images)
         shapes = {image.shape if isinstance(image, np.ndarray) else None for image in images}
         if len(shapes) == 1 and None not in shapes:
             affine_map = self._affine_map(images[0].shape)
             if affine_map is not None:
                 scale, offset = affine_map
                 pixel_values = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-                return pixel_values.float().mul_(scale).add_(offset)
+                return {"pixel_values": pixel_values.float().mul_(scale).add_(offset)}
         return self._run_image_processor(images)
 
-    def _run_image_processor(self, images: list[Any]) -> torch.Tensor:
-        pixel_values = self.image_processor(images, return_tensors="pt")["pixel_values"]
-        if pixel_values.ndim != 4 or len(pixel_values) != len(images):
-            raise ValueError(
-                f"`image_processor` must give one tensor of (channels, height, width) an image, "
-                f"got {tuple(pixel_values.shape)} for {len(images)}."
-            )
-        return pixel_values
+    def _squared(self, images: list[Any]) -> list[Any]:
+        if self.square_size is None:
+            return images
+        size = (self.square_size, self.square_size)
+        images = [image if is_pil_image(image) else Image.fromarray(image) for image in images]
+        return [
+            np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BICUBIC))
+            for image in images
+        ]
+
+    def _run_image_processor(self, images: list[Any], **kwargs: Any) -> dict[str, torch.Tensor]:
+        """What the image processor makes, batch first: some take a list of images for those of one prompt."""
+        made = self.image_processor(images, return_tensors="pt", **kwargs)
+        data = {name: made[name] for name in IMAGE_INPUTS if name in made}
+        batch_size = len(images)
+        if "image_grid_thw" in data:
+            grids = data["image_grid_thw"].unique(dim=0).tolist()
+            if len(grids) > 1:
+                raise ValueError(
+                    f"`square_size` must be given for images of unequal shapes, got grids {grids} of them."
+                )
+            data["pixel_values"] = data["pixel_values"].unflatten(0, (batch_size, -1))
+        for name, values in data.items():
+            data[name] = values.transpose(0, 1) if values.shape[:2] == (1, batch_size) else values
+            if values.ndim < 2 or len(data[name]) != batch_size:
+                raise ValueError(
+                    f"`image_processor` must give one tensor of one shape an image as {name!r}, got "
+                    f"{tuple(values.shape)} for {batch_size}."
+                )
+        return data
 
     def _affine_map(self, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor] | None:
         """
@@ -473,7 +507,11 @@ class CycleMimicProcessor(ProcessorMixin):
         if shape not in self._affine_maps:
             noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
             probes = [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), noise]
-            black, white, expected = self._run_image_processor(probes)
+            made = self._run_image_processor(probes)
+            if len(made) > 1 or made["pixel_values"].ndim != 4:
+                self._affine_maps[shape] = None
+                return None
+            black, white, expected = made["pixel_values"]
             offset = black[:, :1, :1].clone()
             scale = (white[:, :1, :1] - offset) / 255.0
             channels_first = torch.from_numpy(noise).permute(2, 0, 1)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What families of backbones read beside token ids, pixels and attention mask."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+from transformers import PreTrainedModel
+
+# The one place where a backbone's name counts: what its `token_type_ids` set apart.
+_TOKEN_TYPES = {
+    # Image tokens, which see each other in both directions.
+    "gemma3": "image",
+    # Latent action and ACT tokens: all that comes before them sees all of it, also what comes later.
+    "paligemma": "answer",
+}
+
+
+def token_types_of(backbone: PreTrainedModel) -> tuple[str, str] | None:
+    """
+    The argument by which the backbone takes token types with a whole sequence, and the tokens of type 1, `"image"` or
+    `"answer"`; `None` where it takes none. They are needed in training and with the prompt of a prediction: without them
+    its mask would be another than the one it was pretrained with. Tokens that are read later, through the cache, follow
+    causally in every family.
+    """
+    kind = _TOKEN_TYPES.get(backbone.config.model_type)
+    if kind is not None:
+        return "token_type_ids", kind
+    # Wherever transformers has an argument of this name, it means 0 for text and 1 for images.
+    named = "mm_token_type_ids"
+    return (named, "image") if named in inspect.signature(backbone.base_model.forward).parameters else None
+
+
+def position_ids(
+    backbone: PreTrainedModel,
+    input_ids: torch.LongTensor,
+    attention_mask: torch.Tensor,
+    is_image: torch.Tensor,
+    image_grid_thw: torch.LongTensor | None = None,
+) -> torch.LongTensor:
+    """
+    Positions that count attended tokens only, so that padding on either side changes nothing: of shape
+    `(batch_size, sequence_length)`, or `(3, batch_size, sequence_length)` where the backbone places image tokens by
+    time, row and column (Qwen-VL and its kin).
+    """
+    if image_grid_thw is not None and hasattr(backbone.base_model, "get_rope_index"):
+        return backbone.base_model.get_rope_index(
+            input_ids,
+            mm_token_type_ids=is_image.int(),
+            image_grid_thw=image_grid_thw,
+            attention_mask=attention_mask,
+        )[0]
+    return (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def next_position(positions: torch.LongTensor) -> torch.LongTensor:
+    """Position of the token that would follow, `(batch_size, 1)`, after `positions` of [`position_ids`]."""
+    positions = positions.amax(dim=0) if positions.ndim == 3 else positions
+    return positions.amax(dim=-1, keepdim=True) + 1

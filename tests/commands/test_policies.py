@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy's processor, made of the processors of the families of backbones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForImageTextToText,
+    Gemma3Processor,
+    GPT2Tokenizer,
+    Idefics3Processor,
+    LlavaProcessor,
+    PaliGemmaProcessor,
+    Qwen2_5_VLProcessor,
+)
+
+from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+from cyclemimic.commands.policies import make_policy_of_backbone, processor_for_backbone
+from cyclemimic.data import LatentLabels
+
+from ..models.cyclemimic.backbone_families import FAMILIES
+
+ASKED = "In: What action should the robot take to {instruction}?\nOut:"
+GEMMA = {"boi_token": "<boi>", "eoi_token": "<eoi>", "image_token": "<soft>"}
+
+
+class QwenProcessor(Qwen2_5_VLProcessor):
+    """Without the video processor, which needs torchvision."""
+
+    def check_argument_for_proper_class(self, argument_name, argument):
+        return None
+
+
+CASES = {
+    "llava": (
+        ["<image>"],
+        {},
+        lambda parts: LlavaProcessor(
+            *parts, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1
+        ),
+        "{image}" + ASKED,
+    ),
+    "paligemma": (["<image>"], {}, lambda parts: PaliGemmaProcessor(*parts), "{image}<bos>" + ASKED + "\n"),
+    "gemma3": (
+        [],
+        GEMMA,
+        lambda parts: Gemma3Processor(*parts, image_seq_length=16),
+        "\n\n<boi>{image}<eoi>\n\n" + ASKED,
+    ),
+    "idefics3": (
+        ["<image>", "<fake_token_around_image>", "<global-img>"],
+        {},
+        lambda parts: Idefics3Processor(*parts, image_seq_len=16),
+        "<fake_token_around_image><global-img>{image}<fake_token_around_image>" + ASKED,
+    ),
+    "qwen2_5_vl": (
+        ["<|image_pad|>", "<|video_pad|>", "<start>", "<end>"],
+        {},
+        lambda parts: QwenProcessor(*parts),
+        "<start>{image}<end>" + ASKED,
+    ),
+}
+
+
+@pytest.fixture(params=CASES)
+def backbone(request):
+    """Name, configuration and processor of a family, with a tokenizer made here."""
+    specials, named, make_processor, _ = CASES[request.param]
+    tokenizer = GPT2Tokenizer(vocab={}, merges=[]).train_new_from_iterator(
+        ["what action"], 400, new_special_tokens=["<pad>", "<bos>", *specials, *named.values()], show_progress=False
+    )
+    tokenizer.pad_token, tokenizer.bos_token = "<pad>", "<bos>"
+    tokenizer._set_model_specific_special_tokens(named)
+    names = ("pad_token_id", "bos_token_id", "eos_token_id")
+    vocabulary = {"vocab_size": len(tokenizer)} | {name: getattr(tokenizer, name) for name in names}
+    image = tokenizer.convert_tokens_to_ids(named.get("image_token", specials[0] if specials else ""))
+    config, image_processor, _ = FAMILIES[request.param](vocabulary, image)
+    if request.param == "qwen2_5_vl":
+        config.vision_start_token_id, config.vision_end_token_id = image + 2, image + 3
+    if request.param == "idefics3":
+        image_processor.do_image_splitting = True
+    return request.param, config, make_processor((image_processor, tokenizer))
+
+
+def test_prompt_is_the_backbones_own(backbone, tmp_path):
+    name, config, source = backbone
+    processor = processor_for_backbone(config, source, codebook_size=16, num_latent_tokens=4)
+    assert processor.prompt_template == CASES[name][3]
+    assert processor.num_image_tokens == (
+        16 if name != "qwen2_5_vl" else 16 * 16
+    )  # of an image processor for at most 128 pixels
+    processor.save_pretrained(tmp_path)
+    reloaded = CycleMimicProcessor.from_pretrained(tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    for key, value in processor(image, "reach").items():
+        assert torch.equal(value, reloaded(image, "reach")[key]), key
+    # Data sets keep what `resize_images` gives: it must come to the same.
+    for key, value in processor(processor.resize_images([image])[0], "reach").items():
+        assert torch.allclose(value, processor(image, "reach")[key], atol=1e-5), key
+
+
+def test_policy_of_it_acts(backbone, tmp_path):
+    _, config, source = backbone
+    processor = processor_for_backbone(config, source, codebook_size=16, num_latent_tokens=4)
+    model = AutoModelForImageTextToText.from_config(config)
+    policy = CycleMimicForActionPrediction.from_backbone(model, processor, action_decoder_hidden_size=64).eval()
+    images = list(np.random.default_rng(0).integers(0, 256, (2, 48, 32, 3), dtype=np.uint8))
+    chunk = policy.predict_action_chunk(**processor(images, ["reach", "open the drawer"]))
+    assert chunk.shape == (2, 12, 7) and torch.isfinite(chunk).all()
+    policy.save_pretrained(tmp_path)
+    reloaded = CycleMimicForActionPrediction.from_pretrained(tmp_path).eval()
+    assert torch.equal(reloaded.predict_action_chunk(**processor(images, ["reach", "open the drawer"])), chunk)
+
+
+def test_made_of_a_checkpoint(backbone, tmp_path):
+    name, config, source = backbone
+    if name == "qwen2_5_vl":
+        pytest.skip("its processor needs torchvision to be loaded, for video")
+    AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path)
+    source.save_pretrained(tmp_path)
+    columns = {"source": ["a"], "episode_index": [0], "frame_index": [0], "future_index": [1], "codes": [[0, 1, 2, 3]]}
+    labels = LatentLabels(columns, {"codebook_size": 16, "num_latent_tokens": 4})
+    policy, processor = make_policy_of_backbone(str(tmp_path), labels)
+    assert processor.prompt_template == CASES[name][3]
+    blank = np.zeros((32, 32, 3), np.uint8)
+    assert policy.eval().predict_latent_actions(**processor(blank, "reach")).shape == (1, 4)
+
+
+def test_an_image_in_pieces_is_refused(backbone):
+    name, config, source = backbone
+    config.image_token_id = source.tokenizer.pad_token_id
+    with pytest.raises(ValueError, match=f"as one run of placeholder tokens, got {config.model_type}"):
+        processor_for_backbone(config, source, codebook_size=16, num_latent_tokens=4)

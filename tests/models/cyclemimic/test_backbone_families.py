@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy on every family of backbones, each a tiny random one of transformers' own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cyclemimic.models.cyclemimic import (
+    CycleMimicForActionPrediction,
+    CycleMimicForLatentActionPrediction,
+    CycleMimicProcessor,
+)
+
+from .backbone_families import FAMILIES
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def processor(family, texts):
+    tokenizer = CycleMimicProcessor.from_texts(texts, image_size=32).tokenizer
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    _, image_processor, num_image_tokens = FAMILIES[family](vocabulary_of(tokenizer), image)
+    return CycleMimicProcessor(
+        image_processor,
+        tokenizer,
+        num_image_tokens=num_image_tokens,
+        chunk_size=5,
+        action_dim=4,
+        num_act_tokens=2,
+        action_statistics={"arm": {"q01": [-1.0] * 4, "q99": [1.0] * 4}},
+    )
+
+
+@pytest.fixture
+def config(family, processor):
+    torch.manual_seed(0)
+    backbone_config, _, _ = FAMILIES[family](vocabulary_of(processor.tokenizer), processor.image_token_id)
+    return processor.make_config(backbone_config, action_decoder_hidden_size=32, action_decoder_num_heads=2)
+
+
+def vocabulary_of(tokenizer):
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    return {"vocab_size": len(tokenizer), **ids}
+
+
+def overfit(model, batch, goal):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = model.train()(**batch).loss
+        if loss < goal:
+            break
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+def enliven(model):
+    """Weights as large as training makes them: at their first size, attention hardly tells one mask from another."""
+    with torch.no_grad():
+        for weight in model.backbone.parameters():
+            if not weight.any():
+                weight.normal_(std=0.2)
+            elif weight.ndim > 1:
+                weight.mul_(4)
+    return model.eval()
+
+
+def record_calls(module):
+    calls = []
+    module.register_forward_pre_hook(lambda _, args: calls.append(args))
+    return calls
+
+
+def test_overfits_saves_and_reloads(config, processor, images, texts, codes, tmp_path):
+    model = CycleMimicForLatentActionPrediction(config)
+    assert overfit(model, processor(images, texts, codes), goal=0.05) < 0.05
+    prompt = processor(images, texts)
+    assert model.eval().predict_latent_actions(**prompt).tolist() == codes.tolist()
+    model.save_pretrained(tmp_path)
+    reloaded, info = CycleMimicForLatentActionPrediction.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, reloaded.state_dict()[name]), name
+    assert reloaded.eval().predict_latent_actions(**prompt).tolist() == codes.tolist()
+
+
+def test_overfits_actions_from_the_image(config, processor, images, codes, actions):
+    model = CycleMimicForActionPrediction(config)
+    same = ["reach"] * 3
+    assert overfit(model, processor(images, same, codes, actions), goal=0.15) < 0.15
+    predicted = model.eval().predict_action_chunk(**processor(images, same))
+    assert np.abs(processor.post_process_actions(predicted, "arm") - actions).mean() < 0.18
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_training_and_prediction_read_the_same_states(config, processor, images, texts, padding_side):
+    model = enliven(CycleMimicForActionPrediction(config))
+    prompt = processor(images, texts, padding_side=padding_side)
+    assert 0 in prompt["attention_mask"]
+    codes = model.predict_latent_actions(**prompt)
+    calls = record_calls(model.action_decoder)
+    predicted = model.predict_action_chunk(**prompt)
+    assert calls[0][0].shape == (3, 16, 32) and calls[0][1].shape == (3, 2, 32)
+    for side in ("left", "right"):
+        output = model(**processor(images, texts, latent_actions=codes, padding_side=side))
+        for at_prediction, in_training in zip(calls[0], calls[-1]):
+            assert (at_prediction - in_training).abs().max() < 1e-4
+        assert torch.allclose(output.actions, predicted, atol=1e-4)
+    alone = processor(images[1], texts[1], latent_actions=codes[1:2])
+    assert torch.allclose(model(**alone).actions, predicted[1:2], atol=1e-4)
+    assert torch.allclose(model.predict_action_chunk(**processor(images[1], texts[1])), predicted[1:2], atol=1e-4)
+
+
+def test_the_future_is_out_of_sight(config, processor, images, texts, codes):
+    model = enliven(CycleMimicForActionPrediction(config))
+    batch = processor(images, texts, codes, padding_side="left")
+    changed = processor(images, texts, np.concatenate([codes[:, :3], 15 - codes[:, 3:]], axis=1), padding_side="left")
+    assert torch.allclose(model(**batch).logits, model(**changed).logits, atol=1e-5)
+    assert not torch.allclose(model(**batch).actions, model(**changed).actions, atol=1e-5)
+
+
+def test_loss_equals_that_of_the_backbones_own_logits(config, processor, images, texts, codes):
+    model = enliven(CycleMimicForLatentActionPrediction(config))
+    losses = []
+    for row in range(3):
+        batch = processor(images[row], texts[row], codes[row : row + 1])
+        labels = batch.pop("labels")
+        if "image_grid_thw" in batch:
+            batch["pixel_values"] = batch["pixel_values"].flatten(0, 1)
+        is_image = (batch["input_ids"] == processor.image_token_id).long()
+        kinds = {
+            "gemma3": {"token_type_ids": is_image},
+            "paligemma": {"token_type_ids": (labels != -100).long()},
+            "qwen2_5_vl": {"mm_token_type_ids": is_image},
+            "qwen3_vl": {"mm_token_type_ids": is_image},
+        }
+        # As transformers' own processors have it, and positions left to the backbone.
+        types = kinds.get(config.backbone_config.model_type, {})
+        with torch.no_grad():
+            logits = model.backbone(**batch, **types).logits[0, -5:-1]
+        losses.append(torch.nn.functional.cross_entropy(logits, labels[0, -4:]))
+    output = model(**processor(images, texts, codes))
+    assert output.loss.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-4)
