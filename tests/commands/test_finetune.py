@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+from cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionPrediction, CycleMimicProcessor
 from cyclemimic.data import LeRobotWriter, compute_action_statistics, open_source
 
 
@@ -106,6 +107,27 @@ def test_decoder_without_image_states(verb, pretrained, labels, square_data, tmp
     assert model.config.action_decoder_context == "act" and not model.action_decoder.reads_image
 
 
+@pytest.mark.parametrize("part", ["--lora_rank 4 --lora_alpha 8 --lora_dropout 0.1", "--freeze_backbone"])
+def test_a_part_of_the_policy_is_trained_and_the_whole_is_saved(verb, pretrained, labels, square_data, part, tmp_path):
+    output = tmp_path / "output"
+    flags = ["--policy", pretrained, "--data", square_data, "--labels", labels, "--output_dir", output]
+    training = f"{part} --max_steps 2 --save_steps 1 --per_device_train_batch_size 4 --use_cpu --disable_tqdm true"
+    assert verb("finetune", *flags, *training.split()) == 0
+    assert act(output)[0].shape == (1, 3, 4)
+    assert (output / "adapter" / "adapter_model.safetensors").exists()
+    before = CycleMimicForLatentActionPrediction.from_pretrained(pretrained).state_dict()
+    after = CycleMimicForActionPrediction.from_pretrained(output).state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    rows = {"backbone.model.language_model.embed_tokens.weight", "backbone.lm_head.weight"}
+    assert rows <= changed and (changed == rows) == (part == "--freeze_backbone")
+    # Going on after the end replaces what was saved.
+    last = ["--max_steps", "3", "--resume_from_checkpoint", "true"]
+    assert verb("finetune", *flags, *training.replace("--max_steps 2 ", "").split(), *last) == 0
+    finetuned = ["--policy", output, *flags[2:-1], tmp_path / "again"]
+    assert verb("finetune", *finetuned, *training.split()) == 0
+    assert act(tmp_path / "again")[0].shape == (1, 3, 4)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -119,6 +141,7 @@ def test_decoder_without_image_states(verb, pretrained, labels, square_data, tmp
             "--policy {policy} --data {data} --labels {labels} --chunk_size 5",
             "got {{'chunk_size': 3, 'action_dim': 4}}",
         ),
+        ("--policy {policy} --data {data} --labels {labels} --lora_rank 0", "`lora_rank` must be at least 1, got 0"),
         ("--policy {policy} --data {data} --labels {labels} --action_decoder_context act", "got {{'chunk_size': 3"),
         (
             "--policy {pretrained} --data {data} --labels {labels} --action_decoder_context all",

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from transformers import GPT2Tokenizer, LlavaForConditionalGeneration, LlavaProcessor, SiglipImageProcessorPil
 
 from cyclemimic import CycleMimicForLatentActionPrediction, CycleMimicProcessor
@@ -66,6 +67,17 @@ def test_makes_a_policy_of_a_backbone(verb, backbone, square_data, labels, tmp_p
     assert codes.shape == (1, 4)
     assert processor.num_image_tokens == 16
     assert model.get_input_embeddings().weight.shape[0] >= len(processor.tokenizer)
+
+
+def test_makes_a_policy_of_a_backbone_with_adapters(verb, backbone, square_data, labels, tmp_path):
+    output = tmp_path / "output"
+    flags = ["--backbone", backbone, "--data", square_data, "--labels", labels, "--output_dir", output]
+    training = "--lora_rank 4 --max_steps 1 --per_device_train_batch_size 4 --use_cpu --save_strategy no"
+    assert verb("pretrain", *flags, *training.split(), "--disable_tqdm", "true") == 0
+    codes, model, processor = predict(output)
+    assert codes.shape == (1, 4)
+    before = LlavaForConditionalGeneration.from_pretrained(backbone).get_input_embeddings().weight
+    assert torch.equal(model.get_input_embeddings().weight[: len(before)], before)
 
 
 @pytest.mark.parametrize(

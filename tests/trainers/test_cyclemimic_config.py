@@ -17,3 +17,17 @@ def test_bad_arguments(tmp_path):
         CycleMimicTrainingArguments(output_dir=str(tmp_path), image_shift=-1)
     with pytest.raises(ValueError, match="`backbone_learning_rate` must be at least 0, got -0.1"):
         CycleMimicTrainingArguments(output_dir=str(tmp_path), backbone_learning_rate=-0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lora_rank": 0}, "`lora_rank` must be at least 1, got 0"),
+        ({"lora_rank": 4, "lora_alpha": 0}, "`lora_alpha` must be at least 1, got 0"),
+        ({"lora_rank": 4, "lora_dropout": 1.0}, "`lora_dropout` must be in \\[0, 1\\), got 1.0"),
+        ({"lora_rank": 4, "freeze_backbone": True}, "`freeze_backbone` must not come with `lora_rank`, got rank 4"),
+    ],
+)
+def test_bad_adapters(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        CycleMimicTrainingArguments(output_dir=str(tmp_path), **arguments)

@@ -88,6 +88,8 @@ def train_and_save(trainer: Trainer, checkpoint: str | None, card: str) -> str |
         trainer.save_state()
         (partial / "README.md").write_text(card, encoding="utf-8")
         for path in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
+            if path.is_dir():
+                shutil.rmtree(output_dir / path.name, ignore_errors=True)
             os.replace(path, output_dir / path.name)
     finally:
         if trainer.is_world_process_zero():

@@ -23,6 +23,12 @@ class CycleMimicTrainingArguments(TrainingArguments):
         backbone_learning_rate (`float`, *optional*): Peak learning rate of the backbone, where it is to be another than
             the action decoder's. A pretrained backbone has little to learn from a few demonstrations, and much to
             forget; the decoder starts from nothing.
+        lora_rank (`int`, *optional*): Trains the backbone through low-rank adapters of this rank on all its linear
+            layers, and in full what it did not know before: action decoder and rows of the new tokens (paper §4). OpenVLA
+            uses 32. By default everything is trained in full.
+        lora_alpha (`int`, *optional*, defaults to 16): Adapters are scaled by `lora_alpha / lora_rank` (OpenVLA's).
+        lora_dropout (`float`, *optional*, defaults to 0.0): Share of the adapters' inputs that is dropped.
+        freeze_backbone (`bool`, *optional*, defaults to `False`): The same without adapters.
 
     The rest is [`~transformers.TrainingArguments`]'s.
     """
@@ -38,6 +44,14 @@ class CycleMimicTrainingArguments(TrainingArguments):
     backbone_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of the backbone, by default that of all."}
     )
+    lora_rank: int | None = field(
+        default=None, metadata={"help": "Rank of adapters on the backbone; by default it is trained in full."}
+    )
+    lora_alpha: int = field(default=16, metadata={"help": "Adapters are scaled by lora_alpha / lora_rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Share of the adapters' inputs that is dropped."})
+    freeze_backbone: bool = field(
+        default=False, metadata={"help": "Train only the action decoder and the rows of the new tokens."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,3 +61,10 @@ class CycleMimicTrainingArguments(TrainingArguments):
             raise ValueError(f"`corrupted_share` must be in [0, 1], got {self.corrupted_share}.")
         if self.backbone_learning_rate is not None and self.backbone_learning_rate < 0:
             raise ValueError(f"`backbone_learning_rate` must be at least 0, got {self.backbone_learning_rate}.")
+        for name in ("lora_rank", "lora_alpha"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"`lora_dropout` must be in [0, 1), got {self.lora_dropout}.")
+        if self.freeze_backbone and self.lora_rank is not None:
+            raise ValueError(f"`freeze_backbone` must not come with `lora_rank`, got rank {self.lora_rank}.")

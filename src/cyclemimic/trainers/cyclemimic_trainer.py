@@ -3,17 +3,52 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
+from transformers.integrations import is_deepspeed_zero3_enabled
 
+from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicPreTrainedModel
+from cyclemimic.trainers.adapters import add_adapter, merged_copy
+from cyclemimic.trainers.cyclemimic_config import CycleMimicTrainingArguments
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
 
 
 class CycleMimicTrainer(TermLoggingTrainer):
-    """Trainer for [`CycleMimicForLatentActionPrediction`] and [`CycleMimicForActionPrediction`]."""
+    """
+    Trainer for [`CycleMimicForLatentActionPrediction`] and [`CycleMimicForActionPrediction`]. With `lora_rank` or
+    `freeze_backbone` in its arguments it trains a part of them through PEFT ([`add_adapter`]). Checkpoints then hold that
+    part alone; `save_model` saves the whole model with it merged in, which `from_pretrained` loads as any other, and the
+    part by itself in the folder `adapter`.
+
+    Raises:
+        ValueError: a part is to be trained of a model that is spread over devices: it could not be merged.
+    """
 
     logged_terms = ("latent_action_loss", "action_loss")
+
+    def __init__(
+        self, model: CycleMimicPreTrainedModel, args: CycleMimicTrainingArguments, *others: Any, **kwargs: Any
+    ) -> None:
+        if args.lora_rank is not None or args.freeze_backbone:
+            if args.fsdp or is_deepspeed_zero3_enabled():
+                raise ValueError("`lora_rank` and `freeze_backbone` must not come with FSDP or ZeRO-3, got both.")
+            model = add_adapter(model, args.lora_rank, args.lora_alpha, args.lora_dropout)
+        super().__init__(model, args, *others, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if _internal_call or not isinstance(self.model, PeftModel):
+            return super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            output_dir = output_dir or self.args.output_dir
+            adapted, self.model = self.model, merged_copy(self.model)
+            try:
+                self._save(output_dir)
+            finally:
+                self.model = adapted
+            self.model.save_pretrained(str(Path(output_dir) / "adapter"))
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None and self.args.backbone_learning_rate is not None:

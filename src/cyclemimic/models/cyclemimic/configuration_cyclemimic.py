@@ -105,14 +105,15 @@ class CycleMimicConfig(PreTrainedConfig):
         else:
             # A config resets the attention implementation of those inside it: of a living model, that would be its own.
             self.backbone_config = copy.deepcopy(self.backbone_config)
+        # PEFT asks the outermost config.
+        self.tie_word_embeddings = getattr(self.backbone_config, "tie_word_embeddings", False)
         if self.image_token_id is None:
             self.image_token_id = getattr(self.backbone_config, "image_token_id", None)
         self._check_sizes()
         self._check_execution()
         self._check_token_ids("latent_token_ids", self.codebook_size)
         self._check_token_ids("act_token_ids", self.num_act_tokens)
-        # The base class sets the attention of all configs within, by default to none. A backbone that is built already
-        # shares its config: without this it would go on without a causal mask.
+        # The base class sets the attention of all configs within, by default to none; the backbone's stays.
         attention = self.backbone_config._attn_implementation
         kwargs.setdefault("attn_implementation", {"": attention, "backbone_config": {"": attention}})
         super().__post_init__(**kwargs)

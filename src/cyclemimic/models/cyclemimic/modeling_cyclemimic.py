@@ -169,6 +169,8 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
+    # The backbone's own; a dict, so that PEFT looks for them there.
+    _tied_weights_keys: dict[str, str] = {}
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True

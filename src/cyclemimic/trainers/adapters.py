@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of a part of a policy through PEFT: low-rank adapters on its backbone, or the backbone left as it is."""
+
+from __future__ import annotations
+
+import copy
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.constants import DUMMY_TARGET_MODULES
+from torch import nn
+
+from cyclemimic.models.cyclemimic import CycleMimicForActionPrediction
+from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicPreTrainedModel
+
+
+def add_adapter(
+    model: CycleMimicPreTrainedModel, rank: int | None = None, alpha: int = 16, dropout: float = 0.0
+) -> PeftModel:
+    """
+    Freezes a policy but for: low-rank adapters on every linear layer of the backbone (paper §4; OpenVLA's choice of
+    layers); the embedding and output rows of the LACT and ACT tokens, which no pretraining has seen; the action decoder,
+    where there is one, in full.
+
+    Args:
+        model ([`CycleMimicPreTrainedModel`]): Changed in place.
+        rank (`int`, *optional*): Of the adapters; by default there are none, and the backbone is frozen.
+        alpha (`int`, *optional*, defaults to 16): The adapters' output is scaled by `alpha / rank`.
+        dropout (`float`, *optional*, defaults to 0.0): Share of the adapters' inputs that is dropped.
+
+    Returns:
+        [`~peft.PeftModel`]: Around the model. Its `save_pretrained` saves what is trained, and nothing else.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    # Tied rows are trained once: PEFT sees in the config that they are.
+    tables = [embeddings] if head.weight is embeddings.weight else [embeddings, head]
+    new_ids = model.config.latent_token_ids + model.config.act_token_ids
+    config = LoraConfig(
+        r=8 if rank is None else rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=DUMMY_TARGET_MODULES if rank is None else _linear_layers(model),
+        modules_to_save=["action_decoder"] if isinstance(model, CycleMimicForActionPrediction) else None,
+        trainable_token_indices={names[table]: new_ids for table in tables},
+    )
+    return get_peft_model(model, config)
+
+
+def merged_copy(model: PeftModel) -> CycleMimicPreTrainedModel:
+    """The policy with what was trained in its own weights, in main memory; `model` stays as it is."""
+    tensors = [*model.parameters(), *model.buffers()]
+    # What deepcopy finds here it takes for copied: the device need not have room for two models.
+    copies = {id(tensor): tensor.detach().to("cpu", copy=True) for tensor in tensors}
+    for tensor in model.parameters():
+        copies[id(tensor)] = nn.Parameter(copies[id(tensor)], requires_grad=False)
+    return copy.deepcopy(model, copies).merge_and_unload()
+
+
+def _linear_layers(model: CycleMimicPreTrainedModel) -> list[str]:
+    """Names of the backbone's linear layers, the vocabulary head apart."""
+    # Which reads the weights of its own linear layer past the layer.
+    inside = {
+        part
+        for module in model.backbone.modules()
+        if isinstance(module, nn.MultiheadAttention)
+        for part in module.modules()
+    }
+    head = model.get_output_embeddings()
+    return [
+        f"backbone.{name}"
+        for name, module in model.backbone.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and module not in inside
+    ]
