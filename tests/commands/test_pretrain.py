@@ -72,12 +72,13 @@ def test_makes_a_policy_of_a_backbone(verb, backbone, square_data, labels, tmp_p
 def test_makes_a_policy_of_a_backbone_with_adapters(verb, backbone, square_data, labels, tmp_path):
     output = tmp_path / "output"
     flags = ["--backbone", backbone, "--data", square_data, "--labels", labels, "--output_dir", output]
-    training = "--lora_rank 4 --max_steps 1 --per_device_train_batch_size 4 --use_cpu --save_strategy no"
+    training = "--lora_rank 4 --pad_vocabulary_to 64 --max_steps 1 --per_device_train_batch_size 4 --use_cpu --save_strategy no"
     assert verb("pretrain", *flags, *training.split(), "--disable_tqdm", "true") == 0
     codes, model, processor = predict(output)
     assert codes.shape == (1, 4)
     before = LlavaForConditionalGeneration.from_pretrained(backbone).get_input_embeddings().weight
     assert torch.equal(model.get_input_embeddings().weight[: len(before)], before)
+    assert len(model.get_input_embeddings().weight) % 64 == 0
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,14 @@ def test_makes_a_policy_of_a_backbone_with_adapters(verb, backbone, square_data,
         ("--data {data} --labels {foreign} --policy {policy}", "`labels` must be of 4 tokens out of 16"),
         ("--data {data} --labels {labels} --policy {tokenizer}", "must be a checkpoint of model type cyclemimic"),
         ("--data {data} --labels {labels} --backbone {tmp}", "`backbone` must be a checkpoint folder or a Hub id"),
+        (
+            "--data {data} --labels {labels} --tiny --pad_vocabulary_to 64",
+            "must be at least 1 and come with `backbone`",
+        ),
+        (
+            "--data {data} --labels {labels} --backbone {tmp} --pad_vocabulary_to 0",
+            "`pad_vocabulary_to` must be at least",
+        ),
         ("--data {data} --labels {labels} --tiny --tiny_hidden_size 33", "`hidden_size` must be a multiple of 32"),
         ("--data {data} --labels {labels} --tiny --image_shift -1", "`image_shift` must be at least 0"),
     ],

@@ -31,9 +31,10 @@ def load_policy(checkpoint: str) -> Policy:
     return model, CycleMimicProcessor.from_pretrained(checkpoint)
 
 
-def make_policy_of_backbone(backbone: str, labels: LatentLabels) -> Policy:
+def make_policy_of_backbone(backbone: str, labels: LatentLabels, pad_vocabulary_to: int | None = None) -> Policy:
     """
-    A policy on a pretrained vision-language model, whose tokenizer gets a word for every code of the labels.
+    A policy on a pretrained vision-language model, whose tokenizer gets a word for every code of the labels; its
+    vocabulary is padded to a multiple of `pad_vocabulary_to`.
 
     Raises:
         ValueError: no such model, or one that does not take an image as a fixed number of placeholder tokens.
@@ -51,7 +52,8 @@ def make_policy_of_backbone(backbone: str, labels: LatentLabels) -> Policy:
             f"`backbone` must be a model whose config has an `image_token_id`, got {backbone} ({config.model_type})."
         )
     processor = processor_for_backbone(config, source, labels.codebook_size, labels.num_latent_tokens)
-    return CycleMimicForLatentActionPrediction.from_backbone(backbone, processor), processor
+    model = CycleMimicForLatentActionPrediction.from_backbone(backbone, processor, pad_vocabulary_to)
+    return model, processor
 
 
 def processor_for_backbone(

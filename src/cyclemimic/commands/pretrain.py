@@ -23,6 +23,9 @@ class PretrainArguments:
     backbone: str | None = field(
         default=None, metadata={"help": "Or: any checkpoint for AutoModelForImageTextToText, to make a policy of."}
     )
+    pad_vocabulary_to: int | None = field(
+        default=None, metadata={"help": "With `backbone`: pad its vocabulary to a multiple of this, such as 64."}
+    )
     tiny: bool = field(
         default=False, metadata={"help": "Or: a small backbone from scratch, for machines without GPU."}
     )
@@ -55,6 +58,10 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
     given = [name for name in ("policy", "backbone", "tiny") if getattr(wanted, name)]
     if len(given) != 1:
         raise ValueError(f"Exactly one of `policy`, `backbone` and `tiny` must be given, got {given or 'none'}.")
+    if wanted.pad_vocabulary_to is not None and (wanted.backbone is None or wanted.pad_vocabulary_to < 1):
+        raise ValueError(
+            f"`pad_vocabulary_to` must be at least 1 and come with `backbone`, got {wanted.pad_vocabulary_to}."
+        )
     checkpoint = checkpoint_to_resume(training)
     labels = LatentLabels.from_folder(wanted.labels)
     times = labels.metadata.get("interval_s", 1.0), labels.metadata.get("min_interval_s", 0.5)
@@ -67,7 +74,7 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
     if wanted.policy is not None:
         model, processor = load_policy(wanted.policy)
     elif wanted.backbone is not None:
-        model, processor = make_policy_of_backbone(wanted.backbone, labels)
+        model, processor = make_policy_of_backbone(wanted.backbone, labels, wanted.pad_vocabulary_to)
     else:
         sizes = (wanted.tiny_image_size, wanted.tiny_hidden_size, wanted.tiny_num_layers)
         model, processor = make_tiny_policy(instructions, labels, *sizes)

@@ -340,6 +340,29 @@ def test_from_backbone(config, processor, images, texts, codes, tmp_path):
     assert torch.equal(model.eval().predict_action_chunk(**prompt), reloaded.predict_action_chunk(**prompt))
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_from_backbone_pads_the_vocabulary(config, processor, images, texts, codes, tied, tmp_path):
+    text = config.backbone_config.text_config
+    text.vocab_size -= 10
+    config.backbone_config.tie_word_embeddings = text.tie_word_embeddings = tied
+    backbone = AutoModelForImageTextToText.from_config(config.backbone_config)
+    before = backbone.get_input_embeddings().weight.detach().clone()
+    model = CycleMimicForLatentActionPrediction.from_backbone(backbone, processor, pad_to_multiple_of=64)
+    size = -(-len(processor.tokenizer) // 64) * 64
+    fresh = sorted({*processor.latent_token_ids, *processor.act_token_ids, *range(len(before), size)})
+    known = [token for token in range(size) if token not in fresh]
+    for weight in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
+        assert len(weight) == size
+        spread = weight[known].std(dim=0).mean()
+        rows = weight[fresh] - weight[known].mean(dim=0)
+        assert 0.05 * spread < rows.std() < 0.2 * spread and len(weight[fresh].unique(dim=0)) == len(fresh)
+    assert torch.equal(model.get_input_embeddings().weight[known], before[known])
+    assert model.config.get_text_config().vocab_size == size
+    assert torch.isfinite(model(**processor(images, texts, codes)).loss)
+    model.save_pretrained(tmp_path)
+    assert not any(type(model).from_pretrained(tmp_path, output_loading_info=True)[1].values())
+
+
 def test_from_backbone_keeps_the_precision(config, processor):
     backbone = AutoModelForImageTextToText.from_config(config.backbone_config).to(torch.bfloat16)
     model = CycleMimicForActionPrediction.from_backbone(backbone, processor, action_decoder_hidden_size=64)
@@ -369,6 +392,8 @@ def test_bad_arguments(config, processor, batch, action_model):
     ):
         action_model.predict_action_chunk(**batch)
     backbone = AutoModelForImageTextToText.from_config(config.backbone_config)
+    with pytest.raises(ValueError, match="`pad_to_multiple_of` must be at least 1, got 0"):
+        CycleMimicForActionPrediction.from_backbone(backbone, processor, pad_to_multiple_of=0)
     backbone.config.image_token_id = 3
     with pytest.raises(ValueError, match="must use the backbone's image token \\(id 3\\), got '<image>'"):
         CycleMimicForActionPrediction.from_backbone(backbone, processor)
