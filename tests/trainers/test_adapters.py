@@ -196,6 +196,27 @@ def test_resumed_equals_uninterrupted_and_the_merged_model_is_saved(make_trainer
     assert [name for name, value in whole.model.state_dict().items() if not torch.equal(expected[name], value)] == []
 
 
+def test_another_part_cannot_be_resumed(make_trainer, tmp_path):
+    parts = {
+        "in full": {},
+        "with `freeze_backbone`": {"freeze_backbone": True},
+        "with `lora_rank` 4 and `lora_alpha` 16": {"lora_rank": 4},
+        "with `lora_rank` 2 and `lora_alpha` 8": {"lora_rank": 2, "lora_alpha": 8},
+    }
+    for number, arguments in enumerate(parts.values()):
+        make_trainer(tmp_path / str(number), max_steps=1, save_steps=1, **arguments).train()
+    for number, found in enumerate(parts):
+        for wanted, arguments in parts.items():
+            trainer = make_trainer(tmp_path / str(number), max_steps=1, **arguments)
+            if wanted == found:
+                trainer.train(resume_from_checkpoint=True)
+                continue
+            with pytest.raises(ValueError) as error:
+                trainer.train(resume_from_checkpoint=True)
+            message = f"`resume_from_checkpoint` must be of a run {wanted}, as this is, got one {found}."
+            assert str(error.value) == message
+
+
 def test_learning_rate_of_the_backbone_is_that_of_its_adapters(make_trainer, tmp_path):
     trainer = make_trainer(tmp_path, lora_rank=4, backbone_learning_rate=1e-4)
     names = {weight: name for name, weight in trainer.model.named_parameters()}

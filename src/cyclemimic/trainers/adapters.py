@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils.constants import DUMMY_TARGET_MODULES
@@ -54,6 +55,23 @@ def merged_copy(model: PeftModel) -> CycleMimicPreTrainedModel:
     for tensor in model.parameters():
         copies[id(tensor)] = nn.Parameter(copies[id(tensor)], requires_grad=False)
     return copy.deepcopy(model, copies).merge_and_unload()
+
+
+def check_resumed(model: nn.Module, checkpoint: str | Path) -> None:
+    """Raises `ValueError` unless the checkpoint is of a run that trained the same part of the model."""
+    is_adapter = (Path(checkpoint) / "adapter_config.json").is_file()
+    found = _described(LoraConfig.from_pretrained(str(checkpoint)) if is_adapter else None)
+    wanted = _described(model.active_peft_config if isinstance(model, PeftModel) else None)
+    if found != wanted:
+        raise ValueError(f"`resume_from_checkpoint` must be of a run {wanted}, as this is, got one {found}.")
+
+
+def _described(config: LoraConfig | None) -> str:
+    if config is None:
+        return "in full"
+    if config.target_modules == DUMMY_TARGET_MODULES:
+        return "with `freeze_backbone`"
+    return f"with `lora_rank` {config.r} and `lora_alpha` {config.lora_alpha}"
 
 
 def _linear_layers(model: CycleMimicPreTrainedModel) -> list[str]:

@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicPreTrainedModel
-from cyclemimic.trainers.adapters import add_adapter, merged_copy
+from cyclemimic.trainers.adapters import add_adapter, check_resumed, merged_copy
 from cyclemimic.trainers.cyclemimic_config import CycleMimicTrainingArguments
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
 
@@ -49,6 +49,10 @@ class CycleMimicTrainer(TermLoggingTrainer):
             finally:
                 self.model = adapted
             self.model.save_pretrained(str(Path(output_dir) / "adapter"))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        check_resumed(self.model, resume_from_checkpoint)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None and self.args.backbone_learning_rate is not None:

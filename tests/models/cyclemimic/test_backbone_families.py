@@ -118,6 +118,21 @@ def test_training_and_prediction_read_the_same_states(config, processor, images,
     assert torch.allclose(model.predict_action_chunk(**processor(images[1], texts[1])), predicted[1:2], atol=1e-4)
 
 
+@pytest.mark.parametrize("family", ["qwen2_5_vl"], indirect=True)
+def test_images_of_unequal_shapes(processor, texts):
+    images = [np.full((32, 32 * wide, 3), 7, np.uint8) for wide in (1, 2, 1)]
+    with pytest.raises(ValueError, match="`square_size` must be given for images of unequal shapes, got grids"):
+        processor(images, texts)
+    arguments = {"num_image_tokens": 16, "square_size": 32}
+    squared = CycleMimicProcessor(processor.image_processor, processor.tokenizer, **arguments)
+    batch = squared(images, texts)
+    assert (
+        batch["pixel_values"].shape == (3, 64, 3 * 2 * 4 * 4) and batch["image_grid_thw"].tolist() == [[1, 8, 8]] * 3
+    )
+    with pytest.raises(ValueError, match="`square_size` must be at least 1, got 0"):
+        CycleMimicProcessor(processor.image_processor, processor.tokenizer, square_size=0)
+
+
 def test_the_future_is_out_of_sight(config, processor, images, texts, codes):
     model = enliven(CycleMimicForActionPrediction(config))
     batch = processor(images, texts, codes, padding_side="left")
