@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from cyclemimic.data import LeRobotWriter
 
@@ -96,3 +97,25 @@ def test_what_is_done_is_not_done_again(run_compare, compare, monkeypatch):
     monkeypatch.setattr(compare, "train", None)
     monkeypatch.setattr(compare, "measure", None)
     assert cells_of((run_compare("--variants", "genie", "--seeds", "0") / "table.md").read_text())["genie"][0] == "1"
+
+
+def test_variants_go_on_from_one_tokenizer(run_compare, compare, tmp_path, monkeypatch):
+    start = run_compare("--variants", "genie", "--seeds", "0") / "genie" / "seed-0" / "tokenizer"
+    start = start.rename(tmp_path / "start")
+    started = []
+    make_model = compare.make_model
+
+    def remember(*arguments):
+        model = make_model(*arguments)
+        started.append({name: value.clone() for name, value in model.tokenizer.state_dict().items()})
+        return model
+
+    monkeypatch.setattr(compare, "make_model", remember)
+    flags = ["--start", str(start), "--variants", "genie", "ac3", "--seeds", "1"]
+    run_compare(*flags, "--output", str(tmp_path / "continued"))
+    output = tmp_path / "continued"
+    genie, ac3 = (json.loads((output / name / "seed-1" / "run.json").read_text()) for name in ("genie", "ac3"))
+    # AC3 joins at the first look.
+    assert genie["ac3_steps"] == 0 and ac3["ac3_steps"] > 20
+    assert started[0].keys() == started[1].keys()
+    assert all(torch.equal(value, started[1][name]) for name, value in started[0].items())

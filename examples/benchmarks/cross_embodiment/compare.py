@@ -42,11 +42,13 @@ SIZES = {
     "num_discriminator_layers": 2,
     "codebook_dim": 8,
     "motion_weight": 3.0,
-    "cycle_start_copy_ratio": 0.5,
+    "cycle_start_copy_ratio": 0.4,
     "cycle_weight": 0.05,
+    "adversarial_weight": 0.01,
 }
+GENIE = {"cycle_weight": 0, "adversarial_weight": 0}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "genie": {"cycle_weight": 0, "adversarial_weight": 0},
+    "genie": GENIE,
     "ac3": {},
     "ac3-buffer-1": {"buffer_batches": 1},
     "ac3-buffer-16": {"buffer_batches": 16},
@@ -78,15 +80,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--train", nargs="+", required=True, metavar="DIR", help="data sets to train on")
     parser.add_argument("--test", nargs="+", required=True, metavar="DIR", help="data sets to measure on")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder a run, and the table")
+    parser.add_argument(
+        "--start", metavar="DIR", help="tokenizer that every variant goes on from, with AC3 from the first step"
+    )
     parser.add_argument("--variants", nargs="+", default=["genie", "ac3"], choices=[*VARIANTS, EQUAL_COMPUTE])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=3000, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=12000, help="optimizer steps (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=64, help="pairs a step (default: %(default)s)")
     parser.add_argument("--learning_rate", type=float, default=2e-3, help="peak (default: %(default)s)")
     parser.add_argument("--image_size", type=int, default=32, help="pixels (default: %(default)s)")
     parser.add_argument("--interval_s", type=float, default=0.8, help="time between the frames of a pair")
     parser.add_argument("--reversed_share", type=float, default=0.5, help="share of pairs shown backwards")
-    parser.add_argument("--min_crop", type=float, default=0.8, help="smallest crop of a pair (default: %(default)s)")
+    parser.add_argument("--min_crop", type=float, default=0.6, help="smallest crop of a pair (default: %(default)s)")
     parser.add_argument("--color_jitter", type=float, default=0.0, help="change of a pair's colours")
     parser.add_argument("--max_pairs", type=int, default=1500, help="test pairs of a body (default: %(default)s)")
     parser.add_argument(
@@ -100,8 +105,20 @@ def parse() -> argparse.Namespace:
 
 def make_config(arguments: argparse.Namespace, variant: str) -> LatentActionTokenizerConfig:
     """The variant's own settings win over `--config`, and that over the sizes above."""
-    fields = VARIANTS["genie" if variant == EQUAL_COMPUTE else variant]
-    return LatentActionTokenizerConfig(image_size=arguments.image_size, **(SIZES | arguments.config | fields))
+    fields = arguments.config | VARIANTS["genie" if variant == EQUAL_COMPUTE else variant]
+    if arguments.start:
+        weights = {name: SIZES[name] for name in GENIE}
+        at_once = {"cycle_start_copy_ratio": 1.0}
+        return LatentActionTokenizerConfig.from_pretrained(arguments.start, **(at_once | weights | fields))
+    return LatentActionTokenizerConfig(image_size=arguments.image_size, **(SIZES | fields))
+
+
+def make_model(arguments: argparse.Namespace, variant: str) -> LatentActionTokenizerForPreTraining:
+    """The tokenizer that a run starts with; what `--start` lacks of AC3 is new."""
+    config = make_config(arguments, variant)
+    if arguments.start:
+        return LatentActionTokenizerForPreTraining.from_pretrained(arguments.start, config=config)
+    return LatentActionTokenizerForPreTraining(config)
 
 
 def equal_compute_steps(arguments: argparse.Namespace, seed: int) -> int:
@@ -121,7 +138,7 @@ def train(arguments: argparse.Namespace, variant: str, seed: int, folder: Path) 
     set_seed(seed)
     steps = equal_compute_steps(arguments, seed) if variant == EQUAL_COMPUTE else arguments.steps
     image_processor = LatentActionTokenizerImageProcessor(size=arguments.image_size)
-    model = LatentActionTokenizerForPreTraining(make_config(arguments, variant))
+    model = make_model(arguments, variant)
     pairs = FramePairDataset(
         [open_source(path, name=f"{index}-{Path(path).name}") for index, path in enumerate(arguments.train)],
         arguments.interval_s,
