@@ -222,7 +222,12 @@ def test_learning_rate_of_the_backbone_is_that_of_its_adapters(make_trainer, tmp
     names = {weight: name for name, weight in trainer.model.named_parameters()}
     optimizer = trainer.create_optimizer()
     for group in optimizer.param_groups:
-        assert {".action_decoder." in names[weight] for weight in group["params"]} == {group["lr"] != 1e-4}
+        are_adapters = {"lora_" in names[weight] for weight in group["params"]}
+        assert are_adapters == {group["lr"] == 1e-4}
+    others = {names[weight] for group in optimizer.param_groups if group["lr"] != 1e-4 for weight in group["params"]}
+    # The rows of new tokens start from nothing, as the decoder does.
+    assert {".action_decoder." in name for name in others} == {True, False}
+    assert all(".action_decoder." in name or "trainable_tokens" in name for name in others)
 
 
 def test_a_sharded_model_is_refused(make_trainer, tmp_path, monkeypatch):

@@ -90,6 +90,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=100, help="optimizer steps (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=8, help="frames a step (default: %(default)s)")
     parser.add_argument("--learning_rate", type=float, default=2e-4, help="constant (default: %(default)s)")
+    parser.add_argument(
+        "--backbone_learning_rate", type=float, help="of the adapters, where rows of new tokens get another one"
+    )
     parser.add_argument("--lora_rank", type=int, default=32, help="0 trains everything (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -111,6 +114,7 @@ def main() -> None:
             learning_rate=arguments.learning_rate,
             lr_scheduler_type="constant",
             lora_rank=arguments.lora_rank or None,
+            backbone_learning_rate=arguments.backbone_learning_rate,
             logging_steps=max(1, arguments.steps // 10),
             save_strategy="no",
             report_to="none",

@@ -20,9 +20,9 @@ class CycleMimicTrainingArguments(TrainingArguments):
         corrupted_share (`float`, *optional*, defaults to 0.0): Share of the latent action tokens that the policy reads
             replaced by random ones, so that the action decoder does not rely on them more than predictions deserve.
 
-        backbone_learning_rate (`float`, *optional*): Peak learning rate of the backbone, where it is to be another than
-            the action decoder's. A pretrained backbone has little to learn from a few demonstrations, and much to
-            forget; the decoder starts from nothing.
+        backbone_learning_rate (`float`, *optional*): Peak learning rate of the backbone, or of its adapters, where it is to
+            be another than that of the action decoder and, with adapters, of the rows of new tokens. A pretrained backbone
+            has little to learn from a few demonstrations, and much to forget; these start from nothing.
         lora_rank (`int`, *optional*): Trains the backbone through low-rank adapters of this rank on all its linear
             layers, and in full what it did not know before: action decoder and rows of the new tokens (paper §4). OpenVLA
             uses 32. By default everything is trained in full.

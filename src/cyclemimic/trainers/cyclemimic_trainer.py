@@ -58,8 +58,11 @@ class CycleMimicTrainer(TermLoggingTrainer):
         if self.optimizer is None and self.args.backbone_learning_rate is not None:
             optimizer = super().create_optimizer(model)
             named = (self.model if model is None else model).named_parameters()
-            # Anywhere in the name: wrappers put their own before it.
-            backbone = {id(parameter) for name, parameter in named if "backbone." in name}
+            # Anywhere in the name: wrappers put their own before it. Rows of new tokens, where PEFT trains them apart from
+            # the others, have as little to forget as the action decoder.
+            backbone = {
+                id(parameter) for name, parameter in named if "backbone." in name and "trainable_tokens" not in name
+            }
             optimizer.param_groups[:] = [
                 part
                 for group in optimizer.param_groups
