@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from cyclemimic import LatentActionTokenizerConfig, LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
-from cyclemimic.data import DataError, Episode, InMemorySource, LatentLabels
+from cyclemimic.data import DataError, Episode, InMemorySource, LabelFolder, LatentLabels
 from cyclemimic.labeling import label_videos
 
 # At 10 fps: pairs three frames apart, two or one near the end.
@@ -219,7 +219,7 @@ def test_other_settings_are_refused(is_complete, change, message, label, tokeniz
     assert [contents(path) for path in tmp_path.iterdir()] == before
 
 
-def test_killed_at_ten_random_moments(label, tmp_path):
+def test_killed_at_ten_random_moments(label, tmp_path, monkeypatch):
     frames = np.random.default_rng(1).integers(0, 256, (150, 8, 16, 16, 3), dtype=np.uint8)
     sources = [InMemorySource([Episode.from_arrays(clip, 10.0, index=index) for index, clip in enumerate(frames)])]
     settings = {"sources": sources, "rows_per_shard": 1}
@@ -230,16 +230,21 @@ def test_killed_at_ten_random_moments(label, tmp_path):
     def shards() -> dict[str, tuple[int, int]]:
         return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in partial.glob("*.parquet")}
 
-    def start() -> list:
-        # Forked: importing torch anew would take longer than all of the labelling.
-        context = multiprocessing.get_context("fork")
+    # Forked: importing torch anew would take longer than all of the labelling.
+    context = multiprocessing.get_context("fork")
+    write = LabelFolder.write
+
+    def start(most_shards: int) -> list:
+        # This process may sleep for as long as all of the labelling takes: never more than some of it.
+        permits = context.Semaphore(most_shards)
+        monkeypatch.setattr(LabelFolder, "write", lambda *args: permits.acquire() and write(*args))
         processes = [context.Process(target=label, kwargs=settings | {"rank": r, "world_size": 2}) for r in (0, 1)]
         for process in processes:
             process.start()
         return processes
 
     for _ in range(10):
-        processes = start()
+        processes = start(most_shards=14)
         wanted, end = len(done) + random.integers(0, 4), time.monotonic() + 30
         while len(list(partial.glob("*.parquet"))) < wanted and time.monotonic() < end:
             time.sleep(0.0005)
@@ -251,7 +256,7 @@ def test_killed_at_ten_random_moments(label, tmp_path):
         assert done.items() <= shards().items()
         done = shards()
     assert 0 < len(done) < 150
-    for process in start():
+    for process in start(most_shards=150):
         process.join(60)
         assert process.exitcode == 0
     assert contents(tmp_path / "labels") == expected and not partial.exists()
