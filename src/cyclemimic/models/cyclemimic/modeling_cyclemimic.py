@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput, logging
 
+from .action_decoder_cyclemimic import CycleMimicActionDecoder
 from .backbone_inputs_cyclemimic import next_position, position_ids, token_types_of
 from .configuration_cyclemimic import CycleMimicConfig
 from .execution_cyclemimic import ActionChunkQueue
@@ -85,80 +84,6 @@ def _gather_marked(hidden_states: torch.Tensor, marks: torch.Tensor, count: int)
     positions = marks.int().topk(count, dim=1).indices.sort(dim=1).values
     index = positions[:, :, None].expand(-1, -1, hidden_states.shape[-1])
     return hidden_states.gather(1, index), positions
-
-
-class CycleMimicCrossAttentionLayer(nn.Module):
-    """Pre-norm cross-attention and feed-forward layer."""
-
-    def __init__(self, config: CycleMimicConfig) -> None:
-        super().__init__()
-        width = config.action_decoder_hidden_size
-        self.num_heads = config.action_decoder_num_heads
-        self.query_norm = nn.LayerNorm(width)
-        self.context_norm = nn.LayerNorm(width)
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.o_proj = nn.Linear(width, width)
-        self.mlp_norm = nn.LayerNorm(width)
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, queries: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        queries = queries + self.attend(self.query_norm(queries), self.context_norm(context))
-        return queries + self.fc2(F.gelu(self.fc1(self.mlp_norm(queries))))
-
-    def attend(self, queries: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        projected = (self.q_proj(queries), self.k_proj(context), self.v_proj(context))
-        query, key, value = (states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for states in projected)
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return self.o_proj(attended.transpose(1, 2).flatten(2))
-
-
-class CycleMimicActionDecoder(nn.Module):
-    """
-    Reads the action chunk from the backbone's last layer (paper §4, "an action decoder attends over the VLM's
-    last-layer visual and action embeddings and an MLP maps the result"). One query a time step, made of a learned
-    vector and the ACT states, which know instruction and latent action, looks where it needs to in the image; learned
-    positions make *where* readable from what is attended to. The paper leaves the inside open.
-    """
-
-    def __init__(self, config: CycleMimicConfig) -> None:
-        super().__init__()
-        width, backbone_width = config.action_decoder_hidden_size, config.hidden_size
-        self.reads_image = config.action_decoder_context == "image-act"
-        if self.reads_image:
-            self.visual_norm = nn.LayerNorm(backbone_width)
-            self.visual_proj = nn.Linear(backbone_width, width)
-        self.act_norm = nn.LayerNorm(backbone_width)
-        self.act_proj = nn.Linear(backbone_width, width)
-        self.context_positions = nn.Parameter(torch.zeros(len(_initial_context_positions(config)), width))
-        self.step_queries = nn.Parameter(torch.zeros(config.chunk_size, width))
-        self.layers = nn.ModuleList(
-            CycleMimicCrossAttentionLayer(config) for _ in range(config.action_decoder_num_layers)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, config.action_dim))
-        self.activation = nn.Identity() if config.action_activation == "identity" else ACT2FN[config.action_activation]
-
-    def forward(self, visual_states: torch.Tensor | None, act_states: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            visual_states (`torch.FloatTensor` of shape `(batch_size, num_image_tokens, hidden_size)`, *optional*): Not
-                read where the configuration says so.
-            act_states (`torch.FloatTensor` of shape `(batch_size, num_act_tokens, hidden_size)`).
-
-        Returns:
-            `torch.FloatTensor` of shape `(batch_size, chunk_size, action_dim)`.
-        """
-        act = context = self.act_proj(self.act_norm(act_states))
-        if self.reads_image:
-            context = torch.cat([self.visual_proj(self.visual_norm(visual_states)), act], dim=1)
-        context = context + self.context_positions
-        queries = self.step_queries + act.mean(dim=1, keepdim=True)
-        for layer in self.layers:
-            queries = layer(queries, context)
-        return self.activation(self.head(self.norm(queries)))
 
 
 class CycleMimicPreTrainedModel(PreTrainedModel):
@@ -395,9 +320,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
             init.copy_(module.latent_token_ids, torch.tensor(self.config.latent_token_ids))
             init.copy_(module.act_token_ids, torch.tensor(self.config.act_token_ids))
         elif isinstance(module, CycleMimicActionDecoder):
-            init.copy_(module.context_positions, _initial_context_positions(self.config))
-            # On the scale of the ACT states they are added to: smaller, and the time steps take long to part.
-            init.normal_(module.step_queries, std=1.0)
+            module.init_own_parameters()
 
 
 def _last_attended(hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -405,25 +328,6 @@ def _last_attended(hidden_states: torch.Tensor, attention_mask: torch.Tensor) ->
     columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     last = (attention_mask * columns).argmax(dim=1)
     return hidden_states.gather(1, last[:, None, None].expand(-1, -1, hidden_states.shape[-1]))
-
-
-def _initial_context_positions(config: CycleMimicConfig) -> torch.Tensor:
-    """
-    `(context_length, width)`: sines and cosines of row and column for a square image, so that neighbours start alike;
-    small noise for other token counts and for the ACT tokens.
-    """
-    num_image_tokens = config.num_image_tokens if config.action_decoder_context == "image-act" else 0
-    width, side = config.action_decoder_hidden_size, math.isqrt(num_image_tokens)
-    positions = 0.02 * torch.randn(num_image_tokens + config.num_act_tokens, width)
-    if side**2 == num_image_tokens and width % 4 == 0:
-        coordinates = (torch.arange(side) + 0.5) / side
-        # From half a wave to four waves across the image.
-        frequencies = torch.pi * torch.logspace(0, 3, width // 4, base=2)
-        angles = coordinates[:, None] * frequencies
-        axis = torch.cat([angles.sin(), angles.cos()], dim=1)
-        rows, columns = axis[:, None].expand(-1, side, -1), axis[None].expand(side, -1, -1)
-        positions[: side**2] = torch.cat([rows, columns], dim=-1).flatten(0, 1)
-    return positions
 
 
 @torch.no_grad()
