@@ -79,6 +79,9 @@ def test_a_run_logs_every_term_and_saves_what_loads(finetunes, make_trainer, tmp
         assert ("latent_action_loss" in line, "action_loss" in line) == (finetunes, finetunes)
         if finetunes:
             assert line["loss"] == pytest.approx(line["latent_action_loss"] + line["action_loss"], abs=1e-3)
+        positions = [line[f"latent_token_accuracy_{position}"] for position in range(4)]
+        assert line["latent_token_accuracy"] == pytest.approx(np.mean(positions), abs=1e-5)
+        assert 0 <= line["latent_action_accuracy"] <= min(positions)
     assert 0 < trainer.evaluate()["eval_loss"] < 20
 
     trainer.save_model(str(tmp_path / "last"))

@@ -10,11 +10,14 @@ from transformers.utils import ModelOutput
 
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
 
+EVALUATED = [{"value": value} for value in (100.0, 200.0, 600.0)]
+
 
 @dataclass
 class ToyOutput(ModelOutput):
     loss: torch.Tensor | None = None
     term: torch.Tensor | None = None
+    vector: torch.Tensor | None = None
     absent: torch.Tensor | None = None
 
 
@@ -27,11 +30,11 @@ class ToyModel(torch.nn.Module):
 
     def forward(self, value: torch.Tensor) -> ToyOutput:
         term = value.mean() + 0 * self.weight
-        return ToyOutput(loss=3 * term, term=term)
+        return ToyOutput(loss=3 * term, term=term, vector=torch.stack([term, 3 * term]))
 
 
 class ToyTrainer(TermLoggingTrainer):
-    logged_terms = ("term", "absent")
+    logged_terms = ("term", "vector", "absent")
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def train(small_run, tmp_path):
         )
         # In order, so that the batches are known.
         rows = [{"value": float(value)} for value in range(1, 9)]
-        trainer = ToyTrainer(ToyModel(), arguments, train_dataset=rows, eval_dataset=[{"value": 100.0}])
+        trainer = ToyTrainer(ToyModel(), arguments, train_dataset=rows, eval_dataset=EVALUATED)
         trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(rows)
         trainer.train()
         return trainer
@@ -65,9 +68,19 @@ def test_terms_with_gradient_accumulation(train):
     assert [line["loss"] for line in lines] == pytest.approx([7.5, 19.5])
 
 
-def test_evaluation_has_a_loss_and_leaves_the_terms_to_training(train):
-    history = train(eval_strategy="steps", eval_steps=1).state.log_history
+def test_entries_of_a_vector_are_numbered(train):
+    lines = [line for line in train().state.log_history if "loss" in line]
+    found = [[line[f"vector{suffix}"] for suffix in ("", "_0", "_1")] for line in lines]
+    assert found == [[3.0, 1.5, 4.5], [7.0, 3.5, 10.5]]
+
+
+def test_evaluation_has_terms_of_its_own_and_leaves_those_of_training(train):
+    # The second of its batches is smaller than the first.
+    trainer = train(eval_strategy="steps", eval_steps=1, per_device_eval_batch_size=2)
+    history = trainer.state.log_history
     assert [line["term"] for line in history if "loss" in line] == [1.5, 3.5]
     evaluations = [line for line in history if "eval_loss" in line]
-    assert [line["eval_loss"] for line in evaluations] == [300.0] * 4
-    assert not any("term" in line for line in evaluations + history[-1:])
+    assert [line["eval_term"] for line in evaluations] == [300.0] * 4
+    assert {line["eval_vector_1"] for line in evaluations} == {900.0}
+    assert not any("term" in line or "eval_absent" in line for line in evaluations + history[-1:])
+    assert trainer.evaluate(metric_key_prefix="held_out")["held_out_term"] == 300.0

@@ -4,10 +4,11 @@ How long a policy takes for a chunk of actions: `predict_action_chunk` against t
 second forward of the backbone over the whole sequence, which is what there is without this package.
 
     python measure.py
-    python measure.py --size 7b --device cuda --dtype bfloat16
+    python measure.py --compile
+    python measure.py --size 7b --device cuda --dtype bfloat16 --compile
 
 Weights are random: how long a chunk takes does not depend on them. Both compute the same actions, which is checked. They
-take turns, and the medians of the rounds are printed.
+take turns, and the medians of the rounds, and of their ratios, are printed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from transformers import LlamaConfig, LlavaConfig, SiglipVisionConfig
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
 
+PLAIN = "generate, then a forward"
 INSTRUCTION = "put the red block into the drawer, and close it"
 IMAGE_SIZE, PATCH_SIZE = 224, 16
 # Shapes of SmolLM2-135M and of LLaMA-2 7B, behind SigLIP's base and so400m vision models.
@@ -110,6 +112,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights and states")
     parser.add_argument("--batch_size", type=int, default=1, help="images at a time (default: %(default)s)")
+    parser.add_argument(
+        "--compile", action="store_true", help="and a third: predict_action_chunk through torch.compile"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each (default: %(default)s)")
     return parser.parse_args()
 
@@ -120,12 +125,16 @@ def main() -> None:
     images = np.random.default_rng(0).integers(0, 256, (arguments.batch_size, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     inputs = dict(processor(list(images), [INSTRUCTION] * arguments.batch_size).to(arguments.device))
     inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
-    ours, plain = model.predict_action_chunk(**inputs), predict_plainly(model, inputs)
-    difference = (ours - plain).abs().max().item()
-    ways = {
+    ways: dict[str, Callable[[], torch.Tensor]] = {
+        PLAIN: lambda: predict_plainly(model, inputs),
         "predict_action_chunk": lambda: model.predict_action_chunk(**inputs),
-        "generate, then a forward": lambda: predict_plainly(model, inputs),
     }
+    if arguments.compile:
+        mode = "reduce-overhead" if arguments.device.startswith("cuda") else None
+        compiled = torch.compile(model.predict_action_chunk, fullgraph=True, mode=mode)
+        ways["the same, compiled"] = lambda: compiled(**inputs)
+    chunks = [work().clone() for work in ways.values()]
+    difference = max((chunk - chunks[0]).abs().max().item() for chunk in chunks)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(arguments.rounds):
         for name, work in ways.items():
@@ -134,12 +143,11 @@ def main() -> None:
         f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.0f} million parameters, "
         f"{inputs['input_ids'].shape[1]} tokens of prompt, largest difference of an action {difference:.1e}\n"
     )
-    print("| | median, ms | lowest | highest |\n|---|---|---|---|")
+    print("| | median, ms | lowest | highest | times as fast |\n|---|---|---|---|---|")
     for name, values in times.items():
-        cells = [1e3 * value for value in (statistics.median(values), min(values), max(values))]
-        print(f"| {name} | {' | '.join(f'{cell:.0f}' for cell in cells)} |")
-    ratios = [plain / own for own, plain in zip(*times.values(), strict=True)]
-    print(f"\n{statistics.median(ratios):.2f} times as fast, the median of {arguments.rounds} rounds")
+        cells = [f"{1e3 * value:.0f}" for value in (statistics.median(values), min(values), max(values))]
+        ratios = [plain / own for plain, own in zip(times[PLAIN], values, strict=True)]
+        print(f"| {name} | {' | '.join(cells)} | {statistics.median(ratios):.2f} |")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class CycleMimicTrainer(TermLoggingTrainer):
         ValueError: a part is to be trained of a model that is spread over devices: it could not be merged.
     """
 
-    logged_terms = ("latent_action_loss", "action_loss")
+    logged_terms = ("latent_action_loss", "action_loss", "latent_token_accuracy", "latent_action_accuracy")
 
     def __init__(
         self, model: CycleMimicPreTrainedModel, args: CycleMimicTrainingArguments, *others: Any, **kwargs: Any

@@ -3,22 +3,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
+from accelerate import Accelerator
 from transformers import PreTrainedModel, Trainer
+from transformers.trainer_pt_utils import find_batch_size
+from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import ModelOutput
 
 
 class TermLoggingTrainer(Trainer):
     """
-    [`~transformers.Trainer`] that logs the mean of `logged_terms` beside the loss. The terms are summed on their device
-    and read once a log line. All else, from mixed precision to resuming, is Trainer's own.
+    [`~transformers.Trainer`] that logs the mean of `logged_terms` beside the loss, in training and in evaluation. The
+    terms are summed on their device and read once a log line. All else, from mixed precision to resuming, is Trainer's
+    own.
     """
 
     logged_terms: ClassVar[tuple[str, ...]] = ()
-    """Fields of the model's output, scalars; absent or `None` ones are passed over."""
+    """Fields of the model's output; absent or `None` ones are passed over. Of a vector, the log has the mean, and every
+    entry under a number behind the name."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -26,8 +32,8 @@ class TermLoggingTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         # They return a loss from any batch, also one without labels: evaluation reports it.
         self.can_return_loss = True
-        self._sums: dict[str, torch.Tensor] = {}
-        self._count = 0
+        self._training_terms = _TermMeans(self.logged_terms)
+        self._evaluation_terms = _TermMeans(self.logged_terms)
 
     def compute_loss(
         self,
@@ -37,13 +43,20 @@ class TermLoggingTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
         outputs = model(**inputs)
-        if model.training:
-            self._add_terms(outputs)
+        terms = self._training_terms if model.training else self._evaluation_terms
+        terms.add(outputs, find_batch_size(inputs))
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        self._evaluation_terms.pop()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        means = self._evaluation_terms.pop(self.accelerator)
+        output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
+        return output
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        # The lines of an evaluation and of a whole training have no `loss`, and the terms are not theirs.
-        super().log({**logs, **self._pop_means()} if "loss" in logs else logs, *args, **kwargs)
+        # The lines of an evaluation and of a whole training have no `loss`, and the terms of training are not theirs.
+        super().log({**logs, **self._training_terms.pop()} if "loss" in logs else logs, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         if not isinstance(self.model, PreTrainedModel):
@@ -56,14 +69,34 @@ class TermLoggingTrainer(Trainer):
         finally:
             del self.model.save_pretrained
 
-    def _add_terms(self, outputs: ModelOutput) -> None:
-        for name in self.logged_terms:
+
+class _TermMeans:
+    """Means over samples of the terms that outputs hold, kept on their device until they are asked for."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self._sums: dict[str, torch.Tensor] = {}
+        self._count = 0
+
+    def add(self, outputs: ModelOutput, batch_size: int) -> None:
+        """Count in the output of a batch, whose terms are means over its samples."""
+        for name in self.names:
             value = outputs.get(name)
             if value is not None:
-                self._sums[name] = self._sums.get(name, 0) + value.detach()
-        self._count += 1
+                self._sums[name] = self._sums.get(name, 0) + value.detach() * batch_size
+        self._count += batch_size
 
-    def _pop_means(self) -> dict[str, float]:
-        means = {name: round(total.item() / self._count, 6) for name, total in self._sums.items()}
+    def pop(self, accelerator: Accelerator | None = None) -> dict[str, float]:
+        """The means since the last time, of all processes where `accelerator` is given."""
+        sums, count = self._sums, torch.tensor(float(self._count))
         self._sums, self._count = {}, 0
+        if accelerator is not None:
+            count = accelerator.reduce(count.to(accelerator.device)).cpu()
+            sums = {name: accelerator.reduce(total) for name, total in sums.items()}
+        means: dict[str, float] = {}
+        for name, total in sums.items():
+            values = total.cpu() / count
+            means[name] = round(values.mean().item(), 6)
+            if values.ndim:
+                means |= {f"{name}_{index}": round(value, 6) for index, value in enumerate(values.tolist())}
         return means

@@ -163,3 +163,17 @@ def test_loss_equals_that_of_the_backbones_own_logits(config, processor, images,
         losses.append(torch.nn.functional.cross_entropy(logits, labels[0, -4:]))
     output = model(**processor(images, texts, codes))
     assert output.loss.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-4)
+
+
+def test_prediction_compiles_whole_and_once(config, processor, images, texts):
+    model = enliven(CycleMimicForActionPrediction(config))
+    prompts = [processor(images, told, pad_to_multiple_of=64) for told in (texts, [texts[1]] * 3)]
+    if "image_grid_thw" in prompts[0]:
+        pytest.skip("its backbone reads the grids of its images in Python")
+    expected = [model.predict_action_chunk(**prompt) for prompt in prompts]
+    torch.compiler.reset()
+    # The graph is captured as for any other backend, and run as it is.
+    predict = torch.compile(model.predict_action_chunk, fullgraph=True, backend="eager")
+    for stance, prompt, chunk in zip(("default", "fail_on_recompile"), prompts, expected):
+        with torch.compiler.set_stance(stance):
+            assert torch.allclose(predict(**prompt), chunk, atol=1e-5)

@@ -37,6 +37,19 @@ def test_training_batch(processor, images, texts, codes, actions, padding_side):
         assert ids[:-4].tolist() == alone.tolist()
 
 
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_padding_to_a_multiple_adds_padding_alone(processor, images, texts, codes, padding_side):
+    batch = processor(images, texts, codes, padding_side=padding_side)
+    padded = processor(images, texts, codes, padding_side=padding_side, pad_to_multiple_of=37)
+    length = batch["input_ids"].shape[1]
+    assert 0 < length % 37 and padded["input_ids"].shape[1] == length - length % 37 + 37
+    kept = slice(-length, None) if padding_side == "left" else slice(length)
+    for name in ("input_ids", "attention_mask", "labels"):
+        assert torch.equal(padded[name][:, kept], batch[name])
+    assert padded["attention_mask"].sum() == batch["attention_mask"].sum()
+    assert processor(images, texts, codes, pad_to_multiple_of=length)["input_ids"].shape[1] == length
+
+
 def test_tokens_are_added_once(processor):
     vocab = processor.tokenizer.get_vocab()
     assert processor.latent_token_ids == [vocab[f"<LACT_{k}>"] for k in range(16)]
@@ -221,6 +234,7 @@ BAD_CALLS = {
     "text no string": ({"text": ["reach", None, "reach"]}, "`text` must be an instruction.* got None"),
     "text with an image": ({"text": ["reach <image>"] * 3}, "`text` must not hold the image token '<image>'"),
     "numpy wanted": ({"return_tensors": "np"}, "`return_tensors` must be 'pt', got 'np'"),
+    "multiple": ({"pad_to_multiple_of": 0}, "`pad_to_multiple_of` must be at least 1, got 0"),
     "padding side": ({"padding_side": "top"}, "`padding_side` must be 'left' or 'right', got 'top'"),
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel
+from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel, StaticCache
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
@@ -30,11 +30,16 @@ class CycleMimicLatentActionOutput(ModelOutput):
         logits (`torch.FloatTensor` of shape `(batch_size, num_latent_tokens, vocab_size)`): Over the whole vocabulary,
             at the positions that predict the latent action tokens, in order. Without `labels`, of shape
             `(batch_size, 1, vocab_size)`: for the token that would come next.
+        latent_token_accuracy (`torch.FloatTensor` of shape `(num_latent_tokens,)`): With `labels`: share of samples in
+            which the best of the K words is the label's, a position each, the words before it being the labels'.
+        latent_action_accuracy (`torch.FloatTensor`): With `labels`: scalar, share of samples right at all positions.
         hidden_states (`tuple(torch.FloatTensor)`): With `output_hidden_states=True`: the backbone's, a layer each.
     """
 
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
+    latent_token_accuracy: torch.FloatTensor | None = None
+    latent_action_accuracy: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
 
 
@@ -47,8 +52,7 @@ class CycleMimicActionOutput(ModelOutput):
         action_loss (`torch.FloatTensor`): With `actions`: scalar, mean absolute error of the unmasked, normalised
             actions.
         actions (`torch.FloatTensor` of shape `(batch_size, chunk_size, action_dim)`): Normalised.
-        logits (`torch.FloatTensor` of shape `(batch_size, num_latent_tokens, vocab_size)`): With `labels`, as in
-            [`CycleMimicLatentActionOutput`].
+        logits, latent_token_accuracy, latent_action_accuracy: With `labels`, as in [`CycleMimicLatentActionOutput`].
     """
 
     loss: torch.FloatTensor | None = None
@@ -56,6 +60,8 @@ class CycleMimicActionOutput(ModelOutput):
     action_loss: torch.FloatTensor | None = None
     actions: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
+    latent_token_accuracy: torch.FloatTensor | None = None
+    latent_action_accuracy: torch.FloatTensor | None = None
 
 
 @dataclass
@@ -197,7 +203,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
     ) -> torch.LongTensor:
         """
         Decode the latent action greedily, among the K latent action tokens only. The prompt is read once, then one
-        token a step through the cache. Use it in `eval` mode.
+        token a step through a cache that has room for all of them from the start. Use it in `eval` mode.
 
         Args:
             input_ids, pixel_values, attention_mask: The inference prompt of [`CycleMimicProcessor`].
@@ -224,9 +230,13 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
                 f"Prediction takes the processor's batch without latent actions or actions, got {answers}."
             )
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        outputs, positions = self._read(input_ids, pixel_values, attention_mask, use_cache=True, **kwargs)
+        num_more_tokens = self.config.num_latent_tokens + self.config.num_act_tokens
+        cache = StaticCache(self.backbone.config, max_cache_len=input_ids.shape[1] + num_more_tokens)
+        outputs, positions = self._read(
+            input_ids, pixel_values, attention_mask, use_cache=True, past_key_values=cache, **kwargs
+        )
         hidden_states = outputs.last_hidden_state
-        state = _DecodingState(hidden_states, outputs.past_key_values, attention_mask, next_position(positions))
+        state = _DecodingState(hidden_states, cache, attention_mask, next_position(positions))
         last_state = _last_attended(hidden_states, attention_mask)
         codes = [self._best_code(last_state)]
         for _ in range(self.config.num_latent_tokens - 1):
@@ -299,8 +309,8 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
 
     def _latent_action_loss(
         self, hidden_states: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`L_π` and its logits. Only the N states that predict a latent token meet the vocabulary."""
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """`L_π`, and its logits and accuracies. Only the N states that predict a latent token meet the vocabulary."""
         targets = labels[:, 1:]
         states, positions = _gather_marked(
             hidden_states[:, :-1], targets != IGNORED_LABEL, self.config.num_latent_tokens
@@ -308,7 +318,13 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         logits = self._vocabulary_logits(states)
         targets = targets.gather(1, positions)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_LABEL)
-        return loss, logits
+        is_right = self.latent_token_ids[logits[..., self.latent_token_ids].argmax(dim=-1)] == targets
+        scores = {
+            "logits": logits,
+            "latent_token_accuracy": is_right.float().mean(dim=0),
+            "latent_action_accuracy": is_right.all(dim=1).float().mean(),
+        }
+        return loss, scores
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -378,10 +394,10 @@ class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
         outputs, _ = self._read(input_ids, pixel_values, attention_mask, use_cache=False, **kwargs)
         hidden_states = outputs.last_hidden_state
         if labels is None:
-            loss, logits = None, self._vocabulary_logits(_last_attended(hidden_states, attention_mask))
+            loss, scores = None, {"logits": self._vocabulary_logits(_last_attended(hidden_states, attention_mask))}
         else:
-            loss, logits = self._latent_action_loss(hidden_states, labels)
-        return CycleMimicLatentActionOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+            loss, scores = self._latent_action_loss(hidden_states, labels)
+        return CycleMimicLatentActionOutput(loss=loss, **scores, hidden_states=outputs.hidden_states)
 
 
 class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
@@ -447,16 +463,17 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         hidden_states = outputs.last_hidden_state
         prompt_states, act_states = hidden_states[:, :-num_act_tokens], hidden_states[:, -num_act_tokens:]
         predicted = self._decode_actions(input_ids, prompt_states, act_states)
-        latent_action_loss = logits = action_loss = loss = None
+        latent_action_loss = action_loss = loss = None
+        scores: dict[str, torch.Tensor] = {}
         if labels is not None:
-            latent_action_loss, logits = self._latent_action_loss(prompt_states, labels)
+            latent_action_loss, scores = self._latent_action_loss(prompt_states, labels)
             loss = self.config.latent_action_loss_weight * latent_action_loss
         if actions is not None:
             action_loss = _masked_mean_absolute_error(predicted, actions, actions_mask)
             weighted = self.config.action_loss_weight * action_loss
             loss = weighted if loss is None else loss + weighted
         return CycleMimicActionOutput(
-            loss=loss, latent_action_loss=latent_action_loss, action_loss=action_loss, actions=predicted, logits=logits
+            loss=loss, latent_action_loss=latent_action_loss, action_loss=action_loss, actions=predicted, **scores
         )
 
     @torch.no_grad()
@@ -470,6 +487,10 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         """
         Decode the latent action greedily, then the action chunk. The backbone runs once on the prompt and
         `num_latent_tokens` times on a token or two through the cache. Use it in `eval` mode.
+
+        After one call as it is, `torch.compile` makes one graph of it, without a break, for most backbones (Qwen-VL reads
+        the shapes of its images in Python). `pad_to_multiple_of` of the processor keeps prompts to a few shapes, each of
+        which is compiled once.
 
         Args:
             input_ids, pixel_values, attention_mask: The inference prompt of [`CycleMimicProcessor`].

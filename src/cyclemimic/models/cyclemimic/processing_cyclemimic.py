@@ -195,6 +195,7 @@ class CycleMimicProcessor(ProcessorMixin):
         actions_mask: Any = None,
         dataset: str | Sequence[str] | None = None,
         padding_side: str | None = None,
+        pad_to_multiple_of: int | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
         """
@@ -208,6 +209,8 @@ class CycleMimicProcessor(ProcessorMixin):
             dataset (`str` or `Sequence[str]`, *optional*): Whose statistics to use, one name for all samples or one a
                 sample; may be left out where there is only one.
             padding_side (`"left"` or `"right"`, *optional*, defaults to the tokenizer's).
+            pad_to_multiple_of (`int`, *optional*): Pad the tokens to a multiple of this, so that instructions of about one
+                length make batches of one shape: what is compiled is compiled once a shape.
             return_tensors (`"pt"`): Torch tensors are the only form.
 
         Returns:
@@ -221,6 +224,8 @@ class CycleMimicProcessor(ProcessorMixin):
         padding_side = padding_side or self.tokenizer.padding_side
         if padding_side not in ("left", "right"):
             raise ValueError(f"`padding_side` must be 'left' or 'right', got {padding_side!r}.")
+        if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
+            raise ValueError(f"`pad_to_multiple_of` must be at least 1, got {pad_to_multiple_of}.")
         images = self._check_images(images)
         texts = [text] if isinstance(text, str) else list(text)
         if len(texts) != len(images) or not texts:
@@ -234,7 +239,7 @@ class CycleMimicProcessor(ProcessorMixin):
                     "`latent_actions` must come with `actions`: the policy predicts them first, got None."
                 )
             data["actions"], data["actions_mask"] = self._encode_actions(actions, actions_mask, dataset, len(images))
-        data.update(self._encode_text(prompts, codes, padding_side))
+        data.update(self._encode_text(prompts, codes, padding_side, pad_to_multiple_of or 1))
         data.update(self._encode_images(images))
         return BatchFeature(data)
 
@@ -369,11 +374,12 @@ class CycleMimicProcessor(ProcessorMixin):
         return self._prompts[instruction]
 
     def _encode_text(
-        self, prompts: list[torch.Tensor], codes: torch.Tensor | None, padding_side: str
+        self, prompts: list[torch.Tensor], codes: torch.Tensor | None, padding_side: str, multiple: int
     ) -> dict[str, torch.Tensor]:
         num_latent_tokens = 0 if codes is None else self.num_latent_tokens
         prompt_lengths = torch.tensor([len(prompt) for prompt in prompts])
         length = int(prompt_lengths.max()) + num_latent_tokens
+        length += -length % multiple
         starts = length - prompt_lengths - num_latent_tokens if padding_side == "left" else 0 * prompt_lengths
         input_ids = torch.full((len(prompts), length), self.tokenizer.pad_token_id)
         for row, prompt, start in zip(input_ids, prompts, starts.tolist()):
