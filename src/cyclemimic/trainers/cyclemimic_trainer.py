@@ -24,7 +24,7 @@ class CycleMimicTrainer(TermLoggingTrainer):
     part by itself in the folder `adapter`.
 
     Raises:
-        ValueError: a part is to be trained of a model that is spread over devices: it could not be merged.
+        ValueError: a quantized model, or a part to be trained of one that is spread over devices: neither could be merged.
     """
 
     logged_terms = ("latent_action_loss", "action_loss", "latent_token_accuracy", "latent_action_accuracy")
@@ -32,6 +32,11 @@ class CycleMimicTrainer(TermLoggingTrainer):
     def __init__(
         self, model: CycleMimicPreTrainedModel, args: CycleMimicTrainingArguments, *others: Any, **kwargs: Any
     ) -> None:
+        if getattr(model, "is_quantized", False):
+            method = model.config.quantization_config.quant_method
+            raise ValueError(
+                f"`model` must have its weights in full, not quantized, to be trained, as it is saved whole; got {method}."
+            )
         if args.lora_rank is not None or args.freeze_backbone:
             if args.fsdp or is_deepspeed_zero3_enabled():
                 raise ValueError("`lora_rank` and `freeze_backbone` must not come with FSDP or ZeRO-3, got both.")

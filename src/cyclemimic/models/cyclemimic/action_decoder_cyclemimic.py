@@ -79,9 +79,10 @@ class CycleMimicActionDecoder(nn.Module):
         Returns:
             `torch.FloatTensor` of shape `(batch_size, chunk_size, action_dim)`.
         """
-        act = context = self.act_proj(self.act_norm(act_states))
+        dtype = self.step_queries.dtype  # which may be finer than the backbone's
+        act = context = self.act_proj(self.act_norm(act_states.to(dtype)))
         if self.reads_image:
-            context = torch.cat([self.visual_proj(self.visual_norm(visual_states)), act], dim=1)
+            context = torch.cat([self.visual_proj(self.visual_norm(visual_states.to(dtype))), act], dim=1)
         context = context + self.context_positions
         queries = self.step_queries + act.mean(dim=1, keepdim=True)
         for layer in self.layers:

@@ -100,6 +100,8 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
+    # It has few weights, whose errors are the robot's: neither in float16 nor quantised, also to be trained so.
+    _keep_in_fp32_modules = ["action_decoder"]
     # The backbone's own; a dict, so that PEFT looks for them there.
     _tied_weights_keys: dict[str, str] = {}
     _supports_sdpa = True
