@@ -19,6 +19,8 @@ from cyclemimic import (
 )
 from cyclemimic.trainers.adapters import add_adapter, merged_copy
 
+from .small_trainers import small_run
+
 TEXTS = ["open the drawer", "press the button"]
 
 
@@ -150,7 +152,7 @@ def test_pretraining_has_no_decoder_to_train(make_model, batch):
 
 
 @pytest.fixture
-def make_trainer(processor, batch, make_model, small_run):
+def make_trainer(processor, batch, make_model):
     images = np.random.default_rng(1).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
 
     def collate(indices):

@@ -10,6 +10,8 @@ from transformers.utils import ModelOutput
 
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
 
+from .small_trainers import small_run
+
 EVALUATED = [{"value": value} for value in (100.0, 200.0, 600.0)]
 
 
@@ -38,7 +40,7 @@ class ToyTrainer(TermLoggingTrainer):
 
 
 @pytest.fixture
-def train(small_run, tmp_path):
+def train(tmp_path):
     def run(**changes) -> ToyTrainer:
         arguments = TrainingArguments(
             **small_run(tmp_path, per_device_train_batch_size=1, save_strategy="no", **changes)

@@ -9,17 +9,18 @@ from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 from transformers.trainer_pt_utils import find_batch_size
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import ModelOutput
 
+from cyclemimic.trainers.checkpointing_trainer import CheckpointingTrainer
 
-class TermLoggingTrainer(Trainer):
+
+class TermLoggingTrainer(CheckpointingTrainer):
     """
     [`~transformers.Trainer`] that logs the mean of `logged_terms` beside the loss, in training and in evaluation. The
-    terms are summed on their device and read once a log line. All else, from mixed precision to resuming, is Trainer's
-    own.
+    terms are summed on their device and read once a log line.
     """
 
     logged_terms: ClassVar[tuple[str, ...]] = ()

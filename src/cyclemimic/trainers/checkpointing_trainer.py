@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Trainer that can be stopped at any moment: its checkpoints are whole, and SIGTERM saves one first."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
+
+logger = logging.getLogger(__name__)
+
+UNFINISHED = ".unfinished"
+# Steps after which processes ask each other whether one was told to stop: asking waits for the device.
+STOP_CHECK_STEPS = 10
+
+
+class CheckpointingTrainer(Trainer):
+    """
+    [`~transformers.Trainer`] whose `checkpoint-N` folders appear with the last byte of the last process: one that is there
+    is whole, whenever the run was killed. Before, they are in `.unfinished`, which the next checkpoint replaces. SIGTERM
+    ends the training after the step under way, with a checkpoint.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_saving = False
+        self._stop_signal = _StopSignal(self)
+        self.add_callback(self._stop_signal)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        with self._stop_signal.heard():
+            return super().train(*args, **kwargs)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        run_dir = super()._get_output_dir(trial)
+        return os.path.join(run_dir, UNFINISHED) if self._is_saving else run_dir
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        run_dir = Path(super()._get_output_dir(trial))
+        unfinished, name = run_dir / UNFINISHED, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.local_process_index == 0:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        pushes, self.args.push_to_hub = self.args.push_to_hub, False
+        self._is_saving = True
+        try:
+            super()._save_checkpoint(model, trial)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        finally:
+            self._is_saving, self.args.push_to_hub = False, pushes
+        self._name_best(unfinished, run_dir)
+        if self.args.should_save:
+            self.state.save_to_json(str(unfinished / name / TRAINER_STATE_NAME))
+        self._place(unfinished / name, run_dir / name)
+        if pushes:
+            self._push_from_checkpoint(str(run_dir / name))
+        if self.args.should_save:
+            limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
+            rotate_checkpoints(str(run_dir), limit, best, use_mtime=True)
+
+    def _place(self, source: Path, target: Path) -> None:
+        is_first = self.args.process_index == 0
+        # On a disk of their own, the other nodes have a share of it, too.
+        for is_turn in (is_first, self.args.local_process_index == 0 and not is_first):
+            self.accelerator.wait_for_everyone()
+            if is_turn and source.is_dir():
+                if target.exists():
+                    os.replace(target, source.with_name("outdated"))
+                os.replace(source, target)
+                shutil.rmtree(source.parent, ignore_errors=True)
+
+    def _name_best(self, unfinished: Path, run_dir: Path) -> None:
+        best = self.state.best_model_checkpoint
+        if best is not None and Path(best).parent == unfinished:
+            self.state.best_model_checkpoint = str(run_dir / Path(best).name)
+
+
+class _StopSignal(TrainerCallback):
+    """Ends a training with a checkpoint when SIGTERM came, in all processes after the same step."""
+
+    def __init__(self, trainer: CheckpointingTrainer) -> None:
+        self.trainer = trainer
+        self._is_told = False
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """SIGTERM does what it always did only after this, not at once."""
+        if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+            yield
+            return
+        self._is_told = False
+        previous = signal.signal(signal.SIGTERM, self._tell)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        if self._is_told:
+            signal.raise_signal(signal.SIGTERM)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._has_any_been_told(args.world_size, state.global_step):
+            self._is_told = True
+            control.should_save = control.should_training_stop = True
+            logger.warning(
+                "SIGTERM: training ends after step %d with a checkpoint in %s; `resume_from_checkpoint` goes on from it",
+                state.global_step,
+                args.output_dir,
+            )
+
+    def _tell(self, number: int, frame: FrameType | None) -> None:
+        self._is_told = True
+
+    def _has_any_been_told(self, world_size: int, step: int) -> bool:
+        if world_size == 1:
+            return self._is_told
+        if step % STOP_CHECK_STEPS:
+            return False
+        accelerator = self.trainer.accelerator
+        return bool(accelerator.reduce(torch.tensor(float(self._is_told), device=accelerator.device)) > 0)
