@@ -150,8 +150,9 @@ class LatentActionTokenizerEmbeddingNorm(nn.Module):
 
     @torch.no_grad()
     def _move_running_statistics(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
-        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-        self.running_variance.lerp_(variance.to(self.running_variance), self.momentum)
+        # Detached, too: compiled, the gradient would otherwise flow on from wherever these are read in the same step.
+        self.running_mean.lerp_(mean.detach().to(self.running_mean), self.momentum)
+        self.running_variance.lerp_(variance.detach().to(self.running_variance), self.momentum)
 
 
 class LatentActionTokenizerPatchEmbeddings(nn.Module):

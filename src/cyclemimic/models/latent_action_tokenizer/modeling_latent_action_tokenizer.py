@@ -563,13 +563,26 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         Raises:
             ValueError: as [`LatentActionTokenizerModel.encode`]; `embodiment_ids` of another length.
         """
-        model = self.tokenizer
-        model._check_frames(pixel_values, future_pixel_values)
+        self.tokenizer._check_frames(pixel_values, future_pixel_values)
         embodiment_ids = self._checked_embodiment_ids(embodiment_ids, pixel_values)
+        output = self._compute(pixel_values, future_pixel_values, embodiment_ids, self._ac3_joins())
+        if self.training:
+            self._advance(output.codes, embodiment_ids, output.copy_ratio)
+        return output
+
+    def _compute(
+        self,
+        pixel_values: torch.FloatTensor,
+        future_pixel_values: torch.FloatTensor,
+        embodiment_ids: torch.LongTensor,
+        ac3_joins: bool,
+    ) -> LatentActionTokenizerForPreTrainingOutput:
+        """All of a step that the device does: torch.compile makes one graph of it."""
+        model = self.tokenizer
         features, future_features = model.vision_features(torch.cat((pixel_values, future_pixel_values))).chunk(2)
         current = model.encoder.read_current(features)
         action = model.encode_features(current, future_features)
-        if self._ac3_joins():
+        if ac3_joins:
             sampled = self.buffer.sample(embodiment_ids)
             reconstruction, generated = self._decode_both(pixel_values, action.quantized, sampled)
             ac3_terms = self._ac3_terms(current, future_pixel_values, generated, sampled)
@@ -577,14 +590,11 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
             reconstruction = model.decoder(pixel_values, action.quantized)
             ac3_terms = self._absent_ac3_terms(reconstruction)
         terms = model.vq_vae_terms(reconstruction, future_pixel_values, pixel_values, action)
-        copy_loss = self.tokenizer.weighted_error(pixel_values, future_pixel_values, pixel_values)
+        copy_loss = model.weighted_error(pixel_values, future_pixel_values, pixel_values)
         copy_ratio = terms["reconstruction_loss"].detach() / copy_loss.clamp_min(1e-8)
         ac3_scale = (self.ac3_steps / max(1, self.config.cycle_ramp_steps)).clamp(max=1.0)
-        loss = model.vq_vae_loss(terms) + self._ac3_loss(ac3_terms, ac3_scale)
-        if self.training:
-            self._advance(action.codes, embodiment_ids, copy_ratio)
         return LatentActionTokenizerForPreTrainingOutput(
-            loss=loss,
+            loss=model.vq_vae_loss(terms) + self._ac3_loss(ac3_terms, ac3_scale),
             **terms,
             **ac3_terms,
             codebook_perplexity=codebook_perplexity(action.codes, self.config.codebook_size),
@@ -627,6 +637,9 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
 
     def _discriminate_fixed(self, generated: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Logits of generated frames, with gradients to the pixels and none to Ψ."""
+        if torch.compiler.is_compiling():  # which cannot follow the switching below
+            fixed = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
+            return torch.func.functional_call(self.discriminator, fixed, (generated,))
         # In evaluation mode, so that its layers are not checkpointed: the backward would run them again, with gradients
         # to Ψ. Ψ has no dropout, and computes the same.
         self.discriminator.requires_grad_(False).eval()
@@ -645,6 +658,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         generator = generator + self.config.adversarial_weight * terms["generator_loss"]
         return scale * generator + terms["discriminator_loss"]
 
+    @torch.compiler.disable
     def _ac3_joins(self) -> bool:
         """Whether this step has AC3 terms. The device is asked once in a while, and never again after AC3 has joined."""
         if not self.config.uses_ac3:
@@ -658,6 +672,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
             self._ac3_active = int(self.ac3_steps) > since_check
         return self._ac3_active
 
+    @torch.compiler.disable
     @torch.no_grad()
     def _advance(self, codes: torch.LongTensor, embodiment_ids: torch.LongTensor, copy_ratio: torch.Tensor) -> None:
         if not self.config.uses_ac3:

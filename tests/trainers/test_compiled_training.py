@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training steps as graphs of torch.compile, captured as for any backend and run as they are."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from .small_trainers import make_policy_trainer, make_tokenizer_trainer
+
+
+def loss_and_gradients(model, step):
+    torch.manual_seed(1)
+    model.zero_grad()
+    loss = step().loss
+    loss.backward()
+    return loss.item(), {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def assert_compiles_whole(model, function, step):
+    """`step` calls the function it is given, as it is and in one graph: same loss, same gradients of the same weights."""
+    step(function)  # transformers prepares some of its models in their first call
+    state = copy.deepcopy(model.state_dict())
+    expected = loss_and_gradients(model, lambda: step(function))
+    model.load_state_dict(state)
+    torch.compiler.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    loss, gradients = loss_and_gradients(model, lambda: step(compiled))
+    assert loss == pytest.approx(expected[0], abs=1e-9)
+    assert gradients.keys() == expected[1].keys()
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, expected[1][name], atol=1e-9), name
+
+
+@pytest.mark.parametrize("ac3_joins", [False, True])
+def test_a_tokenizers_step_is_one_graph(ac3_joins, tmp_path):
+    model = make_tokenizer_trainer(tmp_path).model.double().train()
+    frames, bodies = torch.randn(2, 4, 3, 16, 16, dtype=torch.float64), torch.arange(4) % 2
+    assert_compiles_whole(model, model._compute, lambda compute: compute(*frames, bodies, ac3_joins))
+
+
+@pytest.mark.parametrize("finetunes", [False, True])
+def test_a_policys_step_is_one_graph(finetunes, tmp_path):
+    trainer = make_policy_trainer(tmp_path, finetunes)
+    model = trainer.model.double().train()
+    batch = dict(next(iter(trainer.get_train_dataloader())))
+    batch["pixel_values"] = batch["pixel_values"].double()
+    assert_compiles_whole(model, model.forward, lambda forward: forward(**batch))
+
+
+@pytest.mark.parametrize("make_trainer", [make_tokenizer_trainer, make_policy_trainer])
+def test_a_compiled_training_is_that_training(make_trainer, tmp_path):
+    histories = []
+    for changes in ({}, {"torch_compile": True, "torch_compile_backend": "aot_eager"}):
+        torch.compiler.reset()
+        trainer = make_trainer(tmp_path / str(len(histories)), save_strategy="no", max_steps=20, **changes)
+        trainer.train()
+        histories.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
+    assert histories[1] == pytest.approx(histories[0], abs=1e-4)
