@@ -128,6 +128,17 @@ def test_attention_over_time_against_a_reference(make_config):
     torch.testing.assert_close(layer(frames[1], memory)[0], expected[1])
 
 
+def test_positions_that_are_not_read_change_nothing(make_config):
+    layer = LatentActionTokenizerSpatioTemporalLayer(make_config()).double()
+    current, future = torch.randn(2, 3, 7, 16, dtype=torch.float64)
+    _, memory = layer(current)
+    expected, _ = layer(future, memory)
+    read, memory = layer(current, num_read=2)
+    assert read.shape == (3, 2, 16) and memory[0].shape[0] == 3 * 2
+    read, _ = layer(future, memory, num_read=2)
+    assert torch.allclose(read, expected[:, :2], atol=1e-12)
+
+
 def test_embedding_norm_by_hand(make_config):
     norm = LatentActionTokenizerEmbeddingNorm(make_config(num_latent_tokens=2, codebook_dim=1))
     # Token 0 is 1, 3, 5: mean 3, variance 8/3. Token 1 is 10 throughout, and stays finite.

@@ -43,8 +43,10 @@ class LatentActionTokenizerAttention(nn.Module):
         self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.attend(*self.project(hidden_states))
+    def forward(self, hidden_states: torch.Tensor, num_queries: int | None = None) -> torch.Tensor:
+        """What the first `num_queries` positions, by default all, read of all positions."""
+        query, key, value = self.project(hidden_states)
+        return self.attend(query[:, :, :num_queries], key, value)
 
     def project(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """`(batch_size, length, hidden_size)` to query, key and value, `(batch_size, heads, length, head_dim)` each."""
@@ -96,22 +98,27 @@ class LatentActionTokenizerSpatioTemporalLayer(LatentActionTokenizerSpatialLayer
         self.temporal_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.temporal_attention = LatentActionTokenizerAttention(config)
 
-    def forward(self, hidden_states: torch.Tensor, past: Memory | None = None) -> tuple[torch.Tensor, Memory]:
+    def forward(
+        self, hidden_states: torch.Tensor, past: Memory | None = None, num_read: int | None = None
+    ) -> tuple[torch.Tensor, Memory]:
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(batch_size, length, hidden_size)`): one frame.
             past (`tuple[torch.Tensor, torch.Tensor]`, *optional*): The memory of the frame before.
+            num_read (`int`, *optional*, defaults to `length`): How many positions, from the first, are read of the result:
+                of the others nothing is computed but what these see.
 
         Returns:
-            States of the shape of `hidden_states`, and this frame's memory: keys and values of its attention over time.
+            States of shape `(batch_size, num_read, hidden_size)`, and this frame's memory of as many positions: keys and
+            values of its attention over time.
         """
-        spatial = hidden_states + self.spatial_attention(self.spatial_norm(hidden_states))
+        spatial = hidden_states[:, :num_read] + self.spatial_attention(self.spatial_norm(hidden_states), num_read)
         positions = spatial.flatten(0, 1).unsqueeze(1)
         query, *memory = self.temporal_attention.project(self.temporal_norm(positions))
         seen = memory if past is None else [torch.cat(pair, dim=2) for pair in zip(past, memory, strict=True)]
         positions = positions + self.temporal_attention.attend(query, *seen)
         positions = positions + self.mlp(self.mlp_norm(positions))
-        return positions.view_as(hidden_states), tuple(memory)
+        return positions.view_as(spatial), tuple(memory)
 
 
 class LatentActionTokenizerEmbeddingNorm(nn.Module):

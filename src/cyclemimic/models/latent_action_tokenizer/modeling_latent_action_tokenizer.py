@@ -210,7 +210,7 @@ class LatentActionTokenizerEncoder(nn.Module):
             `torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`: `z^e`.
         """
         hidden_states, _ = self._read(future_features, 1, current)
-        embeddings = self.projection(self.norm(hidden_states[:, : self.num_latent_tokens]))
+        embeddings = self.projection(self.norm(hidden_states))
         if self.embedding_norm is not None:
             embeddings = self.embedding_norm(embeddings, by_batch=self.training and not is_generated)
         return F.normalize(embeddings, dim=-1) if self.normalize else embeddings
@@ -218,11 +218,13 @@ class LatentActionTokenizerEncoder(nn.Module):
     def _read(
         self, features: torch.Tensor, frame: int, past: Sequence[Memory | None]
     ) -> tuple[torch.Tensor, list[Memory]]:
+        """States of the latent tokens after the last layer, and each layer's memory of the frame."""
         latents = self.latent_tokens.expand(features.shape[0], -1, -1).to(features.dtype)
         hidden_states = torch.cat((latents, features), dim=1) + self.frame_embeddings[frame]
         memories = []
         for layer, seen in zip(self.layers, past, strict=True):
-            hidden_states, memory = layer(hidden_states, seen)
+            num_read = self.num_latent_tokens if layer is self.layers[-1] else None
+            hidden_states, memory = layer(hidden_states, seen, num_read)
             memories.append(memory)
         return hidden_states, memories
 
