@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+How long a training step of the tokenizer takes, forward, backward and AdamW: the Genie objective of the package against
+the same architecture written plainly (plain.py), and AC3 against the Genie objective.
+
+    python measure.py
+    python measure.py --size paper --batch_size 32 --device cuda --dtype bfloat16 --compile
+
+Both have the same weights and the same loss, which is checked. They take turns, and the medians of the rounds, and of their
+ratios, are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+
+import plain
+import torch
+
+from cyclemimic import LatentActionTokenizerConfig, LatentActionTokenizerForPreTraining
+
+SIZES: dict[str, dict[str, object]] = {
+    "tiny": {
+        "image_size": 32,
+        "patch_size": 8,
+        "vision_config": None,
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "num_encoder_layers": 2,
+        "num_decoder_layers": 2,
+        "num_discriminator_layers": 1,
+    },
+    "small": {
+        "image_size": 128,
+        "patch_size": 8,
+        "vision_config": None,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "num_encoder_layers": 4,
+        "num_decoder_layers": 4,
+        "num_discriminator_layers": 4,
+    },
+    "paper": {},
+}
+PLAIN, OWN, AC3 = "the Genie objective, written plainly", "the Genie objective", "AC3"
+
+
+def make_model(size: str, ac3: bool, device: str) -> LatentActionTokenizerForPreTraining:
+    """A tokenizer in training, AC3 with it from the first step."""
+    torch.manual_seed(0)
+    weights = {} if ac3 else {"cycle_weight": 0.0, "adversarial_weight": 0.0}
+    model = (
+        LatentActionTokenizerForPreTraining(LatentActionTokenizerConfig(**SIZES[size], **weights)).to(device).train()
+    )
+    if ac3:
+        model.buffer.add(torch.randint(16, (256, 4), device=device), torch.arange(256, device=device) % 4)
+        model.ac3_steps.fill_(1)
+    return model
+
+
+def make_step(
+    loss: Callable[[], torch.Tensor], model: torch.nn.Module, dtype: torch.dtype, device: str
+) -> Callable[[], float]:
+    """A step of training, which gives the seconds that it took."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5)
+    kind = torch.device(device).type
+
+    def step() -> float:
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        with torch.autocast(kind, dtype, enabled=dtype != torch.float32):
+            value = loss()
+        value.backward()
+        optimizer.step()
+        if kind == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    return step
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=list(SIZES), default="small", help="of the model (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=8, help="pairs a step (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the autocast")
+    parser.add_argument("--compile", action="store_true", help="the package's steps through torch.compile")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each (default: %(default)s)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    device, dtype = arguments.device, getattr(torch, arguments.dtype)
+    genie, ac3 = (make_model(arguments.size, with_ac3, device) for with_ac3 in (False, True))
+    config = genie.config
+    shape = (2, arguments.batch_size, config.num_channels, config.image_size, config.image_size)
+    pair = torch.randn(shape, device=device).unbind()
+    bodies = torch.arange(arguments.batch_size, device=device) % 4
+    genie(*pair, bodies)  # gives the words of the codebook their first values
+    written_plainly = copy.deepcopy(genie.tokenizer)
+    expected = plain.loss(written_plainly, *pair).item()
+    difference = abs(copy.deepcopy(genie)(*pair, bodies).loss.item() - expected)
+    ac3(*pair, bodies)  # asks once whether AC3 has joined
+    if arguments.compile:
+        for model in (genie, ac3):
+            model._compute = torch.compile(model._compute, fullgraph=True)
+    steps = {
+        PLAIN: make_step(lambda: plain.loss(written_plainly, *pair), written_plainly, dtype, device),
+        OWN: make_step(lambda: genie(*pair, bodies).loss, genie, dtype, device),
+        AC3: make_step(lambda: ac3(*pair, bodies).loss, ac3, dtype, device),
+    }
+    for step in steps.values():
+        step()
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(arguments.rounds):
+        for name, step in steps.items():
+            times[name].append(step())
+    print(
+        f"{sum(weight.numel() for weight in genie.parameters()) / 1e6:.0f} million parameters, batches of "
+        f"{arguments.batch_size}, loss {expected:.4f}, differs by {difference:.1e}\n"
+    )
+    print("| step | median, ms | lowest | highest | pairs a second |\n|---|---|---|---|---|")
+    for name, values in times.items():
+        cells = [f"{1e3 * value:.0f}" for value in (statistics.median(values), min(values), max(values))]
+        print(f"| {name} | {' | '.join(cells)} | {arguments.batch_size / statistics.median(values):.1f} |")
+    faster = statistics.median(one / own for one, own in zip(times[PLAIN], times[OWN], strict=True))
+    cost = statistics.median(one / own for one, own in zip(times[AC3], times[OWN], strict=True))
+    print(f"\nthe package's Genie step is {faster:.2f} times as fast as the plain one; AC3 costs {cost:.2f} of it")
+
+
+if __name__ == "__main__":
+    main()
