@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -83,7 +84,10 @@ def contents(checkpoint: Path) -> dict[str, object]:
         for path in checkpoint.glob("*.pt*")
         if path.name != "training_args.bin"
     }
-    state = (checkpoint / "trainer_state.json").read_text()
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    for line in state["log_history"]:
+        for name in ("samples_per_second", "data_wait", "memory_gb"):
+            del line[name]
     return loaded | {"weights": (checkpoint / "model.safetensors").read_bytes(), "state": state}
 
 

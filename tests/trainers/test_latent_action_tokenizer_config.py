@@ -31,6 +31,7 @@ def test_augmentation_of_the_flags(tmp_path):
         ({"reversed_share": 1.5}, r"`reversed_share` must be in \[0, 1\], got 1.5"),
         ({"min_crop": 0.0}, r"`min_crop` must be in \(0, 1\], got 0.0"),
         ({"color_jitter": -0.1}, r"`color_jitter` must be at least 0, got -0.1"),
+        ({"sample_steps": -1}, "`sample_steps` must be at least 0, got -1"),
     ],
 )
 def test_bad_arguments(arguments, message, tmp_path):

@@ -70,6 +70,11 @@ def test_terms_with_gradient_accumulation(train):
     assert [line["loss"] for line in lines] == pytest.approx([7.5, 19.5])
 
 
+def test_the_pace_is_logged(train):
+    for line in train().state.log_history[:2]:
+        assert line["samples_per_second"] > 0 and 0 <= line["data_wait"] <= 1 and line["memory_gb"] > 0.01
+
+
 def test_entries_of_a_vector_are_numbered(train):
     lines = [line for line in train().state.log_history if "loss" in line]
     found = [[line[f"vector{suffix}"] for suffix in ("", "_0", "_1")] for line in lines]

@@ -20,6 +20,8 @@ class LatentActionTokenizerTrainingArguments(TrainingArguments):
         min_interval_s (`float`, *optional*, defaults to 0.5): Shortest pair taken near an episode's end, in seconds.
         reversed_share (`float`, *optional*, defaults to 0.0), min_crop (`float`, *optional*, defaults to 1.0),
         color_jitter (`float`, *optional*, defaults to 0.0): Of [`~cyclemimic.data.PairAugmentation`].
+        sample_steps (`int`, *optional*, defaults to 500): Steps between two pictures of reconstructed and transferred
+            frames; 0 draws none.
 
     The rest is [`~transformers.TrainingArguments`]'s.
     """
@@ -33,9 +35,14 @@ class LatentActionTokenizerTrainingArguments(TrainingArguments):
     reversed_share: float = field(default=0.0, metadata={"help": "Share of the pairs shown backwards in time."})
     min_crop: float = field(default=1.0, metadata={"help": "Smallest share of height and width shown of a pair."})
     color_jitter: float = field(default=0.0, metadata={"help": "How far the colours of a pair are changed at random."})
+    sample_steps: int = field(
+        default=500, metadata={"help": "Steps between two pictures of reconstructed and transferred frames; 0: none."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sample_steps < 0:
+            raise ValueError(f"`sample_steps` must be at least 0, got {self.sample_steps}.")
         if not 0 < self.min_interval_s <= self.interval_s:
             raise ValueError(
                 f"`min_interval_s` must be above 0 and at most `interval_s` ({self.interval_s}), "

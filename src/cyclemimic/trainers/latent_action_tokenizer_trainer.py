@@ -3,11 +3,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import is_deepspeed_zero3_enabled
+
+from cyclemimic.trainers.sample_grid import draw_sample_grid, write_picture
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
+
+NUM_SAMPLES = 8
 
 
 class LatentActionTokenizerTrainer(TermLoggingTrainer):
-    """Trainer for [`LatentActionTokenizerForPreTraining`]: one forward, one backward, one optimizer for all parts."""
+    """
+    Trainer for [`LatentActionTokenizerForPreTraining`]: one forward, one backward, one optimizer for all parts. Every
+    `sample_steps` it draws into `samples` what has become of the first pairs that it saw ([`draw_sample_grid`]).
+    """
 
     logged_terms = (
         "reconstruction_loss",
@@ -21,3 +34,32 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
         "copy_ratio",
         "ac3_scale",
     )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._samples: dict[str, torch.Tensor] | None = None
+        # Parts of a model that is spread over devices cannot be called by themselves.
+        if self.args.sample_steps and not (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
+            self.add_callback(_SampleDrawing(self))
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        if self._samples is None:
+            names = ("pixel_values", "future_pixel_values")
+            self._samples = {name: inputs[name][:NUM_SAMPLES].detach().clone() for name in names}
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def draw_samples(self, path: Path) -> None:
+        """Writes the picture of now."""
+        tokenizer = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).tokenizer
+        write_picture(draw_sample_grid(tokenizer, self.processing_class, **self._samples), path)
+
+
+class _SampleDrawing(TrainerCallback):
+    def __init__(self, trainer: LatentActionTokenizerTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero and state.global_step % args.sample_steps == 0:
+            self.trainer.draw_samples(Path(args.output_dir) / "samples" / f"step-{state.global_step:06d}.png")

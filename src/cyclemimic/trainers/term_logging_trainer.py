@@ -11,16 +11,17 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 from transformers.trainer_pt_utils import find_batch_size
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import ModelOutput
 
 from cyclemimic.trainers.checkpointing_trainer import CheckpointingTrainer
+from cyclemimic.trainers.pace import Pace
 
 
 class TermLoggingTrainer(CheckpointingTrainer):
     """
-    [`~transformers.Trainer`] that logs the mean of `logged_terms` beside the loss, in training and in evaluation. The
-    terms are summed on their device and read once a log line.
+    [`~transformers.Trainer`] that logs the mean of `logged_terms` beside the loss, in training and in evaluation, and how
+    fast training goes ([`Pace`]). The terms are summed on their device and read once a log line.
     """
 
     logged_terms: ClassVar[tuple[str, ...]] = ()
@@ -35,6 +36,7 @@ class TermLoggingTrainer(CheckpointingTrainer):
         self.can_return_loss = True
         self._training_terms = _TermMeans(self.logged_terms)
         self._evaluation_terms = _TermMeans(self.logged_terms)
+        self._pace = Pace()
 
     def compute_loss(
         self,
@@ -44,9 +46,21 @@ class TermLoggingTrainer(CheckpointingTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
         outputs = model(**inputs)
-        terms = self._training_terms if model.training else self._evaluation_terms
-        terms.add(outputs, find_batch_size(inputs))
+        batch_size = find_batch_size(inputs)
+        if model.training:
+            self._training_terms.add(outputs, batch_size)
+            self._pace.add(batch_size)
+        else:
+            self._evaluation_terms.add(outputs, batch_size)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        self._pace = Pace()
+        return super().train(*args, **kwargs)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        with self._pace.waiting():
+            return super().get_batch_samples(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         self._evaluation_terms.pop()
@@ -57,7 +71,9 @@ class TermLoggingTrainer(CheckpointingTrainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         # The lines of an evaluation and of a whole training have no `loss`, and the terms of training are not theirs.
-        super().log({**logs, **self._training_terms.pop()} if "loss" in logs else logs, *args, **kwargs)
+        if "loss" in logs:
+            logs = {**logs, **self._training_terms.pop(), **self._pace.pop(self.args.world_size)}
+        super().log(logs, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         if not isinstance(self.model, PreTrainedModel):

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of what a tokenizer in training has learned so far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
+    LatentActionTokenizerImageProcessor,
+)
+from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer import LatentActionTokenizerModel
+
+GAP = 2  # pixels, white
+
+
+@torch.inference_mode()
+def draw_sample_grid(
+    tokenizer: LatentActionTokenizerModel,
+    image_processor: LatentActionTokenizerImageProcessor,
+    pixel_values: torch.Tensor,
+    future_pixel_values: torch.Tensor,
+) -> np.ndarray:
+    """
+    A column a pair, and five rows: current frame, future frame, its reconstruction; the current frame of the next pair, and
+    this pair's action there.
+
+    Args:
+        tokenizer ([`LatentActionTokenizerModel`]): In whichever mode; it is left in that mode.
+        image_processor ([`LatentActionTokenizerImageProcessor`]): The tokenizer's.
+        pixel_values, future_pixel_values (`torch.FloatTensor` of shape `(num_pairs, channels, height, width)`).
+
+    Returns:
+        `np.ndarray`: uint8 RGB.
+    """
+    is_training = tokenizer.training
+    tokenizer.eval()
+    try:
+        frames, futures = (part.to(tokenizer.device) for part in (pixel_values, future_pixel_values))
+        quantized = tokenizer.encode(frames, futures).quantized
+        others = frames.roll(-1, 0)
+        reconstructed, transferred = (
+            tokenizer.decode(current, quantized=quantized).pixel_values for current in (frames, others)
+        )
+    finally:
+        tokenizer.train(is_training)
+    rows = [image_processor.post_process(row) for row in (frames, futures, reconstructed, others, transferred)]
+    size = rows[0].shape[1]
+    grid = np.full((len(rows), len(frames), size + GAP, size + GAP, 3), 255, np.uint8)
+    grid[:, :, :size, :size] = np.stack(rows)
+    return grid.transpose(0, 2, 1, 3, 4).reshape(len(rows) * (size + GAP), len(frames) * (size + GAP), 3)
+
+
+def write_picture(picture: np.ndarray, path: Path) -> None:
+    """As a PNG, in a folder that is made where it is missing; the file appears whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    Image.fromarray(picture).save(unfinished, format="png")
+    unfinished.replace(path)
