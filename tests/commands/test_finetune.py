@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionPrediction, CycleMimicProcessor
-from cyclemimic.data import LeRobotWriter, compute_action_statistics, open_source
+from cyclemimic.data import LeRobotWriter, compute_action_statistics, compute_state_statistics, open_source
+
+from .conftest import run_verb
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +186,49 @@ def test_bad_input(
     output = tmp_path / "output"
     assert message.format() in refuses("finetune", "--use_cpu", "--output_dir", output, *flags.format(**names).split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def state_data(tmp_path_factory) -> Path:
+    """As Metaworld's recordings: actions and states of size 4, at 10 fps."""
+    root = tmp_path_factory.mktemp("data") / "felt"
+    random = np.random.default_rng(2)
+    with LeRobotWriter(root, 10, "square", ["x", "y", "z", "gripper"], ["x", "y", "z", "opening"]) as writer:
+        for _ in range(2):
+            frames = random.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+            writer.add_episode(frames, random.normal(0, 1, (12, 4)), "go left", random.normal(3, 1, (12, 4)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def state_policy(state_data, tokenizer, pretrained, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("policies") / "felt"
+    flags = ["--policy", pretrained, "--data", state_data, "--tokenizer", tokenizer, "--use_robot_state"]
+    training = "--interval_s 0.3 --min_interval_s 0.2 --max_steps 2 --per_device_train_batch_size 4 --use_cpu"
+    quiet = ["--save_strategy", "no", "--disable_tqdm", "true", "--output_dir", output]
+    assert run_verb("finetune", *flags, *training.split(), *quiet) == 0
+    return output
+
+
+def test_reads_the_robot_state(state_policy, state_data, pretrained):
+    processor = CycleMimicProcessor.from_pretrained(state_policy)
+    assert processor.state_statistics == {"felt": compute_state_statistics([open_source(state_data)])}
+    model = CycleMimicForActionPrediction.from_pretrained(state_policy).eval()
+    assert model.config.state_dim == processor.state_dim == 4
+    image = np.zeros((32, 32, 3), np.uint8)
+    chunks = [model.predict_action_chunk(**processor(image, "go", robot_state=[[x] * 4])) for x in (2, 4)]
+    assert chunks[0].shape == (1, 3, 4) and not torch.allclose(*chunks)
+    assert CycleMimicProcessor.from_pretrained(pretrained).state_dim is None
+
+
+def test_the_robot_state_of_a_policy_stays(
+    refuses, policy, state_policy, state_data, square_data, tokenizer, tmp_path
+):
+    flags = ["--use_cpu", "--tokenizer", tokenizer, "--output_dir", tmp_path / "output"]
+    flags += ["--interval_s", "0.3", "--min_interval_s", "0.2"]
+    line = refuses("finetune", *flags, "--policy", state_policy, "--data", state_data)
+    assert "'state_dim': None}, as data and flags say, got {" in line and "'state_dim': 4}" in line
+    line = refuses("finetune", *flags, "--policy", policy, "--data", state_data, "--use_robot_state")
+    assert "'state_dim': 4}, as data and flags say, got {" in line and "'state_dim': None}" in line
+    line = refuses("finetune", *flags, "--policy", policy, "--data", square_data, "--use_robot_state")
+    assert "squares has no states to normalise; give data sets with states" in line

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from cyclemimic import CycleMimicProcessor
+from cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionPrediction, CycleMimicProcessor
 from cyclemimic.commands.rollout import format_table, parse_tasks
 from cyclemimic.data import decode_frames
 from cyclemimic.evaluation.environments.metaworld import MetaworldEnvironment, SimulatorError
@@ -100,3 +100,32 @@ def test_bad_input(refuses, policy, policy_of_two, pretrained, tmp_path, flags, 
     given = flags.format(policy=policy, policy_of_two=policy_of_two, pretrained=pretrained, tmp=empty).split()
     assert message in refuses("rollout", "--output", tmp_path / "rollout", *given)
     assert list(tmp_path.iterdir()) == [empty]
+
+
+@pytest.fixture(scope="module")
+def feeling_policy(policy, tmp_path_factory):
+    """Makes the policy again with an untrained look at robot states of some size."""
+
+    def make(state_dim):
+        folder = tmp_path_factory.mktemp("results") / "policy"
+        fields = {"state_dim": state_dim}
+        statistics = {"squares": {"q01": [-1] * state_dim, "q99": [1] * state_dim}}
+        processor = CycleMimicProcessor.from_pretrained(policy, **fields, state_statistics=statistics)
+        model = CycleMimicForLatentActionPrediction.from_pretrained(policy)
+        CycleMimicForActionPrediction(processor.make_config(model.config.backbone_config)).save_pretrained(folder)
+        processor.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.mark.usefixtures("simulator")
+def test_a_policy_that_feels_the_robot(verb, feeling_policy, tmp_path):
+    flags = ["--policy", feeling_policy(4), "--env", "metaworld:reach-v3", "--device", "cpu"]
+    sizes = "--episodes 1 --clips 0 --max_steps 2 --num_workers 1 --image_size 32"
+    assert verb("rollout", *flags, *sizes.split(), "--output", tmp_path / "rollout") == 0
+
+
+def test_a_state_that_metaworld_does_not_have(refuses, feeling_policy, tmp_path):
+    flags = ["--policy", feeling_policy(7), "--env", "metaworld:reach-v3", "--output", tmp_path / "rollout"]
+    assert "`policy` must read no robot state or one of size 4 (hand and gripper)" in refuses("rollout", *flags)

@@ -118,3 +118,12 @@ def test_shift_by_hand():
 def test_without_a_shift_images_pass_as_they_are():
     images = list(FRAMES)
     assert all(given is image for given, image in zip(shifted_images(images, 0), images, strict=True))
+
+
+def test_robot_states_are_stacked():
+    processor = FakeProcessor()
+    items = [{"image": FRAMES[0], "instruction": "push", "robot_state": np.float32([n, 2])} for n in range(2)]
+    CycleMimicCollator(processor)(items)
+    assert processor.arguments["robot_state"].tolist() == [[0, 2], [1, 2]]
+    CycleMimicCollator(processor)([{"image": FRAMES[0], "instruction": "push"}])
+    assert processor.arguments["robot_state"] is None

@@ -97,3 +97,29 @@ def test_arguments_are_checked():
         DemonstrationDataset([])
     with pytest.raises(ValueError, match="`chunk_size`"):
         DemonstrationDataset([make_source()], chunk_size=0)
+
+
+def test_robot_state_is_that_of_the_frame():
+    states = np.arange(12, dtype=np.float64).reshape(4, 3)
+    source = make_source(lengths=(4,), states=states)
+    dataset = DemonstrationDataset([source], make_labels([("a", 0, 2)]), use_robot_state=True)
+    assert dataset.state_dim == 3
+    assert dataset[0]["robot_state"].dtype == np.float32 and dataset[0]["robot_state"].tolist() == [6, 7, 8]
+    assert "robot_state" not in DemonstrationDataset([source])[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "b has no states; learn without the robot state, or leave it out"),
+        (
+            {"states": np.zeros((4, 2))},
+            "b: episode 0 has states of size 2, the ones before of size 3; use data sets with ",
+        ),
+        ({"states": np.full((4, 3), np.nan)}, "b: episode 0 has states that are not finite"),
+    ],
+)
+def test_robot_states_that_do_not_fit_are_named(changes, message):
+    first = make_source("a", lengths=(4,), states=np.zeros((4, 3)))
+    with pytest.raises(DataError, match=message):
+        DemonstrationDataset([first, make_source("b", lengths=(4,), **changes)], use_robot_state=True)

@@ -14,6 +14,7 @@ from cyclemimic.data import (
     InMemorySource,
     LeRobotSource,
     compute_action_statistics,
+    compute_state_statistics,
     feature_statistics,
 )
 
@@ -102,3 +103,15 @@ def test_actions_that_do_not_fit_are_named():
         compute_action_statistics([make_source(np.full((4, 2), np.nan))])
     with pytest.raises(ValueError, match="`sources`"):
         compute_action_statistics([])
+
+
+def test_states_are_normalised_in_every_dimension():
+    steps = np.arange(100)
+    states = np.stack([steps, steps % 2, np.full(100, 7)], axis=1)
+    source = InMemorySource([Episode.from_arrays(make_frames(100), 10, states=states)])
+    statistics = compute_state_statistics([source])
+    np.testing.assert_allclose(statistics["q01"], [0.99, 0, 7])
+    np.testing.assert_allclose(statistics["q99"], [98.01, 1, 7])
+    assert statistics["mask"] == [True] * 3
+    with pytest.raises(DataError, match="a has no states to normalise; give data sets with states"):
+        compute_state_statistics([make_source(np.zeros((4, 2)))])

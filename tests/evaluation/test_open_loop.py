@@ -56,3 +56,16 @@ def test_batches_do_not_change_the_errors(frames):
 def test_no_dimension_to_compare(frames):
     with pytest.raises(ValueError, match=r"`scale` must be above 0 in at least one dimension, got \[0.0, 0.0, 0.0\]"):
         action_errors(ConstantPolicy([0.0] * 3), frames, [0.0] * 3, [0.0] * 3)
+
+
+def test_the_policy_gets_the_states_that_items_hold():
+    class StatePolicy(ConstantPolicy):
+        def predict(self, images, instructions, robot_states):
+            return np.stack([np.tile(np.float32(state), (3, 1)) for state in robot_states])
+
+    values = np.arange(5.0)[:, None]
+    episode = Episode.from_arrays(np.zeros((5, 8, 8, 3), np.uint8), 10.0, "push", values, values)
+    frames = DemonstrationDataset([InMemorySource([episode])], chunk_size=3, use_robot_state=True)
+    # As if nothing moved: off by 1 for the second action of a chunk, by 2 for the third.
+    errors = action_errors(StatePolicy([]), frames, [0.0], [1.0], batch_size=2)
+    assert errors["policy"] == pytest.approx((4 * 1 + 3 * 2) / 12)

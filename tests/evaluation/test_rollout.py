@@ -50,6 +50,10 @@ class Walk:
         self.renders += 1
         return np.array([[[int(self.position) % 256, self.renders, self.goal]]], dtype=np.uint8)
 
+    @property
+    def state(self):
+        return np.array([self.position, 5])
+
     def close(self):
         pass
 """
@@ -100,6 +104,18 @@ def test_policy_sees_the_present_and_nothing_is_rendered_that_nobody_looks_at(wa
     run_rollouts(policy, [Trial("go", 9)], walk, max_steps=20, num_action_steps=4, num_workers=1)
     shown = [(int(images[0][0, 0, 0]), int(images[0][0, 0, 1]), instructions) for images, instructions in policy.calls]
     assert shown == [(0, 1, ["please go"]), (4, 2, ["please go"]), (8, 3, ["please go"])]
+
+
+def test_policy_feels_the_robot_where_it_asks_for_it(walk):
+    class StatePolicy(StepPolicy):
+        def predict(self, images, instructions, robot_states):
+            states.append([state.tolist() for state in robot_states])
+            return super().predict(images, instructions)
+
+    states = []
+    trials = [Trial("go", goal) for goal in (7, 3)]
+    run_rollouts(StatePolicy(), trials, walk, 20, 4, num_workers=2, use_robot_state=True)
+    assert states == [[[0, 5], [0, 5]], [[4, 5]]]
 
 
 @pytest.mark.parametrize(("goal", "filmed_positions"), [(5, [0, 2, 4, 5]), (6, [0, 2, 4, 6]), (50, [0, 2, 4, 6, 7])])
@@ -178,7 +194,9 @@ def test_chunk_policy_goes_through_the_processor():
             return self
 
     class Processor:
-        def __call__(self, images, text):
+        def __call__(self, images, text, robot_state=None, dataset=None):
+            if robot_state is not None:
+                return Inputs(values=torch.tensor(np.stack(robot_state)).sum(1) + {"arm": 1}[dataset])
             return Inputs(values=torch.tensor([float(image.mean()) + len(line) for image, line in zip(images, text)]))
 
         def post_process_actions(self, actions, dataset):
@@ -195,6 +213,8 @@ def test_chunk_policy_goes_through_the_processor():
     images = [np.full((2, 2, 3), value, np.uint8) for value in (1, 4)]
     actions = policy.predict(images, ["ab", "abc"])
     np.testing.assert_array_equal(actions, np.broadcast_to(np.array([30.0, 70.0])[:, None, None], (2, 2, 3)))
+    actions = policy.predict(images, ["ab", "abc"], [np.ones(2), np.zeros(2)])
+    assert actions[:, 0, 0].tolist() == [30, 10]
 
 
 def test_metaworld_rolls_out():

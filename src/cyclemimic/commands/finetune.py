@@ -48,6 +48,10 @@ class FinetuneArguments:
         default=None,
         metadata={"help": "What the action decoder reads: image-act (default), or act, for a handful of episodes."},
     )
+    use_robot_state: bool = field(
+        default=False,
+        metadata={"help": "Also read the robot's state (observation.state), which the action decoder then looks at."},
+    )
     dataset_name: str | None = field(
         default=None,
         metadata={"help": "Name to keep the action statistics of one data set under; several keep their own names."},
@@ -80,6 +84,7 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     _check_several(wanted, sources)
     instructions_of(sources)
     statistics, action_dim = _action_statistics(wanted, sources)
+    state_statistics, state_dim = _state_statistics(wanted, sources)
     config = read_config("policy", wanted.policy, "cyclemimic")
     labels = _read_or_make_labels(wanted, sources)
     check_labels(labels, config.codebook_size, config.num_latent_tokens)
@@ -87,14 +92,22 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     set_seed(training.seed)
     sizes = {"chunk_size": _chunk_size(wanted, sources, labels), "action_dim": action_dim}
     fields = {} if wanted.action_decoder_context is None else {"action_decoder_context": wanted.action_decoder_context}
+    if (state_dim, config.state_dim) != (None, None):
+        sizes["state_dim"] = state_dim
     model, processor = load_for_actions(wanted.policy, sizes, fields)
     for name, values in statistics.items():
         processor.add_action_statistics(name, values)
+    for name, values in state_statistics.items():
+        processor.add_state_statistics(name, values)
     trainer = CycleMimicTrainer(
         model=model,
         args=training,
         train_dataset=DemonstrationDataset(
-            sources, labels, chunk_size=processor.chunk_size, transform=processor.resize_images
+            sources,
+            labels,
+            chunk_size=processor.chunk_size,
+            transform=processor.resize_images,
+            use_robot_state=wanted.use_robot_state,
         ),
         data_collator=CycleMimicCollator(
             processor, wanted.dataset_name, training.image_shift, training.corrupted_share
@@ -136,10 +149,26 @@ def _action_statistics(
         arguments.dataset_name or source.name: {**compute_action_statistics([source]), "fps": source.fps}
         for source in sources
     }
+    return statistics, _one_size("actions", statistics)
+
+
+def _state_statistics(
+    arguments: FinetuneArguments, sources: Sequence[EpisodeSource]
+) -> tuple[dict[str, dict[str, Any]], int | None]:
+    """As [`_action_statistics`], of the robot's states; none where they are not asked for."""
+    from cyclemimic.data import compute_state_statistics
+
+    if not arguments.use_robot_state:
+        return {}, None
+    statistics = {arguments.dataset_name or source.name: compute_state_statistics([source]) for source in sources}
+    return statistics, _one_size("robot states", statistics)
+
+
+def _one_size(what: str, statistics: dict[str, dict[str, Any]]) -> int:
     sizes = {name: len(values["q01"]) for name, values in statistics.items()}
     if len(set(sizes.values())) > 1:
-        raise ValueError(f"`data` must have actions of one size, got {sizes}.")
-    return statistics, next(iter(sizes.values()))
+        raise ValueError(f"`data` must have {what} of one size, got {sizes}.")
+    return next(iter(sizes.values()))
 
 
 def _read_or_make_labels(arguments: FinetuneArguments, sources: Sequence[EpisodeSource]) -> LatentLabels:
@@ -183,12 +212,12 @@ def _chunk_size(arguments: FinetuneArguments, sources: Sequence[EpisodeSource], 
 
 
 def load_for_actions(
-    checkpoint: str, sizes: dict[str, int], fields: dict[str, Any]
+    checkpoint: str, sizes: dict[str, Any], fields: dict[str, Any]
 ) -> tuple[CycleMimicForActionPrediction, CycleMimicProcessor]:
     """
     A policy that predicts actions, and its processor. A pretraining checkpoint says nothing of actions yet: it takes
-    `chunk_size` and `action_dim` from `sizes`, and other fields of the configuration from `fields`. One that was
-    fine-tuned before must have them already.
+    `chunk_size` and `action_dim` from `sizes`, as does the processor, and other fields of the configuration from `fields`.
+    One that was fine-tuned before must have them already.
 
     Raises:
         ValueError: a fine-tuned checkpoint has other sizes or fields, or one of them is not allowed.

@@ -22,8 +22,8 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=prog,
         allow_abbrev=False,
-        description="Runs a fine-tuned policy in a simulator, from camera images and instruction alone, and writes "
-        "OUTPUT/results.json and films.",
+        description="Runs a fine-tuned policy in a simulator, from camera images and instruction, and the robot's "
+        "state where it was fine-tuned with it; writes OUTPUT/results.json and films.",
     )
     parser.add_argument("--policy", required=True, metavar="PATH", help="checkpoint of a fine-tuned policy")
     parser.add_argument(
@@ -98,6 +98,7 @@ def run(arguments: argparse.Namespace) -> str:
             num_action_steps=arguments.num_action_steps or max(1, policy.processor.chunk_size // 2),
             num_workers=arguments.num_workers,
             film_every=_FILM_EVERY,
+            use_robot_state=policy.model.config.state_dim is not None,
         )
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
         settings |= {"action_repeat": action_repeat, "dataset": policy.dataset}
@@ -145,6 +146,10 @@ def _load_policy(arguments: argparse.Namespace) -> ChunkPolicy:
         raise ValueError(f"`policy` must be fine-tuned, got {arguments.policy} of {config.architectures}.")
     if config.action_dim != 4:
         raise ValueError(f"`policy` must have actions of size 4 for Metaworld, got {config.action_dim}.")
+    if config.state_dim not in (None, 4):
+        raise ValueError(
+            f"`policy` must read no robot state or one of size 4 (hand and gripper) for Metaworld, got {config.state_dim}."
+        )
     processor = CycleMimicProcessor.from_pretrained(arguments.policy)
     dataset = processor.resolve_dataset(arguments.dataset)
     model = CycleMimicForActionPrediction.from_pretrained(arguments.policy).to(device)

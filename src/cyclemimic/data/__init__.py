@@ -21,7 +21,7 @@ from .readers.sources import open_source
 from .readers.video import decode_frames, encode_video
 from .readers.video_column import VideoColumnSource
 from .readers.video_files import VideoFileSource
-from .statistics import compute_action_statistics
+from .statistics import compute_action_statistics, compute_state_statistics
 from .writers.lerobot_writer import LeRobotWriter
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "VideoFileSource",
     "WeightedSource",
     "compute_action_statistics",
+    "compute_state_statistics",
     "decode_frames",
     "encode_video",
     "open_mixture",

@@ -83,6 +83,7 @@ class CycleMimicCollator:
         "labels": int64 (2, length),          # with latent_actions: their tokens, -100 elsewhere
         "actions": float32 (2, 12, 7),        # with actions: normalised, by the statistics of their source
         "actions_mask": bool (2, 12),
+        "robot_state": float32 (2, 8),        # with robot_state in the items: normalised alike
     }
     ```
     """
@@ -99,6 +100,7 @@ class CycleMimicCollator:
             latent_actions=_stacked(items, "latent_actions"),
             actions=_stacked(items, "actions"),
             actions_mask=_stacked(items, "actions_mask"),
+            robot_state=_stacked(items, "robot_state"),
             dataset=self.dataset_name or _sources(items),
             return_tensors="pt",
         )

@@ -27,16 +27,17 @@ class DemonstrationDataset(Dataset):
             no actions and the data sets need none.
         transform (`Callable`, *optional*): As in [`FrameStore`].
         max_bytes (`int`, *optional*, defaults to 2 GiB): As in [`FrameStore`].
+        use_robot_state (`bool`, *optional*, defaults to `False`): Whether items hold the robot state.
 
     Raises:
-        DataError: If no frame has a label, a label is of a frame that does not exist, or `chunk_size` is given and
-            actions are missing or differ in size between data sets.
+        DataError: If no frame has a label, a label is of a frame that does not exist, or what is asked for of actions and
+            states is missing or differs in size between data sets.
         ValueError: If an argument does not fit.
 
     Attributes:
         frames (`np.ndarray` of shape `(num_items, 2)`): `int32` position of the episode in `episodes`, frame index.
         episodes (`list[Episode]`): Episodes that have items.
-        action_dim (`int` or `None`): Size of an action.
+        action_dim, state_dim (`int` or `None`): Size of an action and of a robot state, where items hold them.
     """
 
     def __init__(
@@ -46,13 +47,16 @@ class DemonstrationDataset(Dataset):
         chunk_size: int | None = None,
         transform: Callable[[np.ndarray], np.ndarray] | None = None,
         max_bytes: int = 2 << 30,
+        use_robot_state: bool = False,
     ) -> None:
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}")
         self.chunk_size = chunk_size
         self.episodes: list[Episode] = []
         self.action_dim: int | None = None
+        self.state_dim: int | None = None
         self._actions: list[np.ndarray] = []
+        self._states: list[np.ndarray] | None = [] if use_robot_state else None
         frames, codes = [], []
         for episode in list_episodes(sources):
             labelled = _labelled_frames(episode, labels)
@@ -61,7 +65,13 @@ class DemonstrationDataset(Dataset):
             frames.append(labelled[0])
             codes.append(labelled[1])
             if chunk_size is not None:
-                self._actions.append(self._checked_actions(episode))
+                self._actions.append(
+                    _checked(episode, "actions", self.action_dim, "learn from it without `chunk_size`")
+                )
+                self.action_dim = self._actions[-1].shape[1]
+            if self._states is not None:
+                self._states.append(_checked(episode, "states", self.state_dim, "learn without the robot state"))
+                self.state_dim = self._states[-1].shape[1]
             self.episodes.append(episode)
         if not self.episodes:
             raise DataError(
@@ -87,6 +97,7 @@ class DemonstrationDataset(Dataset):
         - **actions** (`np.ndarray` of shape `(chunk_size, action_dim)`, with `chunk_size`): `float32`, physical units;
           past the episode's end the last action is repeated.
         - **actions_mask** (`np.ndarray` of shape `(chunk_size,)`, with `chunk_size`): `bool`, `False` past the end.
+        - **robot_state** (`np.ndarray` of shape `(state_dim,)`, with `use_robot_state`): `float32`, physical units.
         """
         position, frame_index = self.frames[index].tolist()
         episode = self.episodes[position]
@@ -103,29 +114,31 @@ class DemonstrationDataset(Dataset):
             steps = np.arange(frame_index, frame_index + self.chunk_size)
             item["actions"] = self._actions[position][np.minimum(steps, episode.num_frames - 1)]
             item["actions_mask"] = steps < episode.num_frames
+        if self._states is not None:
+            item["robot_state"] = self._states[position][frame_index]
         return item
-
-    def _checked_actions(self, episode: Episode) -> np.ndarray:
-        actions = episode.actions
-        if actions is None:
-            raise DataError(f"{episode.source} has no actions; learn from it without `chunk_size`, or leave it out")
-        if not np.isfinite(actions).all():
-            raise DataError(
-                f"{episode.source}: episode {episode.index} has actions that are not finite; leave it out with "
-                "`episodes`"
-            )
-        if self.action_dim not in (None, actions.shape[1]):
-            raise DataError(
-                f"{episode.source}: episode {episode.index} has actions of size {actions.shape[1]}, the ones before of "
-                f"size {self.action_dim}; use data sets with one action space"
-            )
-        self.action_dim = actions.shape[1]
-        return actions
 
     def _warn_without_instruction(self) -> None:
         silent = sorted({episode.source for episode in self.episodes if not episode.instruction})
         if silent:
             logger.warning("%s: episodes without instruction; theirs is the empty text", ", ".join(silent))
+
+
+def _checked(episode: Episode, column: str, size: int | None, remedy: str) -> np.ndarray:
+    """The episode's `actions` or `states`, finite, and of `size` where one is known."""
+    values = getattr(episode, column)
+    if values is None:
+        raise DataError(f"{episode.source} has no {column}; {remedy}, or leave it out")
+    if not np.isfinite(values).all():
+        raise DataError(
+            f"{episode.source}: episode {episode.index} has {column} that are not finite; leave it out with `episodes`"
+        )
+    if size not in (None, values.shape[1]):
+        raise DataError(
+            f"{episode.source}: episode {episode.index} has {column} of size {values.shape[1]}, the ones before of size "
+            f"{size}; use data sets with one {column[:-1]} space"
+        )
+    return values
 
 
 def _labelled_frames(episode: Episode, labels: LatentLabels | None) -> tuple[np.ndarray, np.ndarray | None] | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics of a data set's actions, by which the policy's processor normalises them."""
+"""Statistics of a data set's actions and robot states, by which the policy's processor normalises them."""
 
 from __future__ import annotations
 
@@ -29,29 +29,43 @@ def compute_action_statistics(sources: Sequence[EpisodeSource]) -> dict[str, lis
         DataError: If a data set has no actions, or actions of another size, or values that are not finite.
         ValueError: If `sources` is empty.
     """
+    return _statistics(sources, "actions")
+
+
+def compute_state_statistics(sources: Sequence[EpisodeSource]) -> dict[str, list[float] | list[bool]]:
+    """Compute the statistics of each dimension of the robot state, as [`compute_action_statistics`] does of actions.
+
+    `mask` is `True` throughout: a state is only read, so that a constant dimension may become zero, and none should reach
+    the network in physical units.
+    """
+    statistics = _statistics(sources, "states")
+    return {**statistics, "mask": [True] * len(statistics["mask"])}
+
+
+def _statistics(sources: Sequence[EpisodeSource], column: str) -> dict[str, list[float] | list[bool]]:
     running, distinct = VectorStatistics(), DistinctValues()
     size: int | None = None
     for episode in iter_episodes(sources):
-        actions = _checked_actions(episode, size)
-        size = actions.shape[1]
-        running.update(actions)
-        distinct.update(actions)
+        values = _checked(episode, column, size)
+        size = values.shape[1]
+        running.update(values)
+        distinct.update(values)
     statistics = running.result()
     lists = {name: statistics[name].tolist() for name in ("q01", "q99", "mean", "std", "min", "max")}
     return {**lists, "mask": [count > 2 for count in distinct.counts()]}
 
 
-def _checked_actions(episode: Episode, size: int | None) -> np.ndarray:
-    actions = episode.actions
-    if actions is None:
-        raise DataError(f"{episode.source} has no actions to normalise; give data sets with actions")
-    if size not in (None, actions.shape[1]):
+def _checked(episode: Episode, column: str, size: int | None) -> np.ndarray:
+    values = getattr(episode, column)
+    if values is None:
+        raise DataError(f"{episode.source} has no {column} to normalise; give data sets with {column}")
+    if size not in (None, values.shape[1]):
         raise DataError(
-            f"{episode.source}: actions of size {actions.shape[1]}, the ones before of size {size}; give data sets with "
-            "one action space"
+            f"{episode.source}: {column} of size {values.shape[1]}, the ones before of size {size}; give data sets with "
+            f"one {column[:-1]} space"
         )
-    if not np.isfinite(actions).all():
+    if not np.isfinite(values).all():
         raise DataError(
-            f"{episode.source}: episode {episode.index} has actions that are not finite; leave it out with `episodes`"
+            f"{episode.source}: episode {episode.index} has {column} that are not finite; leave it out with `episodes`"
         )
-    return actions
+    return values

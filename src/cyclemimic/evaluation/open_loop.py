@@ -39,7 +39,10 @@ def action_errors(
     total, mean_total, count = 0.0, 0.0, 0
     for start in range(0, len(frames), batch_size):
         items = [frames[index] for index in range(start, min(start + batch_size, len(frames)))]
-        predicted = policy.predict([item["image"] for item in items], [item["instruction"] for item in items])
+        seen = [item["image"] for item in items], [item["instruction"] for item in items]
+        if "robot_state" in items[0]:
+            seen = *seen, [item["robot_state"] for item in items]
+        predicted = policy.predict(*seen)
         mask = np.stack([item["actions_mask"] for item in items])
         actions = np.stack([item["actions"] for item in items])[mask][:, used]
         total += (np.abs(predicted[mask][:, used] - actions) / scale_array[used]).sum()

@@ -20,7 +20,10 @@ class RolloutPolicy(Protocol):
     """Anything that maps camera images and instructions to action chunks."""
 
     def predict(self, images: list[np.ndarray], instructions: list[str]) -> np.ndarray:
-        """uint8 images `(height, width, 3)` and as many instructions → actions `(len(images), T, A)`, physical units."""
+        """
+        uint8 images `(height, width, 3)` and as many instructions → actions `(len(images), T, A)`, physical units. A policy
+        that reads the robot's state takes as many states `(S,)` as a third argument.
+        """
 
 
 class ChunkPolicy:
@@ -36,8 +39,11 @@ class ChunkPolicy:
     def __init__(self, model: Any, processor: Any, dataset: str | None = None) -> None:
         self.model, self.processor, self.dataset = model.eval(), processor, dataset
 
-    def predict(self, images: list[np.ndarray], instructions: list[str]) -> np.ndarray:
-        inputs = self.processor(images=images, text=instructions).to(self.model.device)
+    def predict(
+        self, images: list[np.ndarray], instructions: list[str], robot_states: list[np.ndarray] | None = None
+    ) -> np.ndarray:
+        state = {} if robot_states is None else {"robot_state": robot_states, "dataset": self.dataset}
+        inputs = self.processor(images=images, text=instructions, **state).to(self.model.device)
         with torch.inference_mode():
             actions = self.model.predict_action_chunk(**inputs)
         return self.processor.post_process_actions(actions, self.dataset)
@@ -83,23 +89,26 @@ def run_rollouts(
     film_every: int = 2,
     description: str = "rollout",
     num_environments: int = 8,
+    use_robot_state: bool = False,
 ) -> list[TrialResult]:
     """
     Runs the trials, `num_environments` at a time: all carry out their actions, then the policy is called once for all. A
     trial that ends makes room for the next. A scene is rendered only when the policy looks, every `num_action_steps`
-    steps, and in filmed trials. The policy sees camera image and instruction, nothing else.
+    steps, and in filmed trials. The policy sees camera image and instruction, and nothing else unless it is a policy that
+    reads the robot's state.
 
     Args:
         policy ([`RolloutPolicy`]): What acts.
         trials (`Sequence[Trial]`): What to run; trials of one task should stand together.
         make_environment (`Callable`): Task → environment with `reset`, `step`, `render`, `close` and `instruction`;
-            must be importable in a new process.
+            must be importable in a new process. With `use_robot_state`, its `state` is what the robot feels of itself.
         max_steps (`int`): Steps after which a trial has failed.
         num_action_steps (`int`): Actions of a chunk that are executed before the policy looks again.
         num_workers (`int`, *optional*, defaults to 2): Processes; results do not depend on it.
         film_every (`int`, *optional*, defaults to 2): Steps between two frames of a film.
         description (`str`, *optional*): Label of the progress bar.
         num_environments (`int`, *optional*, defaults to 8): Trials under way at once, the policy's largest batch.
+        use_robot_state (`bool`, *optional*, defaults to `False`): Whether the policy takes the robot's states.
 
     Returns:
         `list[TrialResult]`: In the order of `trials`.
@@ -118,7 +127,7 @@ def run_rollouts(
     num_environments = min(num_environments, len(trials))
     with ExitStack() as stack, tqdm(total=len(trials), desc=description, unit="trial") as progress:
         workers = [
-            stack.enter_context(EnvironmentWorker(make_environment, film_every))
+            stack.enter_context(EnvironmentWorker(make_environment, film_every, use_robot_state=use_robot_state))
             for _ in range(min(num_workers, num_environments))
         ]
         active: dict[int, TrialResult] = {}
@@ -126,8 +135,10 @@ def run_rollouts(
         while active:
             # By slot, so that a policy that draws random numbers draws them in one order, whatever the processes do.
             slots = sorted(active)
-            images, instructions = zip(*((views[slot].image, views[slot].instruction) for slot in slots), strict=True)
-            chunks = policy.predict(list(images), list(instructions))[:, :num_action_steps]
+            seen = [[views[slot].image for slot in slots], [views[slot].instruction for slot in slots]]
+            if use_robot_state:
+                seen.append([views[slot].robot_state for slot in slots])
+            chunks = policy.predict(*seen)[:, :num_action_steps]
             steps_left = [max_steps - active[slot].num_steps for slot in slots]
             requests = [
                 Act(slot, chunk[:steps], last=steps <= len(chunk))

@@ -44,8 +44,8 @@ class SimulatorError(ValueError):
 class MetaworldEnvironment:
     """
     One task of Metaworld, with another look in every variation ([`SceneLook`]). Images leave it only through `render`,
-    simulator state only through `state`, which recordings keep as proprioception; the expert reads the simulator, a
-    policy never does.
+    simulator state only through `state`, which recordings keep as proprioception and a policy may read; of all else in the
+    simulator the expert reads, a policy nothing.
 
     Args:
         task (`str`): One of `TASKS`.

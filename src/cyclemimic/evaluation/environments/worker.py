@@ -38,7 +38,10 @@ class Act:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of a request: the camera image now (`None` when the trial is over) and the films' new frames."""
+    """
+    What came of a request: the camera image now (`None` when the trial is over), the films' new frames, and the robot's
+    state where it was asked for.
+    """
 
     slot: int
     image: np.ndarray | None
@@ -46,6 +49,7 @@ class Outcome:
     success: bool = False
     num_steps: int = 0
     frames: Sequence[np.ndarray] = ()
+    robot_state: np.ndarray | None = None
 
 
 class EnvironmentWorker:
@@ -57,14 +61,22 @@ class EnvironmentWorker:
             be importable in a new process.
         film_every (`int`): Steps between two frames of a film.
         timeout_s (`float`, *optional*, defaults to 120): Silence after which the process is given up.
+        use_robot_state (`bool`, *optional*, defaults to `False`): Whether to read the environments' `state`.
     """
 
-    def __init__(self, make_environment: Callable[[str], Any], film_every: int, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        make_environment: Callable[[str], Any],
+        film_every: int,
+        timeout_s: float = _TIMEOUT_S,
+        use_robot_state: bool = False,
+    ) -> None:
         # Not forked: neither OpenGL nor torch survives a fork.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._timeout_s = timeout_s
-        self._process = context.Process(target=_serve, args=(theirs, make_environment, film_every), daemon=True)
+        settings = (theirs, make_environment, film_every, use_robot_state)
+        self._process = context.Process(target=_serve, args=settings, daemon=True)
         self._process.start()
         theirs.close()
 
@@ -111,7 +123,9 @@ class EnvironmentWorker:
         return RuntimeError(f"a simulator process died (exit code {self._process.exitcode})")
 
 
-def _serve(connection: Connection, make_environment: Callable[[str], Any], film_every: int) -> None:
+def _serve(
+    connection: Connection, make_environment: Callable[[str], Any], film_every: int, use_robot_state: bool
+) -> None:
     # Ctrl-C reaches all processes of a terminal; the parent answers it, and closes the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     slots: dict[int, _Slot] = {}
@@ -119,7 +133,7 @@ def _serve(connection: Connection, make_environment: Callable[[str], Any], film_
         while True:
             outcomes = []
             for request in connection.recv():
-                slot = slots.setdefault(request.slot, _Slot(make_environment, film_every))
+                slot = slots.setdefault(request.slot, _Slot(make_environment, film_every, use_robot_state))
                 outcomes.append(slot.reset(request) if isinstance(request, Reset) else slot.act(request))
             connection.send(outcomes)
     except (EOFError, ConnectionResetError, BrokenPipeError):
@@ -143,8 +157,9 @@ def _portable(error: Exception) -> Exception:
 class _Slot:
     """One environment at a time, kept from trial to trial while the task stays."""
 
-    def __init__(self, make_environment: Callable[[str], Any], film_every: int) -> None:
+    def __init__(self, make_environment: Callable[[str], Any], film_every: int, use_robot_state: bool) -> None:
         self._make_environment, self._film_every = make_environment, film_every
+        self._use_robot_state = use_robot_state
         self._environment: Any = None
         self._task: str | None = None
         self._filmed, self._num_steps = False, 0
@@ -155,7 +170,8 @@ class _Slot:
             self._environment, self._task = self._make_environment(request.task), request.task
         self._environment.reset(request.initial_state)
         self._filmed, self._num_steps = request.filmed, 0
-        return Outcome(request.slot, self._environment.render(), self._environment.instruction)
+        image, instruction = self._environment.render(), self._environment.instruction
+        return Outcome(request.slot, image, instruction, robot_state=self._robot_state())
 
     def act(self, request: Act) -> Outcome:
         success, frames, before = False, [], self._num_steps
@@ -171,8 +187,11 @@ class _Slot:
         if self._filmed and is_over:
             frames.append(image)
         num_steps = self._num_steps - before
-        image = None if is_over else image
-        return Outcome(request.slot, image, self._environment.instruction, success, num_steps, frames)
+        image, instruction = None if is_over else image, self._environment.instruction
+        return Outcome(request.slot, image, instruction, success, num_steps, frames, self._robot_state())
+
+    def _robot_state(self) -> np.ndarray | None:
+        return self._environment.state if self._use_robot_state else None
 
     def close(self) -> None:
         if self._environment is not None:

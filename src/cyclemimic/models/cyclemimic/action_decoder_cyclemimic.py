@@ -47,7 +47,8 @@ class CycleMimicActionDecoder(nn.Module):
     Reads the action chunk from the backbone's last layer (paper §4, "an action decoder attends over the VLM's
     last-layer visual and action embeddings and an MLP maps the result"). One query a time step, made of a learned
     vector and the ACT states, which know instruction and latent action, looks where it needs to in the image; learned
-    positions make *where* readable from what is attended to. The paper leaves the inside open.
+    positions make *where* readable from what is attended to. A robot state, where there is one, is one more token to look
+    at. The paper leaves the inside open.
     """
 
     def __init__(self, config: CycleMimicConfig) -> None:
@@ -60,7 +61,11 @@ class CycleMimicActionDecoder(nn.Module):
         self.act_norm = nn.LayerNorm(backbone_width)
         self.act_proj = nn.Linear(backbone_width, width)
         self.num_image_tokens = config.num_image_tokens if self.reads_image else 0
-        self.context_positions = nn.Parameter(torch.zeros(self.num_image_tokens + config.num_act_tokens, width))
+        self.reads_state = config.state_dim is not None
+        if self.reads_state:
+            self.state_proj = nn.Sequential(nn.Linear(config.state_dim, width), nn.GELU(), nn.Linear(width, width))
+        context_length = self.num_image_tokens + config.num_act_tokens + self.reads_state
+        self.context_positions = nn.Parameter(torch.zeros(context_length, width))
         self.step_queries = nn.Parameter(torch.zeros(config.chunk_size, width))
         self.layers = nn.ModuleList(
             CycleMimicCrossAttentionLayer(config) for _ in range(config.action_decoder_num_layers)
@@ -69,12 +74,16 @@ class CycleMimicActionDecoder(nn.Module):
         self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, config.action_dim))
         self.activation = nn.Identity() if config.action_activation == "identity" else ACT2FN[config.action_activation]
 
-    def forward(self, visual_states: torch.Tensor | None, act_states: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, visual_states: torch.Tensor | None, act_states: torch.Tensor, robot_state: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """
         Args:
             visual_states (`torch.FloatTensor` of shape `(batch_size, num_image_tokens, hidden_size)`, *optional*): Not
                 read where the configuration says so.
             act_states (`torch.FloatTensor` of shape `(batch_size, num_act_tokens, hidden_size)`).
+            robot_state (`torch.FloatTensor` of shape `(batch_size, state_dim)`, *optional*): Normalised; needed where the
+                configuration has a `state_dim`, and not read elsewhere.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size, chunk_size, action_dim)`.
@@ -83,6 +92,8 @@ class CycleMimicActionDecoder(nn.Module):
         act = context = self.act_proj(self.act_norm(act_states.to(dtype)))
         if self.reads_image:
             context = torch.cat([self.visual_proj(self.visual_norm(visual_states.to(dtype))), act], dim=1)
+        if self.reads_state:
+            context = torch.cat([context, self.state_proj(robot_state.to(dtype))[:, None]], dim=1)
         context = context + self.context_positions
         queries = self.step_queries + act.mean(dim=1, keepdim=True)
         for layer in self.layers:

@@ -14,7 +14,10 @@ _LIBRARY_ARGUMENTS = {
     *("attn_implementation", "auto_map", "experts_implementation", "model_type", "name_or_path", "num_labels"),
     *("output_attentions", "quantization_config", "torch_dtype", "use_cache"),
 }
-_SIZES = ("codebook_size", "num_latent_tokens", "num_act_tokens", "chunk_size", "action_dim", "num_image_tokens")
+_SIZES = (
+    *("codebook_size", "num_latent_tokens", "num_act_tokens", "chunk_size", "action_dim", "num_image_tokens"),
+    "state_dim",
+)
 _DECODER_SIZES = ("action_decoder_hidden_size", "action_decoder_num_heads", "action_decoder_num_layers")
 
 
@@ -33,6 +36,8 @@ class CycleMimicConfig(PreTrainedConfig):
         num_act_tokens (`int`, *optional*, defaults to 1): ACT query tokens appended after the latent action.
         chunk_size (`int`, *optional*, defaults to 12): T, the actions predicted at once.
         action_dim (`int`, *optional*, defaults to 7): A, the numbers in one action.
+        state_dim (`int`, *optional*): The numbers in a robot state that the action decoder reads as one more token of
+            its context; without, it reads none. Pretraining knows nothing of it (the paper leaves proprioception out).
         num_image_tokens (`int`, *optional*): Placeholders of the image in `input_ids`. Needed by the action decoder.
         image_token_id (`int`, *optional*, defaults to the backbone's): Id of that placeholder.
         latent_token_ids (`list[int]`, *optional*): Vocabulary ids of `<LACT_0>` … `<LACT_{K-1}>`, in this order.
@@ -78,6 +83,7 @@ class CycleMimicConfig(PreTrainedConfig):
     num_act_tokens: int = 1
     chunk_size: int = 12
     action_dim: int = 7
+    state_dim: int | None = None
     num_image_tokens: int | None = None
     image_token_id: int | None = None
     latent_token_ids: list[int] | None = None

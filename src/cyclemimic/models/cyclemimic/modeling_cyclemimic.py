@@ -253,11 +253,12 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         attention_mask: torch.Tensor,
         use_cache: bool,
         image_grid_thw: torch.LongTensor | None = None,
+        robot_state: torch.FloatTensor | None = None,
         **kwargs: Any,
     ) -> tuple[ModelOutput, torch.LongTensor]:
         """
         The backbone's body over a whole sequence, without the vocabulary head: training and prediction share it. Returns
-        its output and the positions of the tokens.
+        its output and the positions of the tokens. A `robot_state` in the batch is the action decoder's, not its own.
         """
         is_image = input_ids == self.config.image_token_id
         positions = position_ids(self.backbone, input_ids, attention_mask, is_image, image_grid_thw)
@@ -440,6 +441,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         labels: torch.LongTensor | None = None,
         actions: torch.FloatTensor | None = None,
         actions_mask: torch.BoolTensor | None = None,
+        robot_state: torch.FloatTensor | None = None,
         **kwargs: Any,
     ) -> CycleMimicActionOutput:
         """
@@ -449,7 +451,13 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
             actions (`torch.FloatTensor` of shape `(batch_size, chunk_size, action_dim)`, *optional*): Normalised.
             actions_mask (`torch.BoolTensor` of shape `(batch_size, chunk_size)`, *optional*): False where an action
                 is not to be learned.
+            robot_state (`torch.FloatTensor` of shape `(batch_size, state_dim)`, *optional*): Normalised; where the
+                configuration has a `state_dim`, and only there.
+
+        Raises:
+            ValueError: a robot state that the configuration does not have, or none or one of another size where it does.
         """
+        self._check_robot_state(robot_state, len(input_ids))
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         num_act_tokens = self.config.num_act_tokens
         full_mask = F.pad(attention_mask, (0, num_act_tokens), value=1)
@@ -464,7 +472,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         )
         hidden_states = outputs.last_hidden_state
         prompt_states, act_states = hidden_states[:, :-num_act_tokens], hidden_states[:, -num_act_tokens:]
-        predicted = self._decode_actions(input_ids, prompt_states, act_states)
+        predicted = self._decode_actions(input_ids, prompt_states, act_states, robot_state)
         latent_action_loss = action_loss = loss = None
         scores: dict[str, torch.Tensor] = {}
         if labels is not None:
@@ -484,6 +492,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         input_ids: torch.LongTensor,
         pixel_values: torch.FloatTensor,
         attention_mask: torch.Tensor | None = None,
+        robot_state: torch.FloatTensor | None = None,
         **kwargs: Any,
     ) -> torch.FloatTensor:
         """
@@ -495,7 +504,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         which is compiled once.
 
         Args:
-            input_ids, pixel_values, attention_mask: The inference prompt of [`CycleMimicProcessor`].
+            input_ids, pixel_values, attention_mask, robot_state: The inference prompt of [`CycleMimicProcessor`].
             kwargs: Passed to the backbone with the prompt.
 
         Returns:
@@ -503,12 +512,13 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
             [`CycleMimicProcessor.post_process_actions`].
 
         Raises:
-            ValueError: `labels` or `actions` came too: such a batch holds the answer.
+            ValueError: `labels` or `actions` came too: such a batch holds the answer; or a `robot_state` as in `forward`.
         """
+        self._check_robot_state(robot_state, len(input_ids))
         codes, state = self._decode_latent_actions(input_ids, pixel_values, attention_mask, **kwargs)
         act_token_ids = self.act_token_ids.expand(len(codes), -1)
         states = self._extend(state, torch.cat([self.latent_token_ids[codes[:, -1:]], act_token_ids], dim=1))
-        return self._decode_actions(input_ids, state.hidden_states, states[:, 1:])
+        return self._decode_actions(input_ids, state.hidden_states, states[:, 1:], robot_state)
 
     def reset(self) -> None:
         """Forget the chunks that [`~CycleMimicForActionPrediction.select_action`] has under way: an episode begins."""
@@ -541,14 +551,25 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
             self._queue.push(self.predict_action_chunk(input_ids, pixel_values, attention_mask, **kwargs))
         return self._queue.pop()
 
+    def _check_robot_state(self, robot_state: torch.Tensor | None, batch_size: int) -> None:
+        state_dim = self.config.state_dim
+        shape = None if robot_state is None else tuple(robot_state.shape)
+        if shape != (None if state_dim is None else (batch_size, state_dim)):
+            allowed = "left out" if state_dim is None else f"given, of shape {(batch_size, state_dim)},"
+            raise ValueError(f"`robot_state` must be {allowed} for a policy of `state_dim` {state_dim}, got {shape}.")
+
     def _decode_actions(
-        self, input_ids: torch.LongTensor, prompt_states: torch.Tensor, act_states: torch.Tensor
+        self,
+        input_ids: torch.LongTensor,
+        prompt_states: torch.Tensor,
+        act_states: torch.Tensor,
+        robot_state: torch.Tensor | None,
     ) -> torch.FloatTensor:
         if not self.action_decoder.reads_image:
-            return self.action_decoder(None, act_states)
+            return self.action_decoder(None, act_states, robot_state=robot_state)
         is_image = input_ids == self.config.image_token_id
         visual_states, _ = _gather_marked(prompt_states, is_image, self.config.num_image_tokens)
-        return self.action_decoder(visual_states, act_states)
+        return self.action_decoder(visual_states, act_states, robot_state=robot_state)
 
 
 def _masked_mean_absolute_error(

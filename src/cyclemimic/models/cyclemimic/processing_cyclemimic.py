@@ -52,6 +52,7 @@ class CycleMimicProcessor(ProcessorMixin):
     | `labels` | int64 (B, L) | with `latent_actions`: their token ids at their positions, -100 elsewhere |
     | `actions` | float32 (B, T, A) | with `actions`: normalised to [-1, 1] |
     | `actions_mask` | bool (B, T) | with `actions`: False past the end of an episode |
+    | `robot_state` | float32 (B, S) | with `robot_state`: normalised to [-1, 1] |
 
     Without `latent_actions` the batch is the inference prompt. The ACT query tokens are appended by the model.
 
@@ -68,6 +69,9 @@ class CycleMimicProcessor(ProcessorMixin):
         action_statistics (`dict[str, dict]`, *optional*): Data set name to its statistics: `q01` and `q99`, lists of
             `action_dim` physical values, and optionally `mask`, False where a dimension is left alone. Saved in
             `processor_config.json`.
+        state_dim (`int`, *optional*): As in [`CycleMimicConfig`]; without, there is no robot state.
+        state_statistics (`dict[str, dict]`, *optional*): As `action_statistics`, of `state_dim` values, for the same data
+            sets.
         square_size (`int`, *optional*): Images are resized to squares of so many pixels first. For image processors that
             keep an image's proportions, and so make more tokens of some images than of others.
         chat_template (`str`, *optional*): Kept for the backbone's own use.
@@ -103,6 +107,8 @@ class CycleMimicProcessor(ProcessorMixin):
         action_statistics: Mapping[str, Mapping[str, Any]] | None = None,
         square_size: int | None = None,
         chat_template: str | None = None,
+        state_dim: int | None = None,
+        state_statistics: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.num_image_tokens = num_image_tokens
         self.image_token = image_token
@@ -113,12 +119,16 @@ class CycleMimicProcessor(ProcessorMixin):
         self.action_dim = action_dim
         self.prompt_template = prompt_template
         self.square_size = square_size
+        self.state_dim = state_dim
         self.action_statistics: dict[str, dict[str, list]] = {}
+        self.state_statistics: dict[str, dict[str, list]] = {}
         self._check_arguments()
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self._add_tokens()
         for dataset, statistics in (action_statistics or {}).items():
             self.add_action_statistics(dataset, statistics)
+        for dataset, statistics in (state_statistics or {}).items():
+            self.add_state_statistics(dataset, statistics)
         self._prompts: dict[str, torch.Tensor] = {}
         self._affine_maps: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor] | None] = {}
 
@@ -182,7 +192,7 @@ class CycleMimicProcessor(ProcessorMixin):
 
     def make_config(self, backbone_config: dict[str, Any] | PreTrainedConfig, **kwargs: Any) -> CycleMimicConfig:
         """The config of a policy that reads this processor's batches; `kwargs` go to [`CycleMimicConfig`]."""
-        names = (*SHARED_SIZES, "image_token_id", "latent_token_ids", "act_token_ids")
+        names = (*SHARED_SIZES, "state_dim", "image_token_id", "latent_token_ids", "act_token_ids")
         arguments = {name: getattr(self, name) for name in names}
         return CycleMimicConfig(backbone_config=backbone_config, **{**arguments, **kwargs})
 
@@ -197,6 +207,7 @@ class CycleMimicProcessor(ProcessorMixin):
         padding_side: str | None = None,
         pad_to_multiple_of: int | None = None,
         return_tensors: str = "pt",
+        robot_state: Any = None,
     ) -> BatchFeature:
         """
         Args:
@@ -212,6 +223,7 @@ class CycleMimicProcessor(ProcessorMixin):
             pad_to_multiple_of (`int`, *optional*): Pad the tokens to a multiple of this, so that instructions of about one
                 length make batches of one shape: what is compiled is compiled once a shape.
             return_tensors (`"pt"`): Torch tensors are the only form.
+            robot_state (floats of shape `(B, state_dim)`, *optional*): In physical units, normalised as actions are.
 
         Returns:
             [`BatchFeature`]: as tabled above.
@@ -239,6 +251,8 @@ class CycleMimicProcessor(ProcessorMixin):
                     "`latent_actions` must come with `actions`: the policy predicts them first, got None."
                 )
             data["actions"], data["actions_mask"] = self._encode_actions(actions, actions_mask, dataset, len(images))
+        if robot_state is not None:
+            data["robot_state"] = self._encode_state(robot_state, dataset, len(images))
         data.update(self._encode_text(prompts, codes, padding_side, pad_to_multiple_of or 1))
         data.update(self._encode_images(images))
         return BatchFeature(data)
@@ -251,20 +265,34 @@ class CycleMimicProcessor(ProcessorMixin):
         Raises:
             ValueError: `q01`, `q99` or `mask` missing or not of `action_dim` finite values, or `q01` above `q99`.
         """
-        name = f"action_statistics[{dataset!r}]"
+        self._add_statistics("action_statistics", self.action_dim, dataset, statistics)
+
+    def add_state_statistics(self, dataset: str, statistics: Mapping[str, Any]) -> None:
+        """
+        Set the statistics of one data set's robot states, as [`~CycleMimicProcessor.add_action_statistics`] does.
+
+        Raises:
+            ValueError: as there, with `state_dim` values, or without a `state_dim`.
+        """
+        if self.state_dim is None:
+            raise ValueError(
+                f"`state_dim` must be given for statistics of robot states, those of {dataset!r}, got None."
+            )
+        self._add_statistics("state_statistics", self.state_dim, dataset, statistics)
+
+    def _add_statistics(self, kind: str, size: int, dataset: str, statistics: Mapping[str, Any]) -> None:
+        name, known = f"{kind}[{dataset!r}]", getattr(self, kind)
         plain = {key: np.asarray(value).tolist() for key, value in statistics.items()}
-        plain.setdefault("mask", [True] * self.action_dim)
+        plain.setdefault("mask", [True] * size)
         for key in ("q01", "q99", "mask"):
             values = np.asarray(plain.get(key, []), dtype=np.float64)
-            if values.shape != (self.action_dim,) or not np.isfinite(values).all():
-                raise ValueError(
-                    f"`{name}` must hold {self.action_dim} finite values as {key!r}, got {plain.get(key)}."
-                )
+            if values.shape != (size,) or not np.isfinite(values).all():
+                raise ValueError(f"`{name}` must hold {size} finite values as {key!r}, got {plain.get(key)}.")
         if (np.asarray(plain["q01"]) > np.asarray(plain["q99"])).any():
             raise ValueError(f"`{name}` must have q01 <= q99, got q01 {plain['q01']} and q99 {plain['q99']}.")
-        if self.action_statistics.get(dataset, plain) != plain:
-            logger.warning("the action statistics of %s are replaced by others", dataset)
-        self.action_statistics[dataset] = plain
+        if known.get(dataset, plain) != plain:
+            logger.warning("the %s of %s are replaced by others", kind.replace("_", " "), dataset)
+        known[dataset] = plain
 
     def resolve_dataset(self, dataset: str | None = None) -> str:
         """
@@ -273,12 +301,16 @@ class CycleMimicProcessor(ProcessorMixin):
         Raises:
             ValueError: no statistics, none of this name, or several and no name.
         """
-        if not self.action_statistics:
-            raise ValueError("`action_statistics` must hold the statistics of a data set, got none.")
-        if dataset is None and len(self.action_statistics) == 1:
-            return next(iter(self.action_statistics))
-        if not isinstance(dataset, str) or dataset not in self.action_statistics:
-            known = sorted(self.action_statistics)
+        return self._resolve("action_statistics", dataset)
+
+    def _resolve(self, kind: str, dataset: str | None) -> str:
+        statistics = getattr(self, kind)
+        if not statistics:
+            raise ValueError(f"`{kind}` must hold the statistics of a data set, got none.")
+        if dataset is None and len(statistics) == 1:
+            return next(iter(statistics))
+        if not isinstance(dataset, str) or dataset not in statistics:
+            known = sorted(statistics)
             nearest = difflib.get_close_matches(str(dataset), known, n=1)
             suggestion = f" (did you mean {nearest[0]!r}?)" if nearest else ""
             raise ValueError(f"`dataset` must be one of {known}, got {dataset!r}{suggestion}.")
@@ -306,7 +338,7 @@ class CycleMimicProcessor(ProcessorMixin):
         if actions.ndim == 0 or actions.shape[-1] != self.action_dim:
             raise ValueError(f"`actions` must have shape (batch, time, {self.action_dim}), got {actions.shape}.")
         _check_finite("actions", actions)
-        low, high, mask = self._action_bounds(dataset, actions.shape)
+        low, high, mask = self._bounds("action_statistics", dataset, actions.shape)
         physical = (np.clip(actions, -1.0, 1.0) + 1.0) / 2.0 * (high - low) + low
         return np.where(mask, physical, actions).astype(np.float32)
 
@@ -331,7 +363,7 @@ class CycleMimicProcessor(ProcessorMixin):
         return np.stack([np.asarray(image) for image in images])
 
     def _check_arguments(self) -> None:
-        for name in SHARED_SIZES:
+        for name in (*SHARED_SIZES, *(["state_dim"] if self.state_dim is not None else [])):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
@@ -419,24 +451,39 @@ class CycleMimicProcessor(ProcessorMixin):
         mask = np.ones(shape[:2], dtype=bool) if actions_mask is None else _as_array("actions_mask", actions_mask)
         if mask.shape != shape[:2] or mask.dtype != bool:
             raise ValueError(f"`actions_mask` must be bool of shape {shape[:2]}, got {mask.dtype} of {mask.shape}.")
-        low, high, normalised_dims = self._action_bounds(dataset, shape)
+        return self._normalised("action_statistics", actions, dataset), torch.from_numpy(mask)
+
+    def _encode_state(
+        self, robot_state: Any, dataset: str | Sequence[str] | None, batch_size: int
+    ) -> torch.FloatTensor:
+        if self.state_dim is None:
+            raise ValueError("`robot_state` must be left out of a processor whose `state_dim` is None, got one.")
+        states = _as_array("robot_state", robot_state).astype(np.float64)
+        shape = (batch_size, self.state_dim)
+        if states.shape != shape:
+            raise ValueError(f"`robot_state` must have shape {shape}, got {states.shape}.")
+        _check_finite("robot_state", states)
+        return self._normalised("state_statistics", states, dataset)
+
+    def _normalised(self, kind: str, values: np.ndarray, dataset: str | Sequence[str] | None) -> torch.FloatTensor:
+        low, high, normalised_dims = self._bounds(kind, dataset, values.shape)
         width = high - low
         # A dimension without width has one value, which every normalised value maps back to.
-        normalised = np.where(width > 0, 2.0 * (actions - low) / np.where(width > 0, width, 1.0) - 1.0, 0.0)
-        normalised = np.where(normalised_dims, np.clip(normalised, -1.0, 1.0), actions)
-        return torch.from_numpy(normalised.astype(np.float32)), torch.from_numpy(mask)
+        normalised = np.where(width > 0, 2.0 * (values - low) / np.where(width > 0, width, 1.0) - 1.0, 0.0)
+        normalised = np.where(normalised_dims, np.clip(normalised, -1.0, 1.0), values)
+        return torch.from_numpy(normalised.astype(np.float32))
 
-    def _action_bounds(
-        self, dataset: str | Sequence[str] | None, shape: tuple[int, ...]
+    def _bounds(
+        self, kind: str, dataset: str | Sequence[str] | None, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`q01`, `q99` and `mask`, each to be broadcast over actions of `shape`."""
+        """`q01`, `q99` and `mask`, each to be broadcast over actions or states of `shape`."""
         per_sample = isinstance(dataset, Sequence) and not isinstance(dataset, str)
-        given = [self.resolve_dataset(name) for name in (dataset if per_sample else [dataset])]
+        given = [self._resolve(kind, name) for name in (dataset if per_sample else [dataset])]
         if per_sample and (len(shape) < 2 or len(given) != shape[0]):
             raise ValueError(f"`dataset` must be one name, or one a sample of {shape}, got {len(given)} names.")
         names = list(dict.fromkeys(given))
         rows = [names.index(name) for name in given]
-        statistics = [self.action_statistics[name] for name in names]
+        statistics = [getattr(self, kind)[name] for name in names]
         bounds_shape = (len(given), *[1] * (len(shape) - 2), shape[-1]) if per_sample else shape[-1:]
         low, high, mask = (
             np.asarray([each[key] for each in statistics], dtype=dtype)[rows].reshape(bounds_shape)
