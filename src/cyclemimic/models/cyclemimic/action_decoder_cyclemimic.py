@@ -60,11 +60,12 @@ class CycleMimicActionDecoder(nn.Module):
             self.visual_proj = nn.Linear(backbone_width, width)
         self.act_norm = nn.LayerNorm(backbone_width)
         self.act_proj = nn.Linear(backbone_width, width)
+        self.num_cameras = config.num_cameras
         self.num_image_tokens = config.num_image_tokens if self.reads_image else 0
         self.reads_state = config.state_dim is not None
         if self.reads_state:
             self.state_proj = nn.Sequential(nn.Linear(config.state_dim, width), nn.GELU(), nn.Linear(width, width))
-        context_length = self.num_image_tokens + config.num_act_tokens + self.reads_state
+        context_length = self.num_cameras * self.num_image_tokens + config.num_act_tokens + self.reads_state
         self.context_positions = nn.Parameter(torch.zeros(context_length, width))
         self.step_queries = nn.Parameter(torch.zeros(config.chunk_size, width))
         self.layers = nn.ModuleList(
@@ -79,8 +80,8 @@ class CycleMimicActionDecoder(nn.Module):
     ) -> torch.Tensor:
         """
         Args:
-            visual_states (`torch.FloatTensor` of shape `(batch_size, num_image_tokens, hidden_size)`, *optional*): Not
-                read where the configuration says so.
+            visual_states (`torch.FloatTensor` of shape `(batch_size, num_cameras * num_image_tokens, hidden_size)`,
+                *optional*): Camera by camera. Not read where the configuration says so.
             act_states (`torch.FloatTensor` of shape `(batch_size, num_act_tokens, hidden_size)`).
             robot_state (`torch.FloatTensor` of shape `(batch_size, state_dim)`, *optional*): Normalised; needed where the
                 configuration has a `state_dim`, and not read elsewhere.
@@ -101,11 +102,15 @@ class CycleMimicActionDecoder(nn.Module):
         return self.activation(self.head(self.norm(queries)))
 
     def init_own_parameters(self) -> None:
-        """Initialise what is no layer's; an image's positions so that neighbours start alike."""
+        """Initialise what is no layer's; an image's positions so that neighbours start alike, and cameras apart."""
         positions = 0.02 * torch.randn(self.context_positions.shape)
         grid = _square_positions(self.num_image_tokens, positions.shape[-1])
         if grid is not None:
-            positions[: len(grid)] = grid
+            of_images = positions[: self.num_cameras * len(grid)].unflatten(0, (self.num_cameras, -1))
+            # As far apart as places in an image are; the first camera starts as an only one does.
+            of_images[1:] = torch.randn(self.num_cameras - 1, 1, positions.shape[-1])
+            of_images[:1] = 0
+            of_images += grid
         init.copy_(self.context_positions, positions)
         # On the scale of the ACT states they are added to: smaller, and the time steps take long to part.
         init.normal_(self.step_queries, std=1.0)

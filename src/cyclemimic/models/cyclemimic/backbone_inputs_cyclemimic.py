@@ -43,8 +43,13 @@ def position_ids(
     Positions that count attended tokens only, so that padding on either side changes nothing: of shape
     `(batch_size, sequence_length)`, or `(3, batch_size, sequence_length)` where the backbone places image tokens by
     time, row and column (Qwen-VL and its kin).
+
+    Raises:
+        ValueError: several images of a prompt stand side by side, which backbones of the second kind take for one.
     """
     if image_grid_thw is not None and hasattr(backbone.base_model, "get_rope_index"):
+        if len(image_grid_thw) > len(input_ids):
+            _check_apart(is_image, len(image_grid_thw))
         return backbone.base_model.get_rope_index(
             input_ids,
             mm_token_type_ids=is_image.int(),
@@ -52,6 +57,27 @@ def position_ids(
             attention_mask=attention_mask,
         )[0]
     return (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def merge_cameras(images: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    What the processor made of the images of several cameras, each tensor of shape `(batch_size, num_cameras, …)`, as a
+    backbone takes several images of a prompt.
+    """
+    # SmolVLM and its kin have an axis for the images of a prompt, which is 1 long an image here; the others take the
+    # images of all prompts in one row.
+    axis = 1 if images["pixel_values"].ndim == 6 else 0
+    return {name: values.flatten(axis, axis + 1) for name, values in images.items()}
+
+
+def _check_apart(is_image: torch.Tensor, num_images: int) -> None:
+    starts = is_image & ~torch.nn.functional.pad(is_image, (1, 0))[:, :-1]
+    if starts.sum() != num_images:
+        raise ValueError(
+            "`prompt_template` must have a mark of the tokenizer beside {image}, such as <|vision_start|>, to keep the "
+            f"images of several cameras apart for this backbone, got {int(starts.sum())} runs of image tokens for "
+            f"{num_images} images."
+        )
 
 
 def next_position(positions: torch.LongTensor) -> torch.LongTensor:

@@ -38,7 +38,9 @@ class CycleMimicConfig(PreTrainedConfig):
         action_dim (`int`, *optional*, defaults to 7): A, the numbers in one action.
         state_dim (`int`, *optional*): The numbers in a robot state that the action decoder reads as one more token of
             its context; without, it reads none. Pretraining knows nothing of it (the paper leaves proprioception out).
-        num_image_tokens (`int`, *optional*): Placeholders of the image in `input_ids`. Needed by the action decoder.
+        camera_names (`list[str]`, *optional*): Cameras whose images of one moment the policy sees, in this order; the first
+            is the one that latent actions are of. Without, or with one name, it sees one image.
+        num_image_tokens (`int`, *optional*): Placeholders of an image in `input_ids`. Needed by the action decoder.
         image_token_id (`int`, *optional*, defaults to the backbone's): Id of that placeholder.
         latent_token_ids (`list[int]`, *optional*): Vocabulary ids of `<LACT_0>` … `<LACT_{K-1}>`, in this order.
         act_token_ids (`list[int]`, *optional*): Vocabulary ids of `<ACT_0>` …, in this order.
@@ -59,7 +61,7 @@ class CycleMimicConfig(PreTrainedConfig):
             the L1 regression loss.
 
     Raises:
-        ValueError: a size below one, token ids that are not distinct, not in the vocabulary or not as many as the
+        ValueError: a size below one, camera names that are not distinct, token ids that are not distinct, not in the vocabulary or not as many as the
             sizes say, a width that the heads do not divide, a `backbone_config` without `model_type`, an unknown
             argument.
 
@@ -84,6 +86,7 @@ class CycleMimicConfig(PreTrainedConfig):
     chunk_size: int = 12
     action_dim: int = 7
     state_dim: int | None = None
+    camera_names: list[str] | None = None
     num_image_tokens: int | None = None
     image_token_id: int | None = None
     latent_token_ids: list[int] | None = None
@@ -129,6 +132,11 @@ class CycleMimicConfig(PreTrainedConfig):
         """Width of the backbone's last layer; DeepSpeed's `"auto"` sizes ask for it."""
         return self.get_text_config().hidden_size
 
+    @property
+    def num_cameras(self) -> int:
+        """Images that the policy sees at once."""
+        return 1 if self.camera_names is None else len(self.camera_names)
+
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The backbone's text config: embeddings, vocabulary and cache are the backbone's."""
         if not isinstance(self.backbone_config, PreTrainedConfig):
@@ -140,6 +148,7 @@ class CycleMimicConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        check_camera_names(self.camera_names)
         if self.action_decoder_hidden_size % self.action_decoder_num_heads:
             raise ValueError(
                 f"`action_decoder_hidden_size` must be a multiple of `action_decoder_num_heads` "
@@ -170,6 +179,12 @@ class CycleMimicConfig(PreTrainedConfig):
             raise ValueError(
                 f"`{name}` must be {expected} distinct ids below the backbone's vocabulary size {vocab_size}, got {ids}."
             )
+
+
+def check_camera_names(names: list[str] | None) -> None:
+    """Raises `ValueError` unless they are distinct texts, at least one, or not given."""
+    if names is not None and (not names or not all(names) or len(set(names)) < len(names)):
+        raise ValueError(f"`camera_names` must be distinct names, at least one, or left out, got {names}.")
 
 
 def _config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:

@@ -14,10 +14,10 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
 from .action_decoder_cyclemimic import CycleMimicActionDecoder
-from .backbone_inputs_cyclemimic import next_position, position_ids, token_types_of
+from .backbone_inputs_cyclemimic import merge_cameras, next_position, position_ids, token_types_of
 from .configuration_cyclemimic import CycleMimicConfig
 from .execution_cyclemimic import ActionChunkQueue
-from .processing_cyclemimic import IGNORED_LABEL, CycleMimicProcessor
+from .processing_cyclemimic import IGNORED_LABEL, IMAGE_INPUTS, CycleMimicProcessor
 
 logger = logging.get_logger(__name__)
 
@@ -260,6 +260,12 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         The backbone's body over a whole sequence, without the vocabulary head: training and prediction share it. Returns
         its output and the positions of the tokens. A `robot_state` in the batch is the action decoder's, not its own.
         """
+        if self.config.num_cameras > 1:
+            self._check_cameras(pixel_values)
+            given = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw, **kwargs}
+            merged = merge_cameras({name: given[name] for name in IMAGE_INPUTS if given.get(name) is not None})
+            pixel_values, image_grid_thw = merged.pop("pixel_values"), merged.pop("image_grid_thw", None)
+            kwargs |= merged
         is_image = input_ids == self.config.image_token_id
         positions = position_ids(self.backbone, input_ids, attention_mask, is_image, image_grid_thw)
         if self.token_types is not None:
@@ -279,6 +285,13 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
             **kwargs,
         )
         return outputs, positions
+
+    def _check_cameras(self, pixel_values: torch.Tensor) -> None:
+        names, shape = self.config.camera_names, tuple(pixel_values.shape)
+        if len(shape) < 4 or shape[1] != len(names):
+            raise ValueError(
+                f"`pixel_values` must have shape (batch, {len(names)}, ...), an image of each camera of {names}, got {shape}."
+            )
 
     def _vocabulary_logits(self, states: torch.Tensor) -> torch.Tensor:
         logits = self.get_output_embeddings()(states)
@@ -386,7 +399,8 @@ class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): Image placeholders, prompt, and in
                 training the latent action tokens.
-            pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`): As the backbone takes them.
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`): As the backbone takes them; of
+                several cameras, `(batch_size, num_cameras, …)`.
             attention_mask (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): 0 at padding, on
                 either side.
             labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): Token ids at the
@@ -568,7 +582,8 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         if not self.action_decoder.reads_image:
             return self.action_decoder(None, act_states, robot_state=robot_state)
         is_image = input_ids == self.config.image_token_id
-        visual_states, _ = _gather_marked(prompt_states, is_image, self.config.num_image_tokens)
+        num_visual = self.config.num_cameras * self.config.num_image_tokens
+        visual_states, _ = _gather_marked(prompt_states, is_image, num_visual)
         return self.action_decoder(visual_states, act_states, robot_state=robot_state)
 
 

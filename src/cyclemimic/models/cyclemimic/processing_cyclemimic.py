@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import (
 from transformers.image_utils import is_pil_image
 from transformers.utils import logging
 
-from .configuration_cyclemimic import CycleMimicConfig
+from .configuration_cyclemimic import CycleMimicConfig, check_camera_names
 
 logger = logging.get_logger(__name__)
 
@@ -54,7 +55,9 @@ class CycleMimicProcessor(ProcessorMixin):
     | `actions_mask` | bool (B, T) | with `actions`: False past the end of an episode |
     | `robot_state` | float32 (B, S) | with `robot_state`: normalised to [-1, 1] |
 
-    Without `latent_actions` the batch is the inference prompt. The ACT query tokens are appended by the model.
+    Without `latent_actions` the batch is the inference prompt. The ACT query tokens are appended by the model. Of several
+    cameras, `pixel_values`, `image_grid_thw` … have one more axis, (B, number of cameras, …), and the prompt holds the
+    image's placeholders once a camera, with the marks that the template has around them.
 
     Args:
         image_processor ([`BaseImageProcessor`]): The backbone's.
@@ -72,6 +75,7 @@ class CycleMimicProcessor(ProcessorMixin):
         state_dim (`int`, *optional*): As in [`CycleMimicConfig`]; without, there is no robot state.
         state_statistics (`dict[str, dict]`, *optional*): As `action_statistics`, of `state_dim` values, for the same data
             sets.
+        camera_names (`list[str]`, *optional*): As in [`CycleMimicConfig`]; with several, a sample has as many images.
         square_size (`int`, *optional*): Images are resized to squares of so many pixels first. For image processors that
             keep an image's proportions, and so make more tokens of some images than of others.
         chat_template (`str`, *optional*): Kept for the backbone's own use.
@@ -109,6 +113,7 @@ class CycleMimicProcessor(ProcessorMixin):
         chat_template: str | None = None,
         state_dim: int | None = None,
         state_statistics: Mapping[str, Mapping[str, Any]] | None = None,
+        camera_names: Sequence[str] | None = None,
     ) -> None:
         self.num_image_tokens = num_image_tokens
         self.image_token = image_token
@@ -120,6 +125,7 @@ class CycleMimicProcessor(ProcessorMixin):
         self.prompt_template = prompt_template
         self.square_size = square_size
         self.state_dim = state_dim
+        self.camera_names = None if camera_names is None else list(camera_names)
         self.action_statistics: dict[str, dict[str, list]] = {}
         self.state_statistics: dict[str, dict[str, list]] = {}
         self._check_arguments()
@@ -176,6 +182,11 @@ class CycleMimicProcessor(ProcessorMixin):
         )
 
     @property
+    def num_cameras(self) -> int:
+        """Images of a sample."""
+        return 1 if self.camera_names is None else len(self.camera_names)
+
+    @property
     def image_token_id(self) -> int:
         """Id of the image placeholder."""
         return self.tokenizer.convert_tokens_to_ids(self.image_token)
@@ -192,7 +203,7 @@ class CycleMimicProcessor(ProcessorMixin):
 
     def make_config(self, backbone_config: dict[str, Any] | PreTrainedConfig, **kwargs: Any) -> CycleMimicConfig:
         """The config of a policy that reads this processor's batches; `kwargs` go to [`CycleMimicConfig`]."""
-        names = (*SHARED_SIZES, "state_dim", "image_token_id", "latent_token_ids", "act_token_ids")
+        names = (*SHARED_SIZES, "state_dim", "camera_names", "image_token_id", "latent_token_ids", "act_token_ids")
         arguments = {name: getattr(self, name) for name in names}
         return CycleMimicConfig(backbone_config=backbone_config, **{**arguments, **kwargs})
 
@@ -211,7 +222,8 @@ class CycleMimicProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            images: One RGB image or a list of B: uint8 arrays or tensors of shape `(height, width, 3)`, or PIL images.
+            images: One RGB image or a list of B: uint8 arrays or tensors of shape `(height, width, 3)`, or PIL images. Of
+                several cameras, a list of an image each, in the order of `camera_names`, or a list of B such lists.
             text (`str` or `Sequence[str]`): B instructions.
             latent_actions (integers of shape `(B, num_latent_tokens)`, *optional*): Codes in `[0, codebook_size)`.
             actions (floats of shape `(B, chunk_size, action_dim)`, *optional*): In physical units. Normalised by
@@ -238,23 +250,27 @@ class CycleMimicProcessor(ProcessorMixin):
             raise ValueError(f"`padding_side` must be 'left' or 'right', got {padding_side!r}.")
         if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
             raise ValueError(f"`pad_to_multiple_of` must be at least 1, got {pad_to_multiple_of}.")
-        images = self._check_images(images)
+        images = self._check_images(self._one_after_another(images))
+        batch_size = len(images) // self.num_cameras
         texts = [text] if isinstance(text, str) else list(text)
-        if len(texts) != len(images) or not texts:
-            raise ValueError(f"`text` must hold one instruction an image ({len(images)}), got {len(texts)}.")
+        if len(texts) != batch_size or not texts:
+            raise ValueError(f"`text` must hold one instruction an image ({batch_size}), got {len(texts)}.")
         prompts = [self._encode_prompt(instruction) for instruction in texts]
-        codes = None if latent_actions is None else self._check_codes(latent_actions, len(images))
+        codes = None if latent_actions is None else self._check_codes(latent_actions, batch_size)
         data: dict[str, torch.Tensor] = {}
         if actions is not None:
             if codes is None:
                 raise ValueError(
                     "`latent_actions` must come with `actions`: the policy predicts them first, got None."
                 )
-            data["actions"], data["actions_mask"] = self._encode_actions(actions, actions_mask, dataset, len(images))
+            data["actions"], data["actions_mask"] = self._encode_actions(actions, actions_mask, dataset, batch_size)
         if robot_state is not None:
-            data["robot_state"] = self._encode_state(robot_state, dataset, len(images))
+            data["robot_state"] = self._encode_state(robot_state, dataset, batch_size)
         data.update(self._encode_text(prompts, codes, padding_side, pad_to_multiple_of or 1))
-        data.update(self._encode_images(images))
+        encoded = self._encode_images(images)
+        if self.num_cameras > 1:
+            encoded = {name: values.unflatten(0, (batch_size, self.num_cameras)) for name, values in encoded.items()}
+        data.update(encoded)
         return BatchFeature(data)
 
     def add_action_statistics(self, dataset: str, statistics: Mapping[str, Any]) -> None:
@@ -367,6 +383,7 @@ class CycleMimicProcessor(ProcessorMixin):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
+        check_camera_names(self.camera_names)
         if self.square_size is not None and self.square_size < 1:
             raise ValueError(f"`square_size` must be at least 1, got {self.square_size}.")
         for field in ("{image}", "{instruction}"):
@@ -391,19 +408,31 @@ class CycleMimicProcessor(ProcessorMixin):
         """Token ids of one prompt, the image expanded; instructions are few, so each is tokenised once."""
         if instruction in self._prompts:
             return self._prompts[instruction]
-        text = self.prompt_template.replace("{image}", self.image_token)
+        text = self._template_of_cameras().replace("{image}", self.image_token)
         ids = self.tokenizer(text.replace("{instruction}", _clean_instruction(instruction)))["input_ids"]
         # Some tokenizers close every text; the policy goes on from here.
         ids = ids[:-1] if ids[-1] == self.tokenizer.eos_token_id else ids
         # LACT and ACT tokens cannot come from an instruction: it is in lower case by now.
-        if ids.count(self.image_token_id) != 1:
+        if ids.count(self.image_token_id) != self.num_cameras:
             raise ValueError(f"`text` must not hold the image token {self.image_token!r}, got {instruction!r}.")
-        start = ids.index(self.image_token_id)
-        ids[start : start + 1] = [self.image_token_id] * self.num_image_tokens
+        repeats = [self.num_image_tokens if token == self.image_token_id else 1 for token in ids]
+        ids = np.repeat(ids, repeats).tolist()
         if len(self._prompts) >= MAX_CACHED_PROMPTS:
             self._prompts.clear()
         self._prompts[instruction] = torch.tensor(ids)
         return self._prompts[instruction]
+
+    def _template_of_cameras(self) -> str:
+        """The prompt's template with the image once a camera, and with it the tokens added to the vocabulary around it."""
+        if self.num_cameras == 1:
+            return self.prompt_template
+        tokenizer = self.tokenizer
+        # They open and close the whole text.
+        others = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
+        marks = sorted(tokenizer.get_added_vocab().keys() - others, key=len, reverse=True)
+        mark = f"(?:{'|'.join(map(re.escape, marks))})*"
+        image = re.search(f"{mark}{{image}}{mark}", self.prompt_template)[0]
+        return self.prompt_template.replace(image, image * self.num_cameras)
 
     def _encode_text(
         self, prompts: list[torch.Tensor], codes: torch.Tensor | None, padding_side: str, multiple: int
@@ -491,9 +520,25 @@ class CycleMimicProcessor(ProcessorMixin):
         )
         return low, high, mask
 
+    def _one_after_another(self, images: Any) -> Any:
+        """The images of several cameras, those of a sample together; of one camera, as they are."""
+        if self.num_cameras == 1:
+            return images
+        if _is_image(images):
+            images = [images]
+        samples = [images] if len(images) and _is_image(images[0]) else list(images)
+        for sample in samples:
+            is_several = isinstance(sample, list | tuple | np.ndarray | torch.Tensor)
+            if not is_several or len(sample) != self.num_cameras:
+                raise ValueError(
+                    f"`images` must hold {self.num_cameras} a sample, of the cameras {self.camera_names}, got "
+                    f"{len(sample) if is_several else type(sample).__name__}."
+                )
+        return [image for sample in samples for image in sample]
+
     def _check_images(self, images: Any) -> list[Any]:
         """A list of PIL images and uint8 arrays of shape (height, width, 3)."""
-        if is_pil_image(images) or (isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 3):
+        if _is_image(images):
             images = [images]
         images = [image.cpu().numpy() if isinstance(image, torch.Tensor) else image for image in images]
         allowed = "`images` must be RGB, as uint8 of shape (height, width, 3) or PIL images of mode 'RGB'"
@@ -573,6 +618,10 @@ class CycleMimicProcessor(ProcessorMixin):
             )
             self._affine_maps[shape] = (scale, offset) if same else None
         return self._affine_maps[shape]
+
+
+def _is_image(value: Any) -> bool:
+    return is_pil_image(value) or (isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 3)
 
 
 def _clean_instruction(instruction: str) -> str:
