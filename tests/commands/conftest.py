@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cyclemimic import cli
+from cyclemimic.data import LeRobotWriter
 
 TINY_TOKENIZER = """
 image_size: 32
@@ -97,3 +101,29 @@ def refuses(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return lines[0]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def two_camera_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LeRobot data set `squares` of two episodes of 12 frames at 10 fps, seen by the cameras `front` and `wrist`."""
+    import pyarrow.parquet as parquet
+
+    random = np.random.default_rng(4)
+    roots = []
+    for camera in ("front", "wrist"):
+        roots.append(tmp_path_factory.mktemp("data") / "squares")
+        with LeRobotWriter(roots[-1], 10, "square", list("xyzg"), camera=f"observation.images.{camera}") as writer:
+            for _ in range(2):
+                frames = random.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+                writer.add_episode(frames, random.normal(0, 1, (12, 4)), "go left")
+    info = [json.loads((root / "meta" / "info.json").read_text()) for root in roots]
+    info[0]["features"] |= info[1]["features"]
+    (roots[0] / "meta" / "info.json").write_text(json.dumps(info[0]))
+    paths = [next((root / "meta" / "episodes").glob("*/*.parquet")) for root in roots]
+    episodes, further = (parquet.read_table(path) for path in paths)
+    for name in further.column_names:
+        if name.startswith("videos/"):
+            episodes = episodes.append_column(name, further[name])
+    parquet.write_table(episodes, paths[0])
+    shutil.copytree(roots[1] / "videos", roots[0] / "videos", dirs_exist_ok=True)
+    return roots[0]

@@ -10,7 +10,7 @@ import torch
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionPrediction, CycleMimicProcessor
 from cyclemimic.data import LeRobotWriter, compute_action_statistics, compute_state_statistics, open_source
 
-from .conftest import run_verb
+from .conftest import TRAINING, run_verb
 
 
 @pytest.fixture(scope="module")
@@ -232,3 +232,11 @@ def test_the_robot_state_of_a_policy_stays(
     assert "'state_dim': 4}, as data and flags say, got {" in line and "'state_dim': None}" in line
     line = refuses("finetune", *flags, "--policy", policy, "--data", square_data, "--use_robot_state")
     assert "squares has no states to normalise; give data sets with states" in line
+
+
+def test_pretraining_forgets_the_robot_state(verb, state_policy, square_data, labels, tmp_path):
+    flags = ["--policy", state_policy, "--data", square_data, "--labels", labels, "--output_dir", tmp_path / "output"]
+    assert verb("pretrain", *flags, *TRAINING) == 0
+    processor = CycleMimicProcessor.from_pretrained(tmp_path / "output")
+    config = CycleMimicForLatentActionPrediction.from_pretrained(tmp_path / "output").config
+    assert processor.state_dim is config.state_dim is None and processor.state_statistics == {}

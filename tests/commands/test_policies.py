@@ -133,3 +133,14 @@ def test_an_image_in_pieces_is_refused(backbone):
     config.image_token_id = source.tokenizer.pad_token_id
     with pytest.raises(ValueError, match=f"as one run of placeholder tokens, got {config.model_type}"):
         processor_for_backbone(config, source, codebook_size=16, num_latent_tokens=4)
+
+
+def test_prompt_of_two_cameras_is_the_backbones_own(backbone):
+    name, config, source = backbone
+    processor = processor_for_backbone(config, source, 16, 4, camera_names=["front", "wrist"])
+    blank = np.zeros((224, 224, 3), np.uint8)
+    ids = processor([blank, blank], "open the drawer")["input_ids"][0].tolist()
+    mark = {"qwen2_5_vl": "<start>{}<end>"}.get(name, "{}").format(source.image_token)
+    text = f"{mark}{mark}{ASKED}".format(instruction="open the drawer")
+    own = np.asarray(source(images=[[blank, blank]], text=[text])["input_ids"][0]).tolist()
+    assert ids == own

@@ -127,3 +127,13 @@ def test_robot_states_are_stacked():
     assert processor.arguments["robot_state"].tolist() == [[0, 2], [1, 2]]
     CycleMimicCollator(processor)([{"image": FRAMES[0], "instruction": "push"}])
     assert processor.arguments["robot_state"] is None
+
+
+def test_images_of_several_cameras_are_shifted_each_by_itself():
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
+    items = [{"image": list(pair), "instruction": "push"} for pair in images.reshape(2, 2, 5, 6, 3)]
+    processor = FakeProcessor()
+    CycleMimicCollator(processor, image_shift=2)(items)
+    shifted = processor.arguments["images"]
+    assert [len(views) for views in shifted] == [2, 2]
+    np.testing.assert_array_equal(np.concatenate(shifted), shifted_images(images, 2))

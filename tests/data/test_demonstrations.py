@@ -123,3 +123,27 @@ def test_robot_states_that_do_not_fit_are_named(changes, message):
     first = make_source("a", lengths=(4,), states=np.zeros((4, 3)))
     with pytest.raises(DataError, match=message):
         DemonstrationDataset([first, make_source("b", lengths=(4,), **changes)], use_robot_state=True)
+
+
+def test_cameras_show_one_moment():
+    front, wrist = make_source("a", camera="front"), make_source("a", camera="wrist")
+    other = [Episode.from_arrays(make_frames(length, 30), 10, source="a", camera="wrist") for length in (6,)]
+    wrist = InMemorySource([other[0], wrist[1]])
+    labels = make_labels([("a", 0, 2), ("a", 1, 1)])
+    dataset = DemonstrationDataset([front], labels, chunk_size=1, further_cameras=[[wrist]])
+    numbers = [[read_frame_numbers(image[None])[0] for image in dataset[index]["image"]] for index in range(2)]
+    assert numbers == [[2, 32], [11, 11]]
+    assert dataset.episodes[0].camera == "front" and dataset[0]["actions"].tolist() == [[4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ((6, 3), "a: episode 1 has 4 frames of front, but 3 of a further camera; leave it out with `episodes`"),
+        ((6,), "a: episode 1 has 4 frames of front, but none of a further camera"),
+    ],
+)
+def test_a_camera_that_filmed_less_is_named(lengths, message):
+    further = [make_source("a", lengths=lengths, camera="wrist")]
+    with pytest.raises(DataError, match=message):
+        DemonstrationDataset([make_source("a", camera="front")], further_cameras=[further])

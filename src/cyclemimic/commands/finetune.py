@@ -23,6 +23,12 @@ class FinetuneArguments:
         metadata={"help": "Data sets with actions of one size, each normalised by its own statistics."}
     )
     camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})
+    cameras: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Or: cameras to see with at once, by default the policy's; the first is that of the labels."
+        },
+    )
     num_episodes: int | None = field(
         default=None, metadata={"help": "Episodes of each data set to learn from, from the first; by default all."}
     )
@@ -71,6 +77,7 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     from transformers import set_seed
 
     from cyclemimic import CycleMimicTrainer
+    from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
     from cyclemimic.commands.inputs import check_labels, instructions_of, open_sources, read_config
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
     from cyclemimic.commands.training_card import write_card
@@ -80,20 +87,22 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     if (wanted.labels is None) == (wanted.tokenizer is None):
         raise ValueError("Exactly one of `labels` and `tokenizer` must be given, got both or neither.")
     checkpoint = checkpoint_to_resume(training)
-    sources, broken = open_sources(wanted.data, wanted.camera, wanted.num_episodes, skip_broken=wanted.skip_broken)
+    config = read_config("policy", wanted.policy, "cyclemimic")
+    camera, camera_names = choose_cameras(wanted.camera, wanted.cameras, config.camera_names, wanted.skip_broken)
+    sources, broken = open_sources(wanted.data, camera, wanted.num_episodes, skip_broken=wanted.skip_broken)
+    further_cameras = open_further_cameras(wanted.data, camera_names, sources)
     _check_several(wanted, sources)
     instructions_of(sources)
     statistics, action_dim = _action_statistics(wanted, sources)
     state_statistics, state_dim = _state_statistics(wanted, sources)
-    config = read_config("policy", wanted.policy, "cyclemimic")
     labels = _read_or_make_labels(wanted, sources)
     check_labels(labels, config.codebook_size, config.num_latent_tokens)
     _check_all_labelled(labels, sources)
     set_seed(training.seed)
     sizes = {"chunk_size": _chunk_size(wanted, sources, labels), "action_dim": action_dim}
     fields = {} if wanted.action_decoder_context is None else {"action_decoder_context": wanted.action_decoder_context}
-    if (state_dim, config.state_dim) != (None, None):
-        sizes["state_dim"] = state_dim
+    inputs = {"state_dim": state_dim, "camera_names": camera_names}
+    sizes |= {name: value for name, value in inputs.items() if (value, getattr(config, name)) != (None, None)}
     model, processor = load_for_actions(wanted.policy, sizes, fields)
     for name, values in statistics.items():
         processor.add_action_statistics(name, values)
@@ -108,6 +117,7 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
             chunk_size=processor.chunk_size,
             transform=processor.resize_images,
             use_robot_state=wanted.use_robot_state,
+            further_cameras=further_cameras,
         ),
         data_collator=CycleMimicCollator(
             processor, wanted.dataset_name, training.image_shift, training.corrupted_share
@@ -216,7 +226,7 @@ def load_for_actions(
 ) -> tuple[CycleMimicForActionPrediction, CycleMimicProcessor]:
     """
     A policy that predicts actions, and its processor. A pretraining checkpoint says nothing of actions yet: it takes
-    `chunk_size` and `action_dim` from `sizes`, as does the processor, and other fields of the configuration from `fields`.
+    `chunk_size`, `action_dim` and what else it sees from `sizes`, as does the processor, and other fields of the configuration from `fields`.
     One that was fine-tuned before must have them already.
 
     Raises:

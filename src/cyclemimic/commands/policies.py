@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
@@ -24,14 +25,23 @@ _SQUARE_SIZE = 224
 _PROBE_INSTRUCTION = "open the drawer"
 
 
-def load_policy(checkpoint: str) -> Policy:
-    """A policy checkpoint, to pretrain it further."""
+def load_policy(checkpoint: str, camera_names: Sequence[str] | None = None) -> Policy:
+    """
+    A policy checkpoint, to pretrain it further; with the cameras of these names, where they are given, and without the robot
+    state that it was fine-tuned with, which video does not tell.
+    """
     read_config("policy", checkpoint, "cyclemimic")
-    model = CycleMimicForLatentActionPrediction.from_pretrained(checkpoint)
-    return model, CycleMimicProcessor.from_pretrained(checkpoint)
+    inputs = {"state_dim": None} | ({} if camera_names is None else {"camera_names": list(camera_names)})
+    model = CycleMimicForLatentActionPrediction.from_pretrained(checkpoint, **inputs)
+    return model, CycleMimicProcessor.from_pretrained(checkpoint, state_statistics=None, **inputs)
 
 
-def make_policy_of_backbone(backbone: str, labels: LatentLabels, pad_vocabulary_to: int | None = None) -> Policy:
+def make_policy_of_backbone(
+    backbone: str,
+    labels: LatentLabels,
+    pad_vocabulary_to: int | None = None,
+    camera_names: Sequence[str] | None = None,
+) -> Policy:
     """
     A policy on a pretrained vision-language model, whose tokenizer gets a word for every code of the labels; its
     vocabulary is padded to a multiple of `pad_vocabulary_to`.
@@ -51,13 +61,17 @@ def make_policy_of_backbone(backbone: str, labels: LatentLabels, pad_vocabulary_
         raise ValueError(
             f"`backbone` must be a model whose config has an `image_token_id`, got {backbone} ({config.model_type})."
         )
-    processor = processor_for_backbone(config, source, labels.codebook_size, labels.num_latent_tokens)
+    processor = processor_for_backbone(config, source, labels.codebook_size, labels.num_latent_tokens, camera_names)
     model = CycleMimicForLatentActionPrediction.from_backbone(backbone, processor, pad_vocabulary_to)
     return model, processor
 
 
 def processor_for_backbone(
-    config: PreTrainedConfig, source: ProcessorMixin, codebook_size: int, num_latent_tokens: int
+    config: PreTrainedConfig,
+    source: ProcessorMixin,
+    codebook_size: int,
+    num_latent_tokens: int,
+    camera_names: Sequence[str] | None = None,
 ) -> CycleMimicProcessor:
     """
     The policy's processor, made of a backbone's own: with its image processor, its tokenizer, and what it writes around
@@ -80,7 +94,8 @@ def processor_for_backbone(
         )
     blank = np.zeros((_SQUARE_SIZE, _SQUARE_SIZE, 3), dtype=np.uint8)
     for template in (DEFAULT_PROMPT_TEMPLATE, _prompt_template(source.tokenizer, input_ids, places)):
-        processor = CycleMimicProcessor(
+        make_processor = partial(
+            CycleMimicProcessor,
             image_processor=image_processor,
             tokenizer=source.tokenizer,
             num_image_tokens=len(places),
@@ -90,8 +105,8 @@ def processor_for_backbone(
             prompt_template=template,
             square_size=_SQUARE_SIZE if has_square_size else None,
         )
-        if processor(blank, _PROBE_INSTRUCTION)["input_ids"][0].tolist() == input_ids:
-            return processor
+        if make_processor()(blank, _PROBE_INSTRUCTION)["input_ids"][0].tolist() == input_ids:
+            return make_processor(camera_names=camera_names)
     raise ValueError(
         f"`backbone` must have a processor whose image and prompt can be written as text, got {config.model_type}."
     )
@@ -123,7 +138,12 @@ def _prompt_template(tokenizer: PreTrainedTokenizerBase, input_ids: list[int], p
 
 
 def make_tiny_policy(
-    instructions: Sequence[str], labels: LatentLabels, image_size: int, hidden_size: int, num_layers: int
+    instructions: Sequence[str],
+    labels: LatentLabels,
+    image_size: int,
+    hidden_size: int,
+    num_layers: int,
+    camera_names: Sequence[str] | None = None,
 ) -> Policy:
     """A policy on a small backbone from scratch, with a vocabulary made of the instructions."""
     processor = CycleMimicProcessor.from_texts(
@@ -131,6 +151,7 @@ def make_tiny_policy(
         image_size=image_size,
         codebook_size=labels.codebook_size,
         num_latent_tokens=labels.num_latent_tokens,
+        camera_names=camera_names,
     )
     backbone_config = make_tiny_backbone_config(
         processor, image_size, hidden_size=hidden_size, num_text_layers=num_layers

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,13 @@ class PretrainArguments:
     tiny: bool = field(
         default=False, metadata={"help": "Or: a small backbone from scratch, for machines without GPU."}
     )
+    cameras: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Instead of `camera`: cameras to see with at once, by default the policy's; the first is that of the "
+            "labels."
+        },
+    )
     tiny_image_size: int = field(default=128, metadata={"help": "Pixels of the small backbone's images."})
     tiny_hidden_size: int = field(default=96, metadata={"help": "Its width, a multiple of 32."})
     tiny_num_layers: int = field(default=2, metadata={"help": "Layers of its language model."})
@@ -47,7 +54,8 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
     from transformers import set_seed
 
     from cyclemimic import CycleMimicTrainer
-    from cyclemimic.commands.inputs import check_labels, instructions_of, open_mixture_or_sources
+    from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
+    from cyclemimic.commands.inputs import check_labels, instructions_of, open_mixture_or_sources, read_config
     from cyclemimic.commands.policies import load_policy, make_policy_of_backbone, make_tiny_policy
     from cyclemimic.commands.training import checkpoint_to_resume, stream_pairs, train_and_save
     from cyclemimic.commands.training_card import write_card_of_mixture
@@ -65,24 +73,31 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
     checkpoint = checkpoint_to_resume(training)
     labels = LatentLabels.from_folder(wanted.labels)
     times = labels.metadata.get("interval_s", 1.0), labels.metadata.get("min_interval_s", 0.5)
-    opened = open_mixture_or_sources(mixture, *times)
+    of_policy = read_config("policy", wanted.policy, "cyclemimic").camera_names if wanted.policy else None
+    camera, camera_names = choose_cameras(mixture.camera, wanted.cameras, of_policy, mixture.skip_broken)
     is_mixed = any(map(is_mixture, mixture.data))
+    if is_mixed and camera_names is not None:
+        raise ValueError(f"`data` must be no mixture where the policy sees with several cameras, got {camera_names}.")
+    opened = open_mixture_or_sources(replace(mixture, camera=camera), *times)
     sources = [entry.source for entry in opened.sources]
+    further_cameras = open_further_cameras(mixture.data, camera_names, sources, mixture.fps)
     # Of many data sets, some have no words: their frames still teach what follows from the picture.
     instructions = instructions_of(sources, may_be_silent=is_mixed)
     set_seed(training.seed)
     if wanted.policy is not None:
-        model, processor = load_policy(wanted.policy)
+        model, processor = load_policy(wanted.policy, camera_names)
     elif wanted.backbone is not None:
-        model, processor = make_policy_of_backbone(wanted.backbone, labels, wanted.pad_vocabulary_to)
+        model, processor = make_policy_of_backbone(wanted.backbone, labels, wanted.pad_vocabulary_to, camera_names)
     else:
         sizes = (wanted.tiny_image_size, wanted.tiny_hidden_size, wanted.tiny_num_layers)
-        model, processor = make_tiny_policy(instructions, labels, *sizes)
+        model, processor = make_tiny_policy(instructions, labels, *sizes, camera_names)
     check_labels(labels, processor.codebook_size, processor.num_latent_tokens)
     if is_mixed:
         frames = LabelledMixture(stream_pairs(opened.sources, processor.resize_images, training), labels)
     else:
-        frames = DemonstrationDataset(sources, labels, transform=processor.resize_images)
+        frames = DemonstrationDataset(
+            sources, labels, transform=processor.resize_images, further_cameras=further_cameras
+        )
     trainer = CycleMimicTrainer(
         model=model,
         args=training,

@@ -146,6 +146,8 @@ def _load_policy(arguments: argparse.Namespace) -> ChunkPolicy:
         raise ValueError(f"`policy` must be fine-tuned, got {arguments.policy} of {config.architectures}.")
     if config.action_dim != 4:
         raise ValueError(f"`policy` must have actions of size 4 for Metaworld, got {config.action_dim}.")
+    if config.num_cameras > 1:
+        raise ValueError(f"`policy` must see with one camera, as Metaworld has, got one of {config.camera_names}.")
     if config.state_dim not in (None, 4):
         raise ValueError(
             f"`policy` must read no robot state or one of size 4 (hand and gripper) for Metaworld, got {config.state_dim}."

@@ -75,7 +75,7 @@ class CycleMimicCollator:
     [
         {"image": uint8 (h, w, 3), "instruction": "open the drawer", "latent_actions": int64 (4,),
          "actions": float32 (12, 7), "actions_mask": bool (12,), "source": "kitchen", …},
-        {"image": uint8 (h, w, 3), "instruction": "press the button", …},
+        {"image": uint8 (h, w, 3), "instruction": "press the button", …},  # of several cameras: a list of an image each
     ]
     →
     {
@@ -114,9 +114,13 @@ class CycleMimicCollator:
         chosen = (labels != IGNORED_LABEL) & (torch.rand(input_ids.shape) < self.corrupted_share)
         return torch.where(chosen, random_words, input_ids)
 
-    def _shifted(self, images: list[np.ndarray]) -> list[np.ndarray]:
+    def _shifted(self, images: list[Any]) -> list[Any]:
         if self.image_shift == 0:
             return images
+        if isinstance(images[0], list):
+            # Of several cameras: each image by itself, as if they were of several samples.
+            num_cameras, shifted = len(images[0]), self._shifted([view for views in images for view in views])
+            return [shifted[start : start + num_cameras] for start in range(0, len(shifted), num_cameras)]
         draws = torch.randint(
             -self.image_shift, self.image_shift + 1, (len(images), 2), generator=_generator_of(images)
         )

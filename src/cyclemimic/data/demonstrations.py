@@ -28,9 +28,12 @@ class DemonstrationDataset(Dataset):
         transform (`Callable`, *optional*): As in [`FrameStore`].
         max_bytes (`int`, *optional*, defaults to 2 GiB): As in [`FrameStore`].
         use_robot_state (`bool`, *optional*, defaults to `False`): Whether items hold the robot state.
+        further_cameras (`Sequence[Sequence[EpisodeSource]]`, *optional*): The data sets once more for every further camera,
+            opened with it; items then hold an image of each.
 
     Raises:
-        DataError: If no frame has a label, a label is of a frame that does not exist, or what is asked for of actions and
+        DataError: If no frame has a label, a label is of a frame that does not exist, a further camera lacks an episode or
+            frames, or what is asked for of actions and
             states is missing or differs in size between data sets.
         ValueError: If an argument does not fit.
 
@@ -48,6 +51,7 @@ class DemonstrationDataset(Dataset):
         transform: Callable[[np.ndarray], np.ndarray] | None = None,
         max_bytes: int = 2 << 30,
         use_robot_state: bool = False,
+        further_cameras: Sequence[Sequence[EpisodeSource]] = (),
     ) -> None:
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}")
@@ -82,7 +86,8 @@ class DemonstrationDataset(Dataset):
         self.frames = np.stack([positions, np.concatenate(frames)], axis=1).astype(np.int32)
         self._codes = None if labels is None else np.concatenate(codes)
         self._warn_without_instruction()
-        self._store = FrameStore(self.episodes, transform, max_bytes)
+        views = [self.episodes, *(_same_episodes(self.episodes, camera) for camera in further_cameras)]
+        self._stores = [FrameStore(view, transform, max(1, max_bytes // len(views))) for view in views]
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -90,7 +95,8 @@ class DemonstrationDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return a frame and its targets.
 
-        - **image** (`np.ndarray` of shape `(height, width, 3)`): RGB, `uint8`.
+        - **image** (`np.ndarray` of shape `(height, width, 3)`): RGB, `uint8`; with `further_cameras` a list of such, one a
+          camera.
         - **instruction** (`str`): What to do; empty if the data set does not say.
         - **source** (`str`), **episode_index**, **frame_index** (`int`): Where the frame is from.
         - **latent_actions** (`np.ndarray` of shape `(num_latent_tokens,)`, with `labels`): Codes, `int64`.
@@ -101,8 +107,9 @@ class DemonstrationDataset(Dataset):
         """
         position, frame_index = self.frames[index].tolist()
         episode = self.episodes[position]
+        images = [store.frame(position, frame_index) for store in self._stores]
         item = {
-            "image": self._store.frame(position, frame_index),
+            "image": images[0] if len(images) == 1 else images,
             "instruction": episode.instruction or "",
             "source": episode.source,
             "episode_index": episode.index,
@@ -122,6 +129,21 @@ class DemonstrationDataset(Dataset):
         silent = sorted({episode.source for episode in self.episodes if not episode.instruction})
         if silent:
             logger.warning("%s: episodes without instruction; theirs is the empty text", ", ".join(silent))
+
+
+def _same_episodes(episodes: Sequence[Episode], camera: Sequence[EpisodeSource]) -> list[Episode]:
+    """The episodes as another camera filmed them, which must have filmed them whole."""
+    filmed = {(episode.source, episode.index): episode for episode in list_episodes(camera)}
+    views = []
+    for episode in episodes:
+        view = filmed.get((episode.source, episode.index))
+        if view is None or view.num_frames != episode.num_frames:
+            raise DataError(
+                f"{episode.source}: episode {episode.index} has {episode.num_frames} frames of {episode.camera}, but "
+                f"{view.num_frames if view else 'none'} of a further camera; leave it out with `episodes`"
+            )
+        views.append(view)
+    return views
 
 
 def _checked(episode: Episode, column: str, size: int | None, remedy: str) -> np.ndarray:

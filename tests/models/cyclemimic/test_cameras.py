@@ -20,7 +20,7 @@ from cyclemimic.models.cyclemimic.processing_cyclemimic import DEFAULT_PROMPT_TE
 from .backbone_families import FAMILIES
 
 CAMERAS = ["front", "wrist"]
-MARKED_TEMPLATE = DEFAULT_PROMPT_TEMPLATE.replace("{image}", "Look: <start>{image}<end>\n")
+MARKED_TEMPLATE = DEFAULT_PROMPT_TEMPLATE.replace("{image}", "Look:<start>{image}<end>\n")
 STATISTICS = {"arm": {"q01": [-1.0] * 4, "q99": [1.0] * 4}}
 
 
@@ -114,12 +114,18 @@ def test_prompt_and_pixels(processor, images, views, texts):
     two, one = make_processor(processor), make_processor(processor, camera_names=None)
     batch, single = two(views, texts, padding_side="right"), one(images, texts, padding_side="right")
     text = two.tokenizer.decode(batch["input_ids"][0]).replace("<image>" * 16, "{image}")
-    assert text.startswith("Look: <start>{image}<end><start>{image}<end>\nIn: What action")
-    assert batch["input_ids"].shape[1] == single["input_ids"].shape[1] + 16 + 2
+    assert text.startswith("Look:<start>{image}<end>\n<start>{image}<end>\nIn: What action")
+    assert batch["input_ids"].shape[1] == single["input_ids"].shape[1] + 16 + 3
     assert batch["pixel_values"].shape == (3, 2, 3, 32, 32)
     for camera in range(2):
         alone = one([pair[camera] for pair in views], texts)["pixel_values"]
         assert torch.equal(batch["pixel_values"][:, camera], alone)
+
+
+def test_an_image_without_marks_stands_alone(processor, views, texts):
+    plain = make_processor(processor, prompt_template=" {image} In: {instruction} ")
+    text = plain.tokenizer.decode(plain(views, texts)["input_ids"][-1]).replace("<image>" * 16, "{image}")
+    assert text.replace("<pad>", "") == " {image}{image} In: reach "
 
 
 def test_forms_of_images_agree(processor, views, texts):

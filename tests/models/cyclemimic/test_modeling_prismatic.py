@@ -209,3 +209,21 @@ def test_policy_learns_a_batch_on_prismatic(policy_parts, images, codes, tmp_pat
     acting = CycleMimicForActionPrediction.from_pretrained(tmp_path / "policy").eval()
     chunk = acting.predict_action_chunk(**inputs)
     assert torch.allclose(acting(**processor(images, texts, codes)).actions, chunk, atol=1e-4)
+
+
+def test_two_cameras_on_prismatic(policy_parts, images, texts, codes):
+    backbone, one = policy_parts
+    processor = CycleMimicProcessor(
+        one.image_processor, one.tokenizer, num_image_tokens=one.num_image_tokens, camera_names=["front", "wrist"]
+    )
+    model = CycleMimicForActionPrediction.from_backbone(
+        backbone, processor, action_decoder_hidden_size=32, action_decoder_num_heads=2
+    ).eval()
+    pairs = [[image, images[0]] for image in images]
+    prompt = processor(pairs, texts)
+    chunk = model.predict_action_chunk(**prompt)
+    codes = model.predict_latent_actions(**prompt)
+    assert torch.allclose(model(**processor(pairs, texts, codes)).actions, chunk, atol=1e-4)
+    swapped = model.predict_action_chunk(**processor([pair[::-1] for pair in pairs], texts))
+    changed = (swapped - chunk).abs().amax(dim=(1, 2)) > 1e-6
+    assert changed.tolist() == [False, True, True]

@@ -423,15 +423,18 @@ class CycleMimicProcessor(ProcessorMixin):
         return self._prompts[instruction]
 
     def _template_of_cameras(self) -> str:
-        """The prompt's template with the image once a camera, and with it the tokens added to the vocabulary around it."""
+        """
+        The prompt's template with the image once a camera, and with it what marks it: tokens added to the vocabulary that
+        touch it, and the white space around these.
+        """
         if self.num_cameras == 1:
             return self.prompt_template
         tokenizer = self.tokenizer
         # They open and close the whole text.
         others = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
         marks = sorted(tokenizer.get_added_vocab().keys() - others, key=len, reverse=True)
-        mark = f"(?:{'|'.join(map(re.escape, marks))})*"
-        image = re.search(f"{mark}{{image}}{mark}", self.prompt_template)[0]
+        mark = f"(?:{'|'.join(map(re.escape, marks))})+"
+        image = re.search(rf"(\s*{mark})?{{image}}({mark}\s*)?", self.prompt_template)[0]
         return self.prompt_template.replace(image, image * self.num_cameras)
 
     def _encode_text(
