@@ -240,3 +240,16 @@ def test_pretraining_forgets_the_robot_state(verb, state_policy, square_data, la
     processor = CycleMimicProcessor.from_pretrained(tmp_path / "output")
     config = CycleMimicForLatentActionPrediction.from_pretrained(tmp_path / "output").config
     assert processor.state_dim is config.state_dim is None and processor.state_statistics == {}
+
+
+@pytest.mark.parametrize("decoding", ["latent", "discrete"])
+def test_baselines_of_action_decoding(decoding, verb, pretrained, square_data, labels, tmp_path):
+    flags = ["--data", square_data, "--labels", labels, "--action_decoding", decoding, *TRAINING]
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert verb("finetune", "--policy", pretrained, *flags, "--output_dir", first) == 0
+    actions, processor = act(first)
+    assert actions.shape == (1, 3, 4) and processor.num_action_bins == (256 if decoding == "discrete" else None)
+    assert verb("finetune", "--policy", first, *flags, "--output_dir", second, "--lora_rank", "2") == 0
+    assert act(second)[0].shape == (1, 3, 4)
+    flags[5] = "act"
+    assert verb("finetune", "--policy", first, *flags, "--output_dir", tmp_path / "third") == 2

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor, CycleMimicTrainingArguments
     from cyclemimic.data import EpisodeSource, LatentLabels
 
+NUM_ACTION_BINS = 256  # OpenVLA's
+
 
 @dataclass
 class FinetuneArguments:
@@ -58,6 +60,12 @@ class FinetuneArguments:
         default=False,
         metadata={"help": "Also read the robot's state (observation.state), which the action decoder then looks at."},
     )
+    action_decoding: str | None = field(
+        default=None,
+        metadata={
+            "help": "What actions are read from: act (default), or a baseline, latent or discrete (256 words for bins)."
+        },
+    )
     dataset_name: str | None = field(
         default=None,
         metadata={"help": "Name to keep the action statistics of one data set under; several keep their own names."},
@@ -100,7 +108,13 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     _check_all_labelled(labels, sources)
     set_seed(training.seed)
     sizes = {"chunk_size": _chunk_size(wanted, sources, labels), "action_dim": action_dim}
-    fields = {} if wanted.action_decoder_context is None else {"action_decoder_context": wanted.action_decoder_context}
+    fields = {
+        name: getattr(wanted, name)
+        for name in ("action_decoder_context", "action_decoding")
+        if getattr(wanted, name) is not None
+    }
+    if wanted.action_decoding == "discrete":
+        sizes["num_action_bins"] = NUM_ACTION_BINS
     inputs = {"state_dim": state_dim, "camera_names": camera_names}
     sizes |= {name: value for name, value in inputs.items() if (value, getattr(config, name)) != (None, None)}
     model, processor = load_for_actions(wanted.policy, sizes, fields)
@@ -226,20 +240,33 @@ def load_for_actions(
 ) -> tuple[CycleMimicForActionPrediction, CycleMimicProcessor]:
     """
     A policy that predicts actions, and its processor. A pretraining checkpoint says nothing of actions yet: it takes
-    `chunk_size`, `action_dim` and what else it sees from `sizes`, as does the processor, and other fields of the configuration from `fields`.
-    One that was fine-tuned before must have them already.
+    `chunk_size`, `action_dim` and what else it sees from `sizes`, as does the processor, and other fields of the
+    configuration from `fields`. One that was fine-tuned before must have them already.
 
     Raises:
         ValueError: a fine-tuned checkpoint has other sizes or fields, or one of them is not allowed.
     """
-    from cyclemimic import CycleMimicConfig, CycleMimicForActionPrediction, CycleMimicProcessor
+    from cyclemimic import (
+        CycleMimicConfig,
+        CycleMimicForActionPrediction,
+        CycleMimicForLatentActionPrediction,
+        CycleMimicProcessor,
+    )
 
     config = CycleMimicConfig.from_pretrained(checkpoint)
     wanted = sizes | fields
     known = {name: getattr(config, name) for name in wanted}
-    if CycleMimicForActionPrediction.__name__ in (config.architectures or []) and known != wanted:
+    is_finetuned = CycleMimicForActionPrediction.__name__ in (config.architectures or [])
+    if is_finetuned and known != wanted:
         raise ValueError(
             f"`policy` must be of {wanted}, as data and flags say, got {known}, for which it was fine-tuned."
         )
     processor = CycleMimicProcessor.from_pretrained(checkpoint, **sizes)
-    return CycleMimicForActionPrediction.from_pretrained(checkpoint, **wanted), processor
+    if is_finetuned or "num_action_bins" not in sizes:
+        return CycleMimicForActionPrediction.from_pretrained(checkpoint, **wanted), processor
+    # Its vocabulary has no words for actions yet.
+    pretrained = CycleMimicForLatentActionPrediction.from_pretrained(checkpoint)
+    model = CycleMimicForActionPrediction.from_backbone(
+        pretrained.backbone, processor, new_token_ids=processor.action_bin_token_ids, **fields
+    )
+    return model, processor

@@ -10,7 +10,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import nn
 
-from cyclemimic.models.cyclemimic import CycleMimicForActionPrediction
 from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicPreTrainedModel
 
 
@@ -19,7 +18,7 @@ def add_adapter(
 ) -> PeftModel:
     """
     Freezes a policy but for: low-rank adapters on every linear layer of the backbone (paper §4; OpenVLA's choice of
-    layers); the embedding and output rows of the LACT and ACT tokens, which no pretraining has seen; the action decoder,
+    layers); the embedding and output rows of the new tokens, which no pretraining has seen; the action decoder,
     where there is one, in full.
 
     Args:
@@ -35,14 +34,14 @@ def add_adapter(
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     # Tied rows are trained once: PEFT sees in the config that they are.
     tables = [embeddings] if head.weight is embeddings.weight else [embeddings, head]
-    new_ids = model.config.latent_token_ids + model.config.act_token_ids
+    has_decoder = getattr(model, "action_decoder", None) is not None
     config = LoraConfig(
         r=8 if rank is None else rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=DUMMY_TARGET_MODULES if rank is None else _linear_layers(model),
-        modules_to_save=["action_decoder"] if isinstance(model, CycleMimicForActionPrediction) else None,
-        trainable_token_indices={names[table]: new_ids for table in tables},
+        modules_to_save=["action_decoder"] if has_decoder else None,
+        trainable_token_indices={names[table]: model.config.new_token_ids for table in tables},
     )
     return get_peft_model(model, config)
 

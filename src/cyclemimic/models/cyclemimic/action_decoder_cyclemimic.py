@@ -48,7 +48,8 @@ class CycleMimicActionDecoder(nn.Module):
     last-layer visual and action embeddings and an MLP maps the result"). One query a time step, made of a learned
     vector and the ACT states, which know instruction and latent action, looks where it needs to in the image; learned
     positions make *where* readable from what is attended to. A robot state, where there is one, is one more token to look
-    at. The paper leaves the inside open.
+    at. The paper leaves the inside open. With `action_decoding` `"latent"`, the states of the latent action tokens take the
+    place of the ACT states.
     """
 
     def __init__(self, config: CycleMimicConfig) -> None:
@@ -65,7 +66,8 @@ class CycleMimicActionDecoder(nn.Module):
         self.reads_state = config.state_dim is not None
         if self.reads_state:
             self.state_proj = nn.Sequential(nn.Linear(config.state_dim, width), nn.GELU(), nn.Linear(width, width))
-        context_length = self.num_cameras * self.num_image_tokens + config.num_act_tokens + self.reads_state
+        num_act_states = config.num_act_tokens if config.action_decoding == "act" else config.num_latent_tokens
+        context_length = self.num_cameras * self.num_image_tokens + num_act_states + self.reads_state
         self.context_positions = nn.Parameter(torch.zeros(context_length, width))
         self.step_queries = nn.Parameter(torch.zeros(config.chunk_size, width))
         self.layers = nn.ModuleList(
@@ -82,7 +84,8 @@ class CycleMimicActionDecoder(nn.Module):
         Args:
             visual_states (`torch.FloatTensor` of shape `(batch_size, num_cameras * num_image_tokens, hidden_size)`,
                 *optional*): Camera by camera. Not read where the configuration says so.
-            act_states (`torch.FloatTensor` of shape `(batch_size, num_act_tokens, hidden_size)`).
+            act_states (`torch.FloatTensor` of shape `(batch_size, num_act_tokens, hidden_size)`): Or those of the latent
+                action, `(batch_size, num_latent_tokens, hidden_size)`.
             robot_state (`torch.FloatTensor` of shape `(batch_size, state_dim)`, *optional*): Normalised; needed where the
                 configuration has a `state_dim`, and not read elsewhere.
 

@@ -44,6 +44,12 @@ class CycleMimicConfig(PreTrainedConfig):
         image_token_id (`int`, *optional*, defaults to the backbone's): Id of that placeholder.
         latent_token_ids (`list[int]`, *optional*): Vocabulary ids of `<LACT_0>` … `<LACT_{K-1}>`, in this order.
         act_token_ids (`list[int]`, *optional*): Vocabulary ids of `<ACT_0>` …, in this order.
+        action_decoding (`"act"`, `"latent"` or `"discrete"`, *optional*, defaults to `"act"`): What actions are read from: the
+            states of the ACT tokens (the paper); or its baselines (Table 4), the states of the latent action tokens, or
+            words for bins of the normalised range, which follow the latent action one after the other, time step by time
+            step, and need no action decoder (OpenVLA).
+        num_action_bins (`int`, *optional*): With `"discrete"`: bins, and words, of a number.
+        action_bin_token_ids (`list[int]`, *optional*): With `"discrete"`: ids of `<BIN_0>` …, in this order.
         action_decoder_context (`"image-act"` or `"act"`, *optional*, defaults to `"image-act"`): What the action
             decoder attends to: the image states and the ACT states (the paper), or the ACT states alone, which have
             read image, instruction and latent action. With a handful of demonstrations the first learns the pictures
@@ -91,6 +97,9 @@ class CycleMimicConfig(PreTrainedConfig):
     image_token_id: int | None = None
     latent_token_ids: list[int] | None = None
     act_token_ids: list[int] | None = None
+    action_decoding: Literal["act", "latent", "discrete"] = "act"
+    num_action_bins: int | None = None
+    action_bin_token_ids: list[int] | None = None
     action_decoder_context: Literal["image-act", "act"] = "image-act"
     action_decoder_hidden_size: int = 512
     action_decoder_num_heads: int = 8
@@ -122,10 +131,20 @@ class CycleMimicConfig(PreTrainedConfig):
         self._check_execution()
         self._check_token_ids("latent_token_ids", self.codebook_size)
         self._check_token_ids("act_token_ids", self.num_act_tokens)
+        self._check_action_bins()
         # The base class sets the attention of all configs within, by default to none; the backbone's stays.
         attention = self.backbone_config._attn_implementation
         kwargs.setdefault("attn_implementation", {"": attention, "backbone_config": {"": attention}})
         super().__post_init__(**kwargs)
+
+    @property
+    def new_token_ids(self) -> list[int]:
+        """Ids of all tokens that the processor adds to the backbone's."""
+        return [
+            *(self.latent_token_ids or []),
+            *(self.act_token_ids or []),
+            *(self.action_bin_token_ids or []),
+        ]
 
     @property
     def hidden_size(self) -> int:
@@ -168,6 +187,24 @@ class CycleMimicConfig(PreTrainedConfig):
             raise ValueError(
                 "`n_action_steps` must be 1 or left out with `temporal_ensemble_coeff`, which looks before every action, "
                 f"got {self.n_action_steps}."
+            )
+
+    def _check_action_bins(self) -> None:
+        if self.num_action_bins is not None:
+            if self.num_action_bins < 2:
+                raise ValueError(f"`num_action_bins` must be at least 2, got {self.num_action_bins}.")
+            self._check_token_ids("action_bin_token_ids", self.num_action_bins)
+        if self.action_decoding != "discrete":
+            return
+        if self.num_action_bins is None or self.action_bin_token_ids is None:
+            raise ValueError(
+                "`num_action_bins` and `action_bin_token_ids` must come with `action_decoding` 'discrete', "
+                f"got {self.num_action_bins} and {self.action_bin_token_ids}."
+            )
+        if self.state_dim is not None:
+            raise ValueError(
+                "`state_dim` must be left out with `action_decoding` 'discrete', which has no action decoder to read the "
+                f"state, got {self.state_dim}."
             )
 
     def _check_token_ids(self, name: str, expected: int) -> None:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel, St
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
+from .action_bins_cyclemimic import bin_centres, to_bins
 from .action_decoder_cyclemimic import CycleMimicActionDecoder
 from .backbone_inputs_cyclemimic import merge_cameras, next_position, position_ids, token_types_of
 from .configuration_cyclemimic import CycleMimicConfig
@@ -50,8 +52,9 @@ class CycleMimicActionOutput(ModelOutput):
         loss (`torch.FloatTensor`): With `labels` or `actions`: scalar, the weighted sum of the terms there are.
         latent_action_loss (`torch.FloatTensor`): With `labels`: scalar, `L_π`, in nats a token.
         action_loss (`torch.FloatTensor`): With `actions`: scalar, mean absolute error of the unmasked, normalised
-            actions.
-        actions (`torch.FloatTensor` of shape `(batch_size, chunk_size, action_dim)`): Normalised.
+            actions; where they are discrete, cross-entropy of their words in nats a word.
+        actions (`torch.FloatTensor` of shape `(batch_size, chunk_size, action_dim)`): Normalised. Discrete ones come only
+            with `actions`, each predicted from the true ones before it.
         logits, latent_token_accuracy, latent_action_accuracy: With `labels`, as in [`CycleMimicLatentActionOutput`].
     """
 
@@ -74,12 +77,14 @@ class _DecodingState:
         cache ([`Cache`]): Keys and values so far.
         attention_mask (`torch.LongTensor` of shape `(batch_size, length)`): Over the cache.
         next_position (`torch.LongTensor` of shape `(batch_size, 1)`): Of the next token, padding not counted.
+        read_states (`list[torch.FloatTensor]`): Of what has been read since, `(batch_size, n, hidden_size)` each.
     """
 
     hidden_states: torch.FloatTensor
     cache: Cache
     attention_mask: torch.LongTensor
     next_position: torch.LongTensor
+    read_states: list[torch.FloatTensor] = field(default_factory=list)
 
 
 def _gather_marked(hidden_states: torch.Tensor, marks: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,6 +136,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         # Not saved: the config holds them.
         self.register_buffer("latent_token_ids", torch.tensor(config.latent_token_ids), persistent=False)
         self.register_buffer("act_token_ids", torch.tensor(config.act_token_ids), persistent=False)
+        self.register_buffer("new_token_ids", torch.tensor(config.new_token_ids), persistent=False)
 
     @classmethod
     def from_backbone(
@@ -138,11 +144,12 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         backbone: str | PreTrainedModel,
         processor: CycleMimicProcessor,
         pad_to_multiple_of: int | None = None,
+        new_token_ids: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> CycleMimicPreTrainedModel:
         """
-        Make a policy of a pretrained backbone. Embedding and output rows of the LACT and ACT tokens, and of padding,
-        start as the mean of the other rows, plus a tenth of their spread as noise: no logit stands out, and no two words
+        Make a policy of a pretrained backbone. Embedding and output rows of the tokens that it does not know, and of
+        padding, start as the mean of the other rows, plus a tenth of their spread as noise: no logit stands out, and no two words
         are alike.
 
         Args:
@@ -151,6 +158,8 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
             processor ([`CycleMimicProcessor`]): With the backbone's tokenizer.
             pad_to_multiple_of (`int`, *optional*): The vocabulary is padded to a multiple of this, such as 64, by which
                 GPUs multiply faster.
+            new_token_ids (`Sequence[int]`, *optional*): The tokens that it does not know, by default all that the processor
+                has added.
             kwargs: Further arguments of [`CycleMimicConfig`].
 
         Raises:
@@ -171,13 +180,13 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         size += -size % (pad_to_multiple_of or 1)
         if size > known_size:
             backbone.resize_token_embeddings(size, mean_resizing=False)
-        new_ids = torch.tensor(
-            [*processor.latent_token_ids, *processor.act_token_ids, *range(known_size, size)]
-        ).unique()
+        config = processor.make_config(backbone.config, **kwargs)
+        unknown_ids = config.new_token_ids if new_token_ids is None else new_token_ids
+        new_ids = torch.tensor([*unknown_ids, *range(known_size, size)]).unique()
         tables = (backbone.get_input_embeddings(), backbone.get_output_embeddings())
         for weight in {id(table.weight): table.weight for table in tables}.values():
             _initialise_rows(weight, new_ids.to(weight.device))
-        model = cls(processor.make_config(backbone.config, **kwargs), backbone=backbone)
+        model = cls(config, backbone=backbone)
         for name, part in model.named_children():
             if name != "backbone":  # which may be quantised, and then must not be cast
                 part.to(dtype=backbone.dtype)
@@ -232,18 +241,18 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
                 f"Prediction takes the processor's batch without latent actions or actions, got {answers}."
             )
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        num_more_tokens = self.config.num_latent_tokens + self.config.num_act_tokens
-        cache = StaticCache(self.backbone.config, max_cache_len=input_ids.shape[1] + num_more_tokens)
+        length = input_ids.shape[1] + self.config.num_latent_tokens + self._num_appended_tokens
+        cache = StaticCache(self.backbone.config, max_cache_len=length)
         outputs, positions = self._read(
             input_ids, pixel_values, attention_mask, use_cache=True, past_key_values=cache, **kwargs
         )
         hidden_states = outputs.last_hidden_state
         state = _DecodingState(hidden_states, cache, attention_mask, next_position(positions))
         last_state = _last_attended(hidden_states, attention_mask)
-        codes = [self._best_code(last_state)]
+        codes = [self._best_of(self.latent_token_ids, last_state)]
         for _ in range(self.config.num_latent_tokens - 1):
             last_state = self._extend(state, self.latent_token_ids[codes[-1]])
-            codes.append(self._best_code(last_state))
+            codes.append(self._best_of(self.latent_token_ids, last_state))
         return torch.cat(codes, dim=1), state
 
     def _read(
@@ -270,7 +279,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         positions = position_ids(self.backbone, input_ids, attention_mask, is_image, image_grid_thw)
         if self.token_types is not None:
             argument, kind = self.token_types
-            is_answer = torch.isin(input_ids, torch.cat([self.latent_token_ids, self.act_token_ids]))
+            is_answer = torch.isin(input_ids, self.new_token_ids)
             kwargs[argument] = (is_image if kind == "image" else is_answer).long()
         if image_grid_thw is not None:
             # The processor's patches come image by image; these backbones take those of a batch in one row.
@@ -299,14 +308,22 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         cap = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def _best_code(self, last_state: torch.Tensor) -> torch.LongTensor:
-        """Codes `(batch_size, 1)` from states `(batch_size, 1, hidden_size)`."""
-        head, rows = self.get_output_embeddings(), self.latent_token_ids
-        if type(head) is nn.Linear:
-            # K rows of the vocabulary are read instead of all. Capped logits would have the same order.
-            bias = None if head.bias is None else head.bias[rows]
-            return F.linear(last_state, head.weight[rows], bias).argmax(dim=-1)
-        return self._vocabulary_logits(last_state)[..., rows].argmax(dim=-1)
+    def _logits_of(self, token_ids: torch.LongTensor, states: torch.Tensor) -> torch.Tensor:
+        """The logits of some tokens alone, `(batch_size, length, num_tokens)`."""
+        head = self.get_output_embeddings()
+        if type(head) is not nn.Linear or getattr(self.config.get_text_config(), "final_logit_softcapping", None):
+            return self._vocabulary_logits(states)[..., token_ids]
+        # Their rows of the vocabulary are read instead of all.
+        return F.linear(states, head.weight[token_ids], None if head.bias is None else head.bias[token_ids])
+
+    def _best_of(self, token_ids: torch.LongTensor, last_state: torch.Tensor) -> torch.LongTensor:
+        """Which of the tokens comes next, `(batch_size, 1)`, after a state `(batch_size, 1, hidden_size)`."""
+        return self._logits_of(token_ids, last_state).argmax(dim=-1)
+
+    @property
+    def _num_appended_tokens(self) -> int:
+        """Tokens that are read after the latent action."""
+        return 0
 
     def _extend(self, state: _DecodingState, token_ids: torch.LongTensor) -> torch.FloatTensor:
         """Read `token_ids` `(batch_size, n)` through the cache; returns their own last-layer states, and moves on."""
@@ -321,6 +338,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
             past_key_values=state.cache,
             use_cache=True,
         )
+        state.read_states.append(outputs.last_hidden_state)
         return outputs.last_hidden_state
 
     def _latent_action_loss(
@@ -351,6 +369,9 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         elif isinstance(module, CycleMimicPreTrainedModel):
             init.copy_(module.latent_token_ids, torch.tensor(self.config.latent_token_ids))
             init.copy_(module.act_token_ids, torch.tensor(self.config.act_token_ids))
+            init.copy_(module.new_token_ids, torch.tensor(self.config.new_token_ids))
+            if isinstance(module, CycleMimicForActionPrediction) and self.config.action_decoding == "discrete":
+                init.copy_(module.action_bin_token_ids, torch.tensor(self.config.action_bin_token_ids))
         elif isinstance(module, CycleMimicActionDecoder):
             module.init_own_parameters()
 
@@ -423,7 +444,8 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
     query tokens that follow it (paper §4). `from_pretrained` of a [`CycleMimicForLatentActionPrediction`] checkpoint
     loads everything but the action decoder.
 
-    The model appends the ACT tokens itself, in training as in prediction, so both read the very same states.
+    The model appends the ACT tokens itself, in training as in prediction, so both read the very same states. With another
+    `action_decoding` it appends none, or the words of the actions.
 
     Example:
 
@@ -437,13 +459,16 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
 
     def __init__(self, config: CycleMimicConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config, backbone)
-        reads_image = config.action_decoder_context == "image-act"
+        is_discrete = config.action_decoding == "discrete"
+        reads_image = config.action_decoder_context == "image-act" and not is_discrete
         if reads_image and (config.num_image_tokens is None or config.image_token_id is None):
             raise ValueError(
                 "`config` must hold `num_image_tokens` and `image_token_id`, whose states the action decoder reads, "
                 f"got {config.num_image_tokens} and {config.image_token_id}."
             )
-        self.action_decoder = CycleMimicActionDecoder(config)
+        self.action_decoder = None if is_discrete else CycleMimicActionDecoder(config)
+        if is_discrete:
+            self.register_buffer("action_bin_token_ids", torch.tensor(config.action_bin_token_ids), persistent=False)
         self.reset()
         self.post_init()
 
@@ -473,27 +498,31 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         """
         self._check_robot_state(robot_state, len(input_ids))
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        num_act_tokens = self.config.num_act_tokens
-        full_mask = F.pad(attention_mask, (0, num_act_tokens), value=1)
-        # Right padding then lies between latent action and ACT tokens; masked, and not counted in the positions, it
-        # is as good as absent.
+        appended = self._appended_token_ids(actions, len(input_ids))
+        full_mask = F.pad(attention_mask, (0, appended.shape[1]), value=1)
+        # Right padding then lies between the latent action and these; masked, and not counted in the positions, it is as
+        # good as absent.
         outputs, _ = self._read(
-            torch.cat([input_ids, self.act_token_ids.expand(len(input_ids), -1)], dim=1),
-            pixel_values,
-            full_mask,
-            use_cache=False,
-            **kwargs,
+            torch.cat([input_ids, appended], dim=1), pixel_values, full_mask, use_cache=False, **kwargs
         )
-        hidden_states = outputs.last_hidden_state
-        prompt_states, act_states = hidden_states[:, :-num_act_tokens], hidden_states[:, -num_act_tokens:]
-        predicted = self._decode_actions(input_ids, prompt_states, act_states, robot_state)
-        latent_action_loss = action_loss = loss = None
+        prompt_states, appended_states = outputs.last_hidden_state.tensor_split([input_ids.shape[1]], dim=1)
+        if self.action_decoder is None:
+            last_state = _last_attended(prompt_states, attention_mask)
+            predicted, action_loss = self._score_bins(
+                torch.cat([last_state, appended_states], 1), actions, actions_mask
+            )
+        else:
+            if self.config.action_decoding == "latent":
+                is_latent = torch.isin(input_ids, self.latent_token_ids)
+                appended_states, _ = _gather_marked(prompt_states, is_latent, self.config.num_latent_tokens)
+            predicted = self._decode_actions(input_ids, prompt_states, appended_states, robot_state)
+            action_loss = None if actions is None else _masked_mean_absolute_error(predicted, actions, actions_mask)
+        latent_action_loss = loss = None
         scores: dict[str, torch.Tensor] = {}
         if labels is not None:
             latent_action_loss, scores = self._latent_action_loss(prompt_states, labels)
             loss = self.config.latent_action_loss_weight * latent_action_loss
-        if actions is not None:
-            action_loss = _masked_mean_absolute_error(predicted, actions, actions_mask)
+        if action_loss is not None:
             weighted = self.config.action_loss_weight * action_loss
             loss = weighted if loss is None else loss + weighted
         return CycleMimicActionOutput(
@@ -511,7 +540,8 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
     ) -> torch.FloatTensor:
         """
         Decode the latent action greedily, then the action chunk. The backbone runs once on the prompt and
-        `num_latent_tokens` times on a token or two through the cache. Use it in `eval` mode.
+        `num_latent_tokens` times on a token or two through the cache; discrete actions take a step each. Use it in `eval`
+        mode.
 
         After one call as it is, `torch.compile` makes one graph of it, without a break, for most backbones (Qwen-VL reads
         the shapes of its images in Python). `pad_to_multiple_of` of the processor keeps prompts to a few shapes, each of
@@ -530,9 +560,12 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         """
         self._check_robot_state(robot_state, len(input_ids))
         codes, state = self._decode_latent_actions(input_ids, pixel_values, attention_mask, **kwargs)
-        act_token_ids = self.act_token_ids.expand(len(codes), -1)
-        states = self._extend(state, torch.cat([self.latent_token_ids[codes[:, -1:]], act_token_ids], dim=1))
-        return self._decode_actions(input_ids, state.hidden_states, states[:, 1:], robot_state)
+        last_token = self.latent_token_ids[codes[:, -1:]]
+        if self.action_decoder is None:
+            return self._decode_bins(state, last_token)
+        states = self._extend(state, torch.cat([last_token, self._appended_token_ids(None, len(codes))], dim=1))
+        states = states[:, 1:] if self.config.action_decoding == "act" else torch.cat(state.read_states, dim=1)
+        return self._decode_actions(input_ids, state.hidden_states, states, robot_state)
 
     def reset(self) -> None:
         """Forget the chunks that [`~CycleMimicForActionPrediction.select_action`] has under way: an episode begins."""
@@ -571,6 +604,46 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         if shape != (None if state_dim is None else (batch_size, state_dim)):
             allowed = "left out" if state_dim is None else f"given, of shape {(batch_size, state_dim)},"
             raise ValueError(f"`robot_state` must be {allowed} for a policy of `state_dim` {state_dim}, got {shape}.")
+
+    @property
+    def _num_appended_tokens(self) -> int:
+        config = self.config
+        num_words = config.chunk_size * config.action_dim - 1  # the last is predicted, and not read
+        return {"act": config.num_act_tokens, "latent": 0, "discrete": num_words}[config.action_decoding]
+
+    def _appended_token_ids(self, actions: torch.Tensor | None, batch_size: int) -> torch.LongTensor:
+        """What is read after the latent action, `(batch_size, n)`: without `actions`, no words of them."""
+        if self.config.action_decoding == "act":
+            return self.act_token_ids.expand(batch_size, -1)
+        if self.action_decoder is not None or actions is None:
+            return self.act_token_ids.new_empty(batch_size, 0)
+        return self.action_bin_token_ids[to_bins(actions, self.config.num_action_bins).flatten(1)[:, :-1]]
+
+    def _score_bins(
+        self, states: torch.Tensor, actions: torch.Tensor | None, actions_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Actions read off the states that predict their words, and the loss of these; nothing without `actions`."""
+        if actions is None:
+            return None, None
+        num_bins = self.config.num_action_bins
+        logits = self._logits_of(self.action_bin_token_ids, states).unflatten(1, actions.shape[1:])
+        targets = to_bins(actions, num_bins)
+        if actions_mask is not None:
+            targets = targets.masked_fill(~actions_mask[:, :, None], IGNORED_LABEL)
+        total = F.cross_entropy(
+            logits.flatten(0, 2).float(), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
+        )
+        loss = total / (targets != IGNORED_LABEL).sum().clamp(min=1)
+        return bin_centres(logits.argmax(dim=-1), num_bins), loss
+
+    def _decode_bins(self, state: _DecodingState, token_ids: torch.LongTensor) -> torch.FloatTensor:
+        bins = []
+        for _ in range(self.config.chunk_size * self.config.action_dim):
+            last_state = self._extend(state, token_ids)
+            bins.append(self._best_of(self.action_bin_token_ids, last_state))
+            token_ids = self.action_bin_token_ids[bins[-1]]
+        chunk = torch.cat(bins, dim=1).unflatten(1, (self.config.chunk_size, self.config.action_dim))
+        return bin_centres(chunk, self.config.num_action_bins)
 
     def _decode_actions(
         self,

@@ -78,6 +78,8 @@ class CycleMimicProcessor(ProcessorMixin):
         camera_names (`list[str]`, *optional*): As in [`CycleMimicConfig`]; with several, a sample has as many images.
         square_size (`int`, *optional*): Images are resized to squares of so many pixels first. For image processors that
             keep an image's proportions, and so make more tokens of some images than of others.
+        num_action_bins (`int`, *optional*): Adds `<BIN_0>` …, words for actions, for a policy whose `action_decoding` is
+            `"discrete"`.
         chat_template (`str`, *optional*): Kept for the backbone's own use.
 
     Raises:
@@ -114,6 +116,7 @@ class CycleMimicProcessor(ProcessorMixin):
         state_dim: int | None = None,
         state_statistics: Mapping[str, Mapping[str, Any]] | None = None,
         camera_names: Sequence[str] | None = None,
+        num_action_bins: int | None = None,
     ) -> None:
         self.num_image_tokens = num_image_tokens
         self.image_token = image_token
@@ -124,6 +127,7 @@ class CycleMimicProcessor(ProcessorMixin):
         self.action_dim = action_dim
         self.prompt_template = prompt_template
         self.square_size = square_size
+        self.num_action_bins = num_action_bins
         self.state_dim = state_dim
         self.camera_names = None if camera_names is None else list(camera_names)
         self.action_statistics: dict[str, dict[str, list]] = {}
@@ -201,9 +205,17 @@ class CycleMimicProcessor(ProcessorMixin):
         """Ids of `<ACT_0>` …, in this order."""
         return self.tokenizer.convert_tokens_to_ids([f"<ACT_{k}>" for k in range(self.num_act_tokens)])
 
+    @property
+    def action_bin_token_ids(self) -> list[int] | None:
+        """Ids of `<BIN_0>` …, in this order, where there are any."""
+        if self.num_action_bins is None:
+            return None
+        return self.tokenizer.convert_tokens_to_ids([f"<BIN_{k}>" for k in range(self.num_action_bins)])
+
     def make_config(self, backbone_config: dict[str, Any] | PreTrainedConfig, **kwargs: Any) -> CycleMimicConfig:
         """The config of a policy that reads this processor's batches; `kwargs` go to [`CycleMimicConfig`]."""
-        names = (*SHARED_SIZES, "state_dim", "camera_names", "image_token_id", "latent_token_ids", "act_token_ids")
+        names = (*SHARED_SIZES, "state_dim", "camera_names", "num_action_bins", "image_token_id")
+        names += ("latent_token_ids", "act_token_ids", "action_bin_token_ids")
         arguments = {name: getattr(self, name) for name in names}
         return CycleMimicConfig(backbone_config=backbone_config, **{**arguments, **kwargs})
 
@@ -379,7 +391,8 @@ class CycleMimicProcessor(ProcessorMixin):
         return np.stack([np.asarray(image) for image in images])
 
     def _check_arguments(self) -> None:
-        for name in (*SHARED_SIZES, *(["state_dim"] if self.state_dim is not None else [])):
+        given = [name for name in ("state_dim", "num_action_bins") if getattr(self, name) is not None]
+        for name in (*SHARED_SIZES, *given):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
@@ -397,9 +410,8 @@ class CycleMimicProcessor(ProcessorMixin):
             if self.tokenizer.eos_token is None:
                 raise ValueError("`tokenizer` must have a padding or an end-of-sequence token; got one without both.")
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        wanted = [f"<LACT_{k}>" for k in range(self.codebook_size)] + [
-            f"<ACT_{k}>" for k in range(self.num_act_tokens)
-        ]
+        counts = {"LACT": self.codebook_size, "ACT": self.num_act_tokens, "BIN": self.num_action_bins or 0}
+        wanted = [f"<{kind}_{k}>" for kind, count in counts.items() for k in range(count)]
         missing = sorted(set(wanted) - self.tokenizer.get_vocab().keys(), key=wanted.index)
         if missing:
             self.tokenizer.add_tokens(missing, special_tokens=True)
