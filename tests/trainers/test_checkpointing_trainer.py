@@ -18,6 +18,8 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from cyclemimic.trainers.pace import FIGURES
+
 from .small_trainers import make_policy_trainer, make_tokenizer_trainer
 
 TRAINERS = {"tokenizer": make_tokenizer_trainer, "policy": make_policy_trainer}
@@ -86,7 +88,7 @@ def contents(checkpoint: Path) -> dict[str, object]:
     }
     state = json.loads((checkpoint / "trainer_state.json").read_text())
     for line in state["log_history"]:
-        for name in ("samples_per_second", "data_wait", "memory_gb"):
+        for name in FIGURES:
             del line[name]
     return loaded | {"weights": (checkpoint / "model.safetensors").read_bytes(), "state": state}
 

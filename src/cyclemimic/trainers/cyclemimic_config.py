@@ -37,6 +37,11 @@ class CycleMimicTrainingArguments(TrainingArguments):
     lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule of the learning rate (paper §4)."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs every column."})
+    # Backbones have parts past the layer that is read. Trainer's own default, no beside gradient checkpointing, is for the
+    # reentrant form of that.
+    ddp_find_unused_parameters: bool | None = field(
+        default=True, metadata={"help": "Whether DDP looks for parameters without gradients."}
+    )
     image_shift: int = field(default=0, metadata={"help": "Random shift of training images, in pixels."})
     corrupted_share: float = field(
         default=0.0, metadata={"help": "Share of the latent tokens read that are replaced."}

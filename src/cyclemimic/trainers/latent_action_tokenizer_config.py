@@ -30,6 +30,11 @@ class LatentActionTokenizerTrainingArguments(TrainingArguments):
     weight_decay: float = field(default=1e-2, metadata={"help": "Weight decay of AdamW (paper §3.4)."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs every column."})
+    # Ψ has no gradients until AC3 joins. Trainer's own default, no beside gradient checkpointing, is for the reentrant form
+    # of that.
+    ddp_find_unused_parameters: bool | None = field(
+        default=True, metadata={"help": "Whether DDP looks for parameters without gradients."}
+    )
     interval_s: float = field(default=1.0, metadata={"help": "Seconds between the two frames of a pair."})
     min_interval_s: float = field(default=0.5, metadata={"help": "Shortest pair near an episode's end, in seconds."})
     reversed_share: float = field(default=0.0, metadata={"help": "Share of the pairs shown backwards in time."})

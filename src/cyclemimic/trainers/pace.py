@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import psutil
 import torch
 
+FIGURES = ("samples_per_second", "data_wait", "memory_gb")
+
 
 class Pace:
     """Counted between two log lines, on the host's clock, so that nothing waits for the device."""
@@ -37,13 +39,9 @@ class Pace:
         or the main memory of the process where there is none.
         """
         seconds = time.perf_counter() - self._start
-        figures = {
-            "samples_per_second": round(self._num_samples * world_size / seconds, 3),
-            "data_wait": round(self._waited / seconds, 4),
-            "memory_gb": round(_memory_in_use() / 1e9, 3),
-        }
+        figures = (self._num_samples * world_size / seconds, self._waited / seconds, _memory_in_use() / 1e9)
         self._restart()
-        return figures
+        return {name: round(figure, 4) for name, figure in zip(FIGURES, figures, strict=True)}
 
     def _restart(self) -> None:
         self._start = time.perf_counter()

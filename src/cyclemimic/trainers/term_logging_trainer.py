@@ -21,7 +21,7 @@ from cyclemimic.trainers.pace import Pace
 class TermLoggingTrainer(CheckpointingTrainer):
     """
     [`~transformers.Trainer`] that logs the mean of `logged_terms` beside the loss, in training and in evaluation, and how
-    fast training goes ([`Pace`]). The terms are summed on their device and read once a log line.
+    fast training goes ([`Pace`]). The terms are summed on their device and read once a log line, over all processes.
     """
 
     logged_terms: ClassVar[tuple[str, ...]] = ()
@@ -63,7 +63,7 @@ class TermLoggingTrainer(CheckpointingTrainer):
             return super().get_batch_samples(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
-        self._evaluation_terms.pop()
+        self._evaluation_terms.clear()
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         means = self._evaluation_terms.pop(self.accelerator)
         output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
@@ -72,7 +72,7 @@ class TermLoggingTrainer(CheckpointingTrainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         # The lines of an evaluation and of a whole training have no `loss`, and the terms of training are not theirs.
         if "loss" in logs:
-            logs = {**logs, **self._training_terms.pop(), **self._pace.pop(self.args.world_size)}
+            logs = {**logs, **self._training_terms.pop(self.accelerator), **self._pace.pop(self.args.world_size)}
         super().log(logs, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
@@ -92,8 +92,12 @@ class _TermMeans:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
-        self._sums: dict[str, torch.Tensor] = {}
-        self._count = 0
+        self._sums: dict[str, torch.Tensor]
+        self.clear()
+
+    def clear(self) -> None:
+        """Count from here."""
+        self._sums, self._count = {}, 0
 
     def add(self, outputs: ModelOutput, batch_size: int) -> None:
         """Count in the output of a batch, whose terms are means over its samples."""
@@ -103,17 +107,17 @@ class _TermMeans:
                 self._sums[name] = self._sums.get(name, 0) + value.detach() * batch_size
         self._count += batch_size
 
-    def pop(self, accelerator: Accelerator | None = None) -> dict[str, float]:
-        """The means since the last time, of all processes where `accelerator` is given."""
-        sums, count = self._sums, torch.tensor(float(self._count))
-        self._sums, self._count = {}, 0
-        if accelerator is not None:
-            count = accelerator.reduce(count.to(accelerator.device)).cpu()
-            sums = {name: accelerator.reduce(total) for name, total in sums.items()}
+    def pop(self, accelerator: Accelerator) -> dict[str, float]:
+        """The means since the last time, of all processes."""
+        sums, count = self._sums, self._count
+        self.clear()
+        flat = [torch.tensor([float(count)], device=accelerator.device)]
+        flat += [total.float().flatten() for total in sums.values()]
+        count, *totals = accelerator.reduce(torch.cat(flat)).tolist()
         means: dict[str, float] = {}
         for name, total in sums.items():
-            values = total.cpu() / count
-            means[name] = round(values.mean().item(), 6)
-            if values.ndim:
-                means |= {f"{name}_{index}": round(value, 6) for index, value in enumerate(values.tolist())}
+            values = [totals.pop(0) / count for _ in range(total.numel())]
+            means[name] = round(sum(values) / len(values), 6)
+            if total.ndim:
+                means |= {f"{name}_{index}": round(value, 6) for index, value in enumerate(values)}
         return means

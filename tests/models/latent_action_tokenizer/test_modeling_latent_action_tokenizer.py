@@ -297,7 +297,7 @@ def textbook_gradients(
     config, tokenizer = model.config, model.tokenizer
     current, future = pairs
     sampled = model.buffer.sample(ids)
-    words = F.normalize(tokenizer.quantizer.codebook, dim=-1)
+    words = F.normalize(tokenizer.quantizer.codebook + tokenizer.quantizer.codebook_shift, dim=-1)
     norm = tokenizer.encoder.embedding_norm
     before = copy.deepcopy(norm.state_dict())
     action = tokenizer.encode(current, future)
@@ -758,3 +758,13 @@ def test_nan_pixels_show_in_the_loss_and_stay_in_their_sample(model, pairs):
     others = [0, 1, 3, 4, 5]
     assert torch.equal(output.codes[others], expected.codes[others])
     torch.testing.assert_close(output.pixel_values[others], expected.pixel_values[others])
+
+
+@pytest.mark.parametrize("freeze_vision", [False, True])
+def test_a_loaded_vision_model_is_as_frozen_as_a_new_one(freeze_vision, make_config, tiny_dinov2, tmp_path):
+    config = make_config(vision_config=tiny_dinov2, freeze_vision=freeze_vision)
+    LatentActionTokenizerForPreTraining(config).save_pretrained(tmp_path)
+    loaded = LatentActionTokenizerForPreTraining.from_pretrained(tmp_path)
+    trained = {name for name, value in loaded.named_parameters() if value.requires_grad}
+    assert any("vision_model" in name for name in trained) == (not freeze_vision)
+    assert "tokenizer.vision_features.projection.weight" in trained

@@ -16,9 +16,9 @@ def test_first_batch_places_every_word(make_config):
     quantizer = LatentActionTokenizerQuantizer(make_config(codebook_size=4, normalize_codebook=False)).train()
     embeddings = torch.randn(8, 2, 4)
     quantizer(embeddings)
-    distance = torch.cdist(quantizer.codebook, embeddings.flatten(0, 1)).amin(-1)
-    assert distance.max() == 0
-    assert len(quantizer.codebook.unique(dim=0)) == 4
+    distance = torch.cdist(quantizer.words, embeddings.flatten(0, 1)).amin(-1)
+    assert distance.max() < 1e-6
+    assert len(quantizer.words.unique(dim=0)) == 4
 
 
 def test_dead_words_are_revived_and_others_stay(make_config):
@@ -33,8 +33,8 @@ def test_dead_words_are_revived_and_others_stay(make_config):
         assert quantizer.idle_steps.tolist() == [0, 0, step]
     codes, words = quantizer(batch)
     # Word 2 stands now where the codebook served worst, takes over, and its neighbour starts to idle.
-    torch.testing.assert_close(quantizer.codebook[2], middle + 0.1)
-    assert torch.equal(quantizer.codebook[:2], torch.stack((near, middle)))
+    torch.testing.assert_close(quantizer.words[2], middle + 0.1)
+    assert torch.equal(quantizer.words[:2], torch.stack((near, middle)))
     assert codes.unique().tolist() == [0, 2] and quantizer.idle_steps.tolist() == [0, 1, 0]
     torch.testing.assert_close(words, batch)
 
@@ -44,7 +44,7 @@ def test_an_overflowing_frame_does_not_become_a_word(make_config):
     embeddings = torch.randn(8, 2, 4)
     embeddings[3], embeddings[5] = torch.nan, torch.inf
     quantizer(embeddings)
-    assert quantizer.codebook.isfinite().all() and quantizer.codebook.any()
+    assert quantizer.words.isfinite().all() and quantizer.codebook_shift.any()
 
 
 @pytest.mark.parametrize(("mode", "steps"), [(False, 50), (True, 0)])

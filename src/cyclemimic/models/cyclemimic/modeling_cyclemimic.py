@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel, StaticCache
@@ -516,7 +517,9 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
                 is_latent = torch.isin(input_ids, self.latent_token_ids)
                 appended_states, _ = _gather_marked(prompt_states, is_latent, self.config.num_latent_tokens)
             predicted = self._decode_actions(input_ids, prompt_states, appended_states, robot_state)
-            action_loss = None if actions is None else _masked_mean_absolute_error(predicted, actions, actions_mask)
+            action_loss = None
+            if actions is not None:
+                action_loss = _masked_mean_absolute_error(predicted, actions, actions_mask, is_global=self.training)
         latent_action_loss = loss = None
         scores: dict[str, torch.Tensor] = {}
         if labels is not None:
@@ -633,7 +636,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         total = F.cross_entropy(
             logits.flatten(0, 2).float(), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
         )
-        loss = total / (targets != IGNORED_LABEL).sum().clamp(min=1)
+        loss = _mean_of_unmasked(total, (targets != IGNORED_LABEL).sum(), is_global=self.training)
         return bin_centres(logits.argmax(dim=-1), num_bins), loss
 
     def _decode_bins(self, state: _DecodingState, token_ids: torch.LongTensor) -> torch.FloatTensor:
@@ -661,12 +664,19 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
 
 
 def _masked_mean_absolute_error(
-    predictions: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor | None
+    predictions: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor | None, is_global: bool
 ) -> torch.Tensor:
     errors = (predictions.float() - targets.float()).abs().mean(dim=-1)
-    if mask is None:
-        return errors.mean()
-    return (errors * mask).sum() / mask.sum().clamp(min=1)
+    return errors.mean() if mask is None else _mean_of_unmasked((errors * mask).sum(), mask.sum(), is_global)
+
+
+def _mean_of_unmasked(total: torch.Tensor, count: torch.Tensor, is_global: bool) -> torch.Tensor:
+    """With `is_global`, the mean over data-parallel ranks of what they return is that over all that they count."""
+    count, num_ranks = count.float(), 1
+    if is_global and dist.is_initialized():
+        dist.all_reduce(count)
+        num_ranks = dist.get_world_size()
+    return total * num_ranks / count.clamp(min=1)
 
 
 __all__ = [

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
+from .ranks_latent_action_tokenizer import all_gather_rows, own_exponentials
 
 
 class LatentActionBuffer(nn.Module):
@@ -54,13 +54,5 @@ class LatentActionBuffer(nn.Module):
             # How often the action stands among those the frame may take: an action that bodies share is no rarer.
             same = (codes[:, None] == codes[None]).all(-1).float()
             weights = weights / (weights @ same).clamp_min(1)
-        return codes[torch.multinomial(weights, 1).squeeze(-1)]
-
-
-def all_gather_rows(tensor: torch.Tensor) -> torch.Tensor:
-    """The rows of all data-parallel ranks in order of rank; each rank must hold as many."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return tensor
-    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)
+        # `torch.multinomial`, by its own means, but with other draws on each rank.
+        return codes[(weights / own_exponentials(weights)).argmax(-1)]

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
+from .ranks_latent_action_tokenizer import mean_over_ranks
 
 Memory = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of a frame in one layer, `(batch_size · length, heads, 1, head_dim)` each."""
@@ -81,10 +83,18 @@ class LatentActionTokenizerSpatialLayer(GradientCheckpointingLayer):
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = LatentActionTokenizerMLP(config)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`hidden_states` is of shape `(batch_size, length, hidden_size)`, and so is the result."""
-        hidden_states = hidden_states + self.spatial_attention(self.spatial_norm(hidden_states))
-        return hidden_states + self.mlp(self.mlp_norm(hidden_states))
+    def forward(self, hidden_states: torch.Tensor, is_fixed: bool = False) -> torch.Tensor:
+        """
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, length, hidden_size)`).
+            is_fixed (`bool`): Whether gradients go to the states alone, and none to the layer.
+
+        Returns:
+            `torch.Tensor` of the same shape.
+        """
+        with fixed(self, is_fixed):
+            hidden_states = hidden_states + self.spatial_attention(self.spatial_norm(hidden_states))
+            return hidden_states + self.mlp(self.mlp_norm(hidden_states))
 
 
 class LatentActionTokenizerSpatioTemporalLayer(LatentActionTokenizerSpatialLayer):
@@ -176,11 +186,20 @@ class LatentActionTokenizerPatchEmbeddings(nn.Module):
         return self.projection(patchify(pixel_values, self.patch_size)) + self.position_embeddings
 
 
-def mean_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
-    """The mean over data-parallel ranks, with gradients to each of them."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return tensor
-    return all_reduce(tensor) / dist.get_world_size()
+@contextmanager
+def fixed(module: nn.Module, is_fixed: bool = True) -> Iterator[None]:
+    """
+    What the module computes inside has no gradients to its parameters. For use in the module's own forward: FSDP puts
+    the whole parameters in place of its shards just before it, and a recomputed forward does as the first one did.
+    """
+    parameters = [parameter for parameter in module.parameters() if is_fixed and parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def patchify(pixel_values: torch.Tensor, patch_size: int) -> torch.Tensor:

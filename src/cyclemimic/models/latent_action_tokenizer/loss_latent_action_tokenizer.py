@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ def reconstruction_loss(
     pixel_values: torch.Tensor,
     motion_weight: float = 0.0,
     motion_window: int = 1,
+    mean: Callable[[torch.Tensor], torch.Tensor] = torch.mean,
 ) -> torch.Tensor:
     """
     Mean squared error of `ô_{t+H}`, with the places that move counted more (paper §3; the distance is open there).
@@ -33,6 +34,7 @@ def reconstruction_loss(
         pixel_values (`torch.Tensor` of the same shape): `o_t`.
         motion_weight (`float`): 0 is the plain mean squared error.
         motion_window (`int`): Height and width of the window in pixels, odd.
+        mean (`Callable`): Of the weights and of the change, for batches of which this is a part.
 
     Returns:
         `torch.Tensor`: scalar, in squared units of the normalised pixels.
@@ -43,8 +45,8 @@ def reconstruction_loss(
     change = (future_pixel_values - pixel_values).square().mean(dim=1, keepdim=True)
     change = F.avg_pool2d(change, motion_window, 1, motion_window // 2, count_include_pad=False)
     # The floor keeps a batch of identical frames at the plain mean squared error.
-    weight = 1 + motion_weight * change / change.mean().clamp_min(1e-8)
-    return (weight / weight.mean() * squared_error).mean()
+    weight = 1 + motion_weight * change / mean(change).clamp_min(1e-8)
+    return (weight / mean(weight) * squared_error).mean()
 
 
 def codebook_loss(embeddings: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .buffer_latent_action_tokenizer import LatentActionBuffer, all_gather_rows
+from .buffer_latent_action_tokenizer import LatentActionBuffer
 from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
 from .layers_latent_action_tokenizer import (
     LatentActionTokenizerEmbeddingNorm,
@@ -21,6 +21,7 @@ from .layers_latent_action_tokenizer import (
     LatentActionTokenizerSpatialLayer,
     LatentActionTokenizerSpatioTemporalLayer,
     Memory,
+    fixed,
     unpatchify,
 )
 from .loss_latent_action_tokenizer import (
@@ -33,6 +34,7 @@ from .loss_latent_action_tokenizer import (
     reconstruction_loss,
 )
 from .quantizer_latent_action_tokenizer import LatentActionTokenizerQuantizer
+from .ranks_latent_action_tokenizer import all_gather_rows, global_mean, mean_over_ranks
 
 # Before AC3 has joined, the host asks the device every so many steps whether it should: a sync a step would cost more.
 AC3_CHECK_STEPS = 20
@@ -142,8 +144,9 @@ class LatentActionTokenizerVisionFeatures(nn.Module):
     def train(self, mode: bool = True) -> LatentActionTokenizerVisionFeatures:
         super().train(mode)
         if self.vision_model is not None and self.frozen:
-            # Dropout or running statistics would change what is to stay as it was loaded.
-            self.vision_model.eval()
+            # Dropout or running statistics would change what is to stay as it was loaded. `from_pretrained`, which ends
+            # here too, puts parameters of its own in place of those that were frozen.
+            self.vision_model.requires_grad_(False).eval()
         return self
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -284,19 +287,23 @@ class LatentActionTokenizerDiscriminator(nn.Module):
             self.global_convolution = nn.Conv2d(config.hidden_size, config.hidden_size, 3, stride=2, padding=1)
             self.global_head = nn.Linear(config.hidden_size, 1)
 
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, pixel_values: torch.Tensor, is_fixed: bool = False) -> tuple[torch.Tensor, ...]:
         """
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`).
+            is_fixed (`bool`): Whether gradients go to the frames alone, and none to Ψ.
 
         Returns:
             Logits that the frame is real, as far as configured: local `(batch_size, num_patches)`, then global
             `(batch_size,)`.
         """
-        hidden_states = self.patch_embeddings(pixel_values)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states)
-        hidden_states = self.norm(hidden_states)
+        with fixed(self, is_fixed):
+            hidden_states = self.patch_embeddings(pixel_values)
+            for layer in self.layers:
+                hidden_states = layer(hidden_states, is_fixed)
+            return self._judge(self.norm(hidden_states))
+
+    def _judge(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
         logits = []
         if self.local_head is not None:
             logits.append(self.local_head(hidden_states).squeeze(-1))
@@ -319,6 +326,9 @@ class LatentActionTokenizerPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules = ["LatentActionTokenizerSpatialLayer", "LatentActionTokenizerSpatioTemporalLayer"]
 
+    def get_input_embeddings(self) -> None:
+        """There are no tokens to embed; FSDP asks."""
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
@@ -331,6 +341,7 @@ class LatentActionTokenizerPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, LatentActionTokenizerQuantizer):
             init.uniform_(module.codebook, -1 / module.codebook.shape[0], 1 / module.codebook.shape[0])
+            init.zeros_(module.codebook_shift)
             init.constant_(module.idle_steps, self.config.dead_code_steps)
         elif isinstance(module, LatentActionTokenizerEmbeddingNorm):
             init.zeros_(module.running_mean)
@@ -491,7 +502,8 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         """`reconstruction_loss` of any frames: reconstructions, or copies of the current frame to compare them with."""
         # About a patch, as the decoder draws patches.
         window = self.config.patch_size | 1
-        return reconstruction_loss(frames, future_pixel_values, pixel_values, self.config.motion_weight, window)
+        mean = global_mean if self.training else torch.mean
+        return reconstruction_loss(frames, future_pixel_values, pixel_values, self.config.motion_weight, window, mean)
 
     def vq_vae_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         """The weighted sum of [`~LatentActionTokenizerModel.vq_vae_terms`]."""
@@ -593,13 +605,13 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
             ac3_terms = self._absent_ac3_terms(reconstruction)
         terms = model.vq_vae_terms(reconstruction, future_pixel_values, pixel_values, action)
         copy_loss = model.weighted_error(pixel_values, future_pixel_values, pixel_values)
-        copy_ratio = terms["reconstruction_loss"].detach() / copy_loss.clamp_min(1e-8)
+        copy_ratio = self._copy_ratio(terms["reconstruction_loss"], copy_loss)
         ac3_scale = (self.ac3_steps / max(1, self.config.cycle_ramp_steps)).clamp(max=1.0)
         return LatentActionTokenizerForPreTrainingOutput(
             loss=model.vq_vae_loss(terms) + self._ac3_loss(ac3_terms, ac3_scale),
             **terms,
             **ac3_terms,
-            codebook_perplexity=codebook_perplexity(action.codes, self.config.codebook_size),
+            codebook_perplexity=self._perplexity(action.codes),
             copy_ratio=copy_ratio,
             ac3_scale=ac3_scale,
             codes=action.codes,
@@ -619,10 +631,10 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
     ) -> dict[str, torch.Tensor]:
         """Cycle and adversarial terms of the generated frames (paper §3.1, §3.3)."""
         quantizer = self.tokenizer.quantizer
-        noise = torch.randn_like(generated) * self.config.generated_noise_std
-        embeddings = self.tokenizer.encoder(
-            current, self.tokenizer.vision_features(generated + noise), is_generated=True
-        )
+        noisy, std = generated, self.config.generated_noise_std
+        if std > 0:
+            noisy = generated + torch.randn_like(generated) * std
+        embeddings = self.tokenizer.encoder(current, self.tokenizer.vision_features(noisy), is_generated=True)
         codebook = quantizer.words.detach()
         real_logits, generated_logits = self._discriminate(real, generated)
         return {
@@ -639,16 +651,18 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
 
     def _discriminate_fixed(self, generated: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Logits of generated frames, with gradients to the pixels and none to Ψ."""
-        if torch.compiler.is_compiling():  # which cannot follow the switching below
+        if torch.compiler.is_compiling():  # which cannot follow the switching of gradients within Ψ
             fixed = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
             return torch.func.functional_call(self.discriminator, fixed, (generated,))
-        # In evaluation mode, so that its layers are not checkpointed: the backward would run them again, with gradients
-        # to Ψ. Ψ has no dropout, and computes the same.
-        self.discriminator.requires_grad_(False).eval()
-        try:
-            return self.discriminator(generated)
-        finally:
-            self.discriminator.requires_grad_(True).train(self.training)
+        return self.discriminator(generated, is_fixed=True)
+
+    def _copy_ratio(self, error: torch.Tensor, copy_error: torch.Tensor) -> torch.Tensor:
+        errors = torch.stack((error.detach(), copy_error))
+        error, copy_error = mean_over_ranks(errors) if self.training else errors
+        return error / copy_error.clamp_min(1e-8)
+
+    def _perplexity(self, codes: torch.LongTensor) -> torch.Tensor:
+        return codebook_perplexity(all_gather_rows(codes) if self.training else codes, self.config.codebook_size)
 
     def _absent_ac3_terms(self, like: torch.Tensor) -> dict[str, torch.Tensor]:
         zero = like.new_zeros(())
@@ -681,8 +695,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
             return
         self.buffer.add(codes, embodiment_ids)
         # No better than a copy is all that a larger ratio says: a batch where nothing moves must not blow up the mean.
-        copy_ratio = all_gather_rows(copy_ratio.clamp(max=1.0)[None]).mean()
-        self.mean_copy_ratio.lerp_(copy_ratio, COPY_RATIO_MOMENTUM)
+        self.mean_copy_ratio.lerp_(copy_ratio.clamp(max=1.0), COPY_RATIO_MOMENTUM)
         begins = (self.mean_copy_ratio <= self.config.cycle_start_copy_ratio) | (self.ac3_steps > 0)
         self.ac3_steps += begins
         self.steps += 1

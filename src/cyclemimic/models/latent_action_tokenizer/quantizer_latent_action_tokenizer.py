@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .buffer_latent_action_tokenizer import all_gather_rows
 from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
+from .ranks_latent_action_tokenizer import all_gather_rows
 
 
 class LatentActionTokenizerQuantizer(nn.Module):
@@ -19,13 +19,17 @@ class LatentActionTokenizerQuantizer(nn.Module):
         self.dead_code_steps = config.dead_code_steps
         self.normalize = config.normalize_codebook
         self.codebook = nn.Parameter(torch.zeros(config.codebook_size, config.codebook_dim))
+        # How far words have been moved otherwise than by training. In the parameter it would be lost: under ZeRO and FSDP,
+        # the optimizer steps from a copy of its own.
+        self.register_buffer("codebook_shift", torch.zeros(config.codebook_size, config.codebook_dim))
         # Steps since each word was last used; starts at the limit, so that the first batch places every word.
         self.register_buffer("idle_steps", torch.full((config.codebook_size,), config.dead_code_steps))
 
     @property
     def words(self) -> torch.Tensor:
         """The codebook's vectors `e_k`, `(codebook_size, codebook_dim)`, of unit length if so configured."""
-        return F.normalize(self.codebook, dim=-1) if self.normalize else self.codebook
+        words = self.codebook + self.codebook_shift
+        return F.normalize(words, dim=-1) if self.normalize else words
 
     def lookup(self, codes: torch.LongTensor) -> torch.Tensor:
         """Vectors of word indices: `(...)` → `(..., codebook_dim)`."""
@@ -62,6 +66,6 @@ class LatentActionTokenizerQuantizer(nn.Module):
         order = distance.argsort(descending=True)[: max(1, distance.shape[0] // 2)]
         slots = torch.arange(self.codebook.shape[0], device=order.device) * order.shape[0] // self.codebook.shape[0]
         dead = self.idle_steps >= self.dead_code_steps
-        replacement = candidates[order[slots]].to(self.codebook.dtype)
-        self.codebook.copy_(torch.where(dead[:, None], replacement, self.codebook))
+        shift = candidates[order[slots]].to(self.codebook.dtype) - self.codebook
+        self.codebook_shift.copy_(torch.where(dead[:, None], shift, self.codebook_shift))
         self.idle_steps.masked_fill_(dead, 0)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One process, and two that share the batch by DDP, ZeRO or FSDP, have the same losses and end with the same weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cyclemimic.trainers.pace import FIGURES
+
+from . import parity_runs
+from .parity_runs import CASES, DDP, FSDP, SINGLE, STEPS, ZERO_STAGES
+
+ENGINES = {DDP: "DistributedDataParallel", FSDP: "FSDPModule"} | {
+    name: f"DeepSpeedEngine {stage}" for name, stage in ZERO_STAGES.items()
+}
+HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
+TOLERANCE = 1e-5
+
+
+def start_rank(rank: int, port: int, folder: Path, strategies: list[str]) -> subprocess.Popen[str]:
+    environment = os.environ | {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        # FSDP takes a GPU wherever there is one.
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = [sys.executable, parity_runs.__file__, "2", str(folder), *strategies]
+    with open(folder / f"rank_{rank}.log", "w", encoding="utf-8") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """Folder of all runs: two processes train with every strategy in turn, and this one alone meanwhile."""
+    folder = tmp_path_factory.mktemp("parity")
+    parity_runs.save_initial_models(folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    strategies = [strategy for strategy in ENGINES if HAS_DEEPSPEED or strategy not in ZERO_STAGES]
+    ranks = [start_rank(rank, port, folder, strategies) for rank in range(2)]
+    try:
+        for case in CASES:
+            parity_runs.run(SINGLE, case, 1, folder)
+        codes = [rank.wait(timeout=600) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    if codes != [0, 0]:
+        pytest.fail("\n".join((folder / f"rank_{rank}.log").read_text(encoding="utf-8")[-4000:] for rank in range(2)))
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("strategy", ENGINES)
+def test_two_processes_train_as_one_does(strategy, case, runs):
+    if strategy in ZERO_STAGES and not HAS_DEEPSPEED:
+        pytest.skip("needs deepspeed: pip install '.[deepspeed]'")
+    if case == "lora" and strategy in (FSDP, "zero3"):
+        pytest.skip("adapters are not merged out of shards yet")
+    alone, shared = (json.loads((runs / kind / case / "record.json").read_text()) for kind in (SINGLE, strategy))
+    assert (shared["engine"], shared["world_size"]) == (ENGINES[strategy], 2)
+    assert len(alone["lines"]) == len(shared["lines"]) == STEPS
+    for expected, line in zip(alone["lines"], shared["lines"], strict=True):
+        for name in FIGURES:
+            del line[name], expected[name]
+        assert line.pop("grad_norm") == pytest.approx(expected.pop("grad_norm"), rel=1e-4)
+        assert line == pytest.approx(expected, rel=0, abs=TOLERANCE)
+    weights, expected = (load_file(runs / kind / case / "model" / "model.safetensors") for kind in (strategy, SINGLE))
+    assert weights.keys() == expected.keys()
+    close = {name: torch.allclose(value, expected[name], rtol=0, atol=TOLERANCE) for name, value in weights.items()}
+    assert [name for name, is_close in close.items() if not is_close] == []
