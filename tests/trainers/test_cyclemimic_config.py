@@ -25,6 +25,7 @@ def test_bad_arguments(tmp_path):
         ({"lora_rank": 0}, "`lora_rank` must be at least 1, got 0"),
         ({"lora_rank": 4, "lora_alpha": 0}, "`lora_alpha` must be at least 1, got 0"),
         ({"lora_rank": 4, "lora_dropout": 1.0}, "`lora_dropout` must be in \\[0, 1\\), got 1.0"),
+        ({"freeze_vision": True, "freeze_backbone": True}, "`freeze_vision` must be false with `freeze_backbone`"),
         ({"lora_rank": 4, "freeze_backbone": True}, "`freeze_backbone` must not come with `lora_rank`, got rank 4"),
     ],
 )

@@ -66,3 +66,15 @@ def test_resumed_equals_uninterrupted(finetunes, tmp_path):
     expected, actual = whole.model.state_dict(), resumed.model.state_dict()
     assert [name for name in expected if not torch.equal(expected[name], actual[name])] == []
     assert whole.state.log_history[-2]["loss"] == resumed.state.log_history[-2]["loss"]
+
+
+@pytest.mark.parametrize("lora_rank", [None, 2])
+def test_frozen_vision_stays_bit_identical(lora_rank, tmp_path):
+    trainer = make_policy_trainer(tmp_path, freeze_vision=True, lora_rank=lora_rank, save_strategy="no")
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+    after = trainer.model.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    towers = {name for name in before if "vision_tower" in name}
+    assert towers and not towers & changed and not any("lora" in name for name in towers)
+    assert any("multi_modal_projector" in name for name in changed) and any("layers.0" in name for name in changed)

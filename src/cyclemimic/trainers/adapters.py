@@ -74,7 +74,7 @@ def _described(config: LoraConfig | None) -> str:
 
 
 def _linear_layers(model: CycleMimicPreTrainedModel) -> list[str]:
-    """Names of the backbone's linear layers, the vocabulary head apart."""
+    """Names of the backbone's linear layers, the vocabulary head and what is frozen already apart."""
     # Which reads the weights of its own linear layer past the layer.
     inside = {
         part
@@ -86,5 +86,8 @@ def _linear_layers(model: CycleMimicPreTrainedModel) -> list[str]:
     return [
         f"backbone.{name}"
         for name, module in model.backbone.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and module not in inside
+        if isinstance(module, nn.Linear)
+        and module.weight.requires_grad
+        and module is not head
+        and module not in inside
     ]

@@ -29,6 +29,8 @@ class CycleMimicTrainingArguments(TrainingArguments):
         lora_alpha (`int`, *optional*, defaults to 16): Adapters are scaled by `lora_alpha / lora_rank` (OpenVLA's).
         lora_dropout (`float`, *optional*, defaults to 0.0): Share of the adapters' inputs that is dropped.
         freeze_backbone (`bool`, *optional*, defaults to `False`): The same without adapters.
+        freeze_vision (`bool`, *optional*, defaults to `False`): Leaves the backbone's vision models as they are, without
+            adapters, too.
 
     The rest is [`~transformers.TrainingArguments`]'s.
     """
@@ -57,6 +59,7 @@ class CycleMimicTrainingArguments(TrainingArguments):
     freeze_backbone: bool = field(
         default=False, metadata={"help": "Train only the action decoder and the rows of the new tokens."}
     )
+    freeze_vision: bool = field(default=False, metadata={"help": "Leave the backbone's vision models as they are."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,5 +74,9 @@ class CycleMimicTrainingArguments(TrainingArguments):
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"`lora_dropout` must be in [0, 1), got {self.lora_dropout}.")
+        if self.freeze_backbone and self.freeze_vision:
+            raise ValueError(
+                "`freeze_vision` must be false with `freeze_backbone`, which freezes all of it, got true."
+            )
         if self.freeze_backbone and self.lora_rank is not None:
             raise ValueError(f"`freeze_backbone` must not come with `lora_rank`, got rank {self.lora_rank}.")

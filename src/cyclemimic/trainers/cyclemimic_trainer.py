@@ -37,6 +37,9 @@ class CycleMimicTrainer(TermLoggingTrainer):
             raise ValueError(
                 f"`model` must have its weights in full, not quantized, to be trained, as it is saved whole; got {method}."
             )
+        if args.freeze_vision:
+            for tower in model.vision_towers():
+                tower.requires_grad_(False)
         if args.lora_rank is not None or args.freeze_backbone:
             if args.fsdp or is_deepspeed_zero3_enabled():
                 raise ValueError("`lora_rank` and `freeze_backbone` must not come with FSDP or ZeRO-3, got both.")

@@ -177,3 +177,11 @@ def test_prediction_compiles_whole_and_once(config, processor, images, texts):
     for stance, prompt, chunk in zip(("default", "fail_on_recompile"), prompts, expected):
         with torch.compiler.set_stance(stance):
             assert torch.allclose(predict(**prompt), chunk, atol=1e-5)
+
+
+def test_vision_towers(config):
+    model = CycleMimicForLatentActionPrediction(config)
+    (tower,) = model.vision_towers()
+    names = {name for name, part in model.named_modules() if part is tower}
+    assert len(names) == 1 and sum(weight.numel() for weight in tower.parameters()) > 1000
+    assert not any(part is model.get_input_embeddings() for part in tower.modules())

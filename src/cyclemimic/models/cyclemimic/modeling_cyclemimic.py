@@ -205,6 +205,11 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.backbone.set_output_embeddings(new_embeddings)
 
+    def vision_towers(self) -> list[nn.Module]:
+        """The backbone's vision models, by the names that transformers gives them; projections of their features are not."""
+        children = self.backbone.base_model.named_children()
+        return [part for name, part in children if "vision" in name or name in ("visual", "image_tower")]
+
     @torch.no_grad()
     def predict_latent_actions(
         self,
