@@ -104,6 +104,8 @@ def assert_same(expected: object, actual: object) -> None:
             assert_same(one, other)
     elif isinstance(expected, torch.Tensor | np.ndarray):
         assert np.array_equal(expected, actual)
+    elif hasattr(expected, "__dict__"):  # such as DeepSpeed's loss scaler
+        assert_same(vars(expected), vars(actual))
     else:
         assert expected == actual
 

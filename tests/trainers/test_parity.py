@@ -27,7 +27,14 @@ HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
 TOLERANCE = 1e-5
 
 
-def start_rank(rank: int, port: int, folder: Path, strategies: list[str]) -> subprocess.Popen[str]:
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def start_rank(rank: int, port: int, folder: Path, script: str | Path, arguments: list[str]) -> subprocess.Popen[str]:
+    """One of two processes; `folder` gets what it prints."""
     environment = os.environ | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -37,7 +44,7 @@ def start_rank(rank: int, port: int, folder: Path, strategies: list[str]) -> sub
         # FSDP takes a GPU wherever there is one.
         "CUDA_VISIBLE_DEVICES": "",
     }
-    command = [sys.executable, parity_runs.__file__, "2", str(folder), *strategies]
+    command = [sys.executable, str(script), *arguments]
     with open(folder / f"rank_{rank}.log", "w", encoding="utf-8") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
@@ -47,11 +54,10 @@ def runs(tmp_path_factory) -> Path:
     """Folder of all runs: two processes train with every strategy in turn, and this one alone meanwhile."""
     folder = tmp_path_factory.mktemp("parity")
     parity_runs.save_initial_models(folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     strategies = [strategy for strategy in ENGINES if HAS_DEEPSPEED or strategy not in ZERO_STAGES]
-    ranks = [start_rank(rank, port, folder, strategies) for rank in range(2)]
+    arguments = ["2", str(folder), *strategies]
+    ranks = [start_rank(rank, port, folder, parity_runs.__file__, arguments) for rank in range(2)]
     try:
         for case in CASES:
             parity_runs.run(SINGLE, case, 1, folder)
