@@ -7,6 +7,7 @@ process of those that train every case with every strategy, in turn; `FOLDER/STR
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ from transformers import (
 
 from cyclemimic import (
     CycleMimicForActionPrediction,
+    CycleMimicForLatentActionPrediction,
     CycleMimicProcessor,
     CycleMimicTrainer,
     CycleMimicTrainingArguments,
@@ -40,7 +42,11 @@ from cyclemimic import (
 STEPS = 20
 GLOBAL_BATCH_SIZE = 8
 NUM_SAMPLES = 40
+NUM_NEW_TOKENS = 20
+ACTION_DECODER = {"action_decoder_hidden_size": 16, "action_decoder_num_heads": 2}
 CASES = ("tokenizer", "finetune", "lora")
+# Of ZeRO-3 alone: a policy is made of a backbone, whose vocabulary grows.
+RESIZED = "resized"
 ZERO_STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
 SINGLE, DDP, FSDP = "single", "ddp", "fsdp"
 
@@ -121,12 +127,22 @@ def make_trainer(case: str, folder: Path, output_dir: Path, **changes: Any) -> T
         arguments = prepared(LatentActionTokenizerTrainingArguments(**arguments))
         model = LatentActionTokenizerForPreTraining.from_pretrained(folder / case)
         return LatentActionTokenizerTrainer(model, arguments, train_dataset=pairs_of_frames())
-    extra = {"finetune": {"gradient_checkpointing": True}, "lora": {"lora_rank": 2}}
+    extra = {
+        "finetune": {"gradient_checkpointing": True},
+        "lora": {"lora_rank": 2},
+        RESIZED: {"learning_rate": 0.0, "max_steps": 1},
+    }
     arguments = prepared(CycleMimicTrainingArguments(**arguments | extra.get(case, {})))
-    model = CycleMimicForActionPrediction.from_pretrained(folder / "policy")
+    set_seed(3)
+    if case == RESIZED:
+        model = CycleMimicForLatentActionPrediction.from_backbone(str(folder / "backbone"), make_processor())
+    else:
+        model = CycleMimicForActionPrediction.from_pretrained(folder / "policy")
     # Of the adapters that it adds.
     set_seed(3)
-    return CycleMimicTrainer(model, arguments, train_dataset=demonstrations(make_processor()))
+    return CycleMimicTrainer(
+        model, arguments, train_dataset=demonstrations(make_processor(), with_actions=case != RESIZED)
+    )
 
 
 def prepared(arguments: TrainingArguments) -> TrainingArguments:
@@ -142,10 +158,10 @@ def save_initial_models(folder: Path) -> None:
     set_seed(0)
     make_tokenizer().save_pretrained(folder / "tokenizer")
     processor = make_processor()
-    backbone = AutoModelForImageTextToText.from_config(make_backbone_config(processor, num_new=20))
+    backbone = AutoModelForImageTextToText.from_config(make_backbone_config(processor, num_new=NUM_NEW_TOKENS))
     backbone.save_pretrained(folder / "backbone")
-    decoder = {"action_decoder_hidden_size": 16, "action_decoder_num_heads": 2}
-    CycleMimicForActionPrediction.from_backbone(backbone, processor, **decoder).save_pretrained(folder / "policy")
+    policy = CycleMimicForActionPrediction.from_backbone(backbone, processor, **ACTION_DECODER)
+    policy.save_pretrained(folder / "policy")
 
 
 def make_tokenizer() -> LatentActionTokenizerForPreTraining:
@@ -208,7 +224,7 @@ def make_backbone_config(processor: CycleMimicProcessor, num_new: int = 0) -> Ll
     )
 
 
-def demonstrations(processor: CycleMimicProcessor) -> Samples:
+def demonstrations(processor: CycleMimicProcessor, with_actions: bool) -> Samples:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (NUM_SAMPLES, 16, 16, 3), dtype=np.uint8)
     texts = [("task one", "task two")[index % 2] for index in range(NUM_SAMPLES)]
@@ -220,16 +236,36 @@ def demonstrations(processor: CycleMimicProcessor) -> Samples:
     actions = torch.from_numpy(random.uniform(-1, 1, (NUM_SAMPLES, 3, 2))).float()
     # Episodes end at other places in each half of a batch.
     mask = torch.from_numpy(random.random((NUM_SAMPLES, 3)) < 0.7)
-    return Samples({**batch, "actions": actions, "actions_mask": mask})
+    return Samples({**batch} | ({"actions": actions, "actions_mask": mask} if with_actions else {}))
+
+
+def prepare_deepspeed() -> None:
+    """Lets it run on a CPU, and soon."""
+    import deepspeed
+    from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
+
+    # Beside gloo, it would compile a transport of its own for a minute and more.
+    importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None
+    # On GPUs, accelerate does so.
+    deepspeed.init_distributed("gloo")
+
+    def collect(layer: TrainableTokensLayer, weight: torch.Tensor, rows: list[int], width: int) -> torch.Tensor:
+        with deepspeed.zero.GatheredParameters([weight]):
+            return weight[rows].clone()
+
+    # PEFT's own, for ZeRO-3, takes a GPU for granted.
+    TrainableTokensLayer._collect_token_weights = collect
 
 
 def main() -> None:
     world_size, folder, *strategies = sys.argv[1:]
+    if set(strategies) & ZERO_STAGES.keys():
+        prepare_deepspeed()
     for strategy in strategies:
         for case in CASES:
-            if case == "lora" and strategy in (FSDP, "zero3"):
-                continue
             run(strategy, case, int(world_size), Path(folder))
+        if strategy == "zero3":
+            run(strategy, RESIZED, int(world_size), Path(folder))
     torch.distributed.destroy_process_group()
 
 

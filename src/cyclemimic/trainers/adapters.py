@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import nn
@@ -46,13 +47,33 @@ def add_adapter(
     return get_peft_model(model, config)
 
 
-def merged_copy(model: PeftModel) -> CycleMimicPreTrainedModel:
-    """The policy with what was trained in its own weights, in main memory; `model` stays as it is."""
-    tensors = [*model.parameters(), *model.buffers()]
-    # What deepcopy finds here it takes for copied: the device need not have room for two models.
-    copies = {id(tensor): tensor.detach().to("cpu", copy=True) for tensor in tensors}
-    for tensor in model.parameters():
-        copies[id(tensor)] = nn.Parameter(copies[id(tensor)], requires_grad=False)
+def weightless_copy(model: PeftModel) -> PeftModel:
+    """The same with parameters that have a shape and no values, for [`merged_copy`] to fill in."""
+    # What deepcopy finds here it takes for copied. ZeRO-3 has emptied the parameters, and keeps their shapes.
+    copies = {
+        id(parameter): nn.Parameter(
+            parameter.new_empty(getattr(parameter, "ds_shape", parameter.shape), device="meta")
+        )
+        for parameter in model.parameters()
+    }
+    return copy.deepcopy(model, copies)
+
+
+def merged_copy(model: PeftModel, state_dict: dict[str, torch.Tensor] | None = None) -> CycleMimicPreTrainedModel:
+    """
+    The policy with what was trained in its own weights, in main memory.
+
+    Args:
+        model ([`~peft.PeftModel`]): Stays as it is.
+        state_dict (`dict[str, torch.Tensor]`, *optional*): Values in place of the model's.
+    """
+    state_dict = model.state_dict() if state_dict is None else state_dict
+    # As above: so the device need not have room for two models.
+    copies = {id(buffer): state_dict.get(name, buffer) for name, buffer in model.named_buffers()}
+    copies |= {id(parameter): state_dict[name] for name, parameter in model.named_parameters()}
+    copies = {key: tensor.detach().to("cpu", copy=True) for key, tensor in copies.items()}
+    for parameter in model.parameters():
+        copies[id(parameter)] = nn.Parameter(copies[id(parameter)], requires_grad=False)
     return copy.deepcopy(model, copies).merge_and_unload()
 
 

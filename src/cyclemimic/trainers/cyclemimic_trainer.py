@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers.integrations import is_deepspeed_zero3_enabled
 
 from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicPreTrainedModel
-from cyclemimic.trainers.adapters import add_adapter, check_resumed, merged_copy
+from cyclemimic.trainers.adapters import add_adapter, check_resumed, merged_copy, weightless_copy
 from cyclemimic.trainers.cyclemimic_config import CycleMimicTrainingArguments
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
 
@@ -24,7 +23,7 @@ class CycleMimicTrainer(TermLoggingTrainer):
     part by itself in the folder `adapter`.
 
     Raises:
-        ValueError: a quantized model, or a part to be trained of one that is spread over devices: neither could be merged.
+        ValueError: a quantized model.
     """
 
     logged_terms = ("latent_action_loss", "action_loss", "latent_token_accuracy", "latent_action_accuracy")
@@ -41,22 +40,24 @@ class CycleMimicTrainer(TermLoggingTrainer):
             for tower in model.vision_towers():
                 tower.requires_grad_(False)
         if args.lora_rank is not None or args.freeze_backbone:
-            if args.fsdp or is_deepspeed_zero3_enabled():
-                raise ValueError("`lora_rank` and `freeze_backbone` must not come with FSDP or ZeRO-3, got both.")
             model = add_adapter(model, args.lora_rank, args.lora_alpha, args.lora_dropout)
+            # FSDP and ZeRO change the modules themselves, which cannot be copied then.
+            self._weightless = weightless_copy(model)
         super().__init__(model, args, *others, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         if _internal_call or not isinstance(self.model, PeftModel):
             return super().save_model(output_dir, _internal_call)
+        # By all processes: each may hold a part.
+        state_dict = self.accelerator.get_state_dict(self.model_wrapped)
         if self.args.should_save:
             output_dir = output_dir or self.args.output_dir
-            adapted, self.model = self.model, merged_copy(self.model)
+            adapted, self.model = self.model, merged_copy(self._weightless, state_dict)
             try:
                 self._save(output_dir)
             finally:
                 self.model = adapted
-            self.model.save_pretrained(str(Path(output_dir) / "adapter"))
+            self.model.save_pretrained(str(Path(output_dir) / "adapter"), state_dict=state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         check_resumed(self.model, resume_from_checkpoint)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel, StaticCache
 from transformers import initialization as init
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import ModelOutput, logging
 
 from .action_bins_cyclemimic import bin_centres, to_bins
@@ -176,7 +178,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
                 f"`processor` must use the backbone's image token (id {image_token_id}), "
                 f"got {processor.image_token!r} (id {processor.image_token_id})."
             )
-        known_size = len(backbone.get_input_embeddings().weight)
+        known_size = backbone.get_input_embeddings().num_embeddings
         size = max(known_size, len(processor.tokenizer))
         size += -size % (pad_to_multiple_of or 1)
         if size > known_size:
@@ -186,7 +188,8 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         new_ids = torch.tensor([*unknown_ids, *range(known_size, size)]).unique()
         tables = (backbone.get_input_embeddings(), backbone.get_output_embeddings())
         for weight in {id(table.weight): table.weight for table in tables}.values():
-            _initialise_rows(weight, new_ids.to(weight.device))
+            with _gathered(weight):
+                _initialise_rows(weight, new_ids.to(weight.device))
         model = cls(config, backbone=backbone)
         for name, part in model.named_children():
             if name != "backbone":  # which may be quantised, and then must not be cast
@@ -387,6 +390,20 @@ def _last_attended(hidden_states: torch.Tensor, attention_mask: torch.Tensor) ->
     columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     last = (attention_mask * columns).argmax(dim=1)
     return hidden_states.gather(1, last[:, None, None].expand(-1, -1, hidden_states.shape[-1]))
+
+
+@contextmanager
+def _gathered(weight: nn.Parameter) -> Iterator[None]:
+    """The whole weight where ZeRO-3 has shared it out over the processes; what the first process makes of it stays."""
+    if not is_deepspeed_zero3_enabled():
+        yield
+        return
+    try:
+        import deepspeed
+    except ImportError as error:  # what ships its code to the Hub must not need it
+        raise RuntimeError("ZeRO-3 is configured, but deepspeed is not installed.") from error
+    with deepspeed.zero.GatheredParameters([weight], modifier_rank=0):
+        yield
 
 
 @torch.no_grad()
