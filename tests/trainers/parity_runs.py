@@ -38,6 +38,7 @@ from cyclemimic import (
     LatentActionTokenizerTrainer,
     LatentActionTokenizerTrainingArguments,
 )
+from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer import AC3_CHECK_STEPS
 
 STEPS = 20
 GLOBAL_BATCH_SIZE = 8
@@ -45,6 +46,8 @@ NUM_SAMPLES = 40
 NUM_NEW_TOKENS = 20
 ACTION_DECODER = {"action_decoder_hidden_size": 16, "action_decoder_num_heads": 2}
 CASES = ("tokenizer", "finetune", "lora")
+# Not of ZeRO, which counts AdamW's steps for all weights together: AC3 joins in the middle, and the discriminator begins.
+JOINING = "joining"
 # Of ZeRO-3 alone: a policy is made of a backbone, whose vocabulary grows.
 RESIZED = "resized"
 ZERO_STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
@@ -123,7 +126,7 @@ def make_trainer(case: str, folder: Path, output_dir: Path, **changes: Any) -> T
         # Where the gradient is nothing but rounding, AdamW would make whole steps of it.
         "adam_epsilon": 1e-3,
     } | changes
-    if case == "tokenizer":
+    if case in ("tokenizer", JOINING):
         arguments = prepared(LatentActionTokenizerTrainingArguments(**arguments))
         model = LatentActionTokenizerForPreTraining.from_pretrained(folder / case)
         return LatentActionTokenizerTrainer(model, arguments, train_dataset=pairs_of_frames())
@@ -156,7 +159,9 @@ def prepared(arguments: TrainingArguments) -> TrainingArguments:
 def save_initial_models(folder: Path) -> None:
     """What every run starts from."""
     set_seed(0)
-    make_tokenizer().save_pretrained(folder / "tokenizer")
+    make_tokenizer(AC3_CHECK_STEPS).save_pretrained(folder / "tokenizer")
+    # Asked again five steps on.
+    make_tokenizer(AC3_CHECK_STEPS - 5).save_pretrained(folder / JOINING)
     processor = make_processor()
     backbone = AutoModelForImageTextToText.from_config(make_backbone_config(processor, num_new=NUM_NEW_TOKENS))
     backbone.save_pretrained(folder / "backbone")
@@ -164,8 +169,8 @@ def save_initial_models(folder: Path) -> None:
     policy.save_pretrained(folder / "policy")
 
 
-def make_tokenizer() -> LatentActionTokenizerForPreTraining:
-    """On a frozen vision model, with AC3 joined and actions of two bodies in its buffer."""
+def make_tokenizer(steps: int) -> LatentActionTokenizerForPreTraining:
+    """On a frozen vision model, with AC3 about to join after so many steps, and actions of two bodies in its buffer."""
     config = LatentActionTokenizerConfig(
         image_size=16,
         patch_size=4,
@@ -190,7 +195,7 @@ def make_tokenizer() -> LatentActionTokenizerForPreTraining:
         generated_noise_std=0.0,
     )
     model = LatentActionTokenizerForPreTraining(config)
-    model.steps.fill_(20)
+    model.steps.fill_(steps)
     model.ac3_steps.fill_(1)
     model.buffer.add(torch.randint(8, (6, 2)), torch.arange(6) % 2)
     return model
@@ -262,7 +267,7 @@ def main() -> None:
     if set(strategies) & ZERO_STAGES.keys():
         prepare_deepspeed()
     for strategy in strategies:
-        for case in CASES:
+        for case in CASES if strategy in ZERO_STAGES else (*CASES, JOINING):
             run(strategy, case, int(world_size), Path(folder))
         if strategy == "zero3":
             run(strategy, RESIZED, int(world_size), Path(folder))

@@ -20,7 +20,7 @@ from cyclemimic import LatentActionTokenizerForPreTraining
 from cyclemimic.trainers.pace import FIGURES
 
 from . import parity_runs
-from .parity_runs import CASES, DDP, FSDP, NUM_NEW_TOKENS, RESIZED, SINGLE, STEPS, ZERO_STAGES
+from .parity_runs import CASES, DDP, FSDP, JOINING, NUM_NEW_TOKENS, RESIZED, SINGLE, STEPS, ZERO_STAGES
 
 ENGINES = {DDP: "DistributedDataParallel", FSDP: "FSDPModule"} | {
     name: f"DeepSpeedEngine {stage}" for name, stage in ZERO_STAGES.items()
@@ -65,7 +65,7 @@ def runs(tmp_path_factory) -> Path:
     arguments = ["2", str(folder), *strategies]
     ranks = [start_rank(rank, port, folder, parity_runs.__file__, arguments) for rank in range(2)]
     try:
-        for case in CASES:
+        for case in (*CASES, JOINING):
             parity_runs.run(SINGLE, case, 1, folder)
         codes = [rank.wait(timeout=600) for rank in ranks]
     finally:
@@ -79,9 +79,10 @@ def runs(tmp_path_factory) -> Path:
 needs_deepspeed = pytest.mark.skipif(not HAS_DEEPSPEED, reason="needs deepspeed: pip install '.[deepspeed]'")
 
 
-@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(
-    "strategy", [pytest.param(name, marks=needs_deepspeed if name in ZERO_STAGES else ()) for name in ENGINES]
+    ("strategy", "case"),
+    [(strategy, case) for strategy in (DDP, FSDP) for case in (*CASES, JOINING)]
+    + [pytest.param(strategy, case, marks=needs_deepspeed) for strategy in ZERO_STAGES for case in CASES],
 )
 def test_two_processes_train_as_one_does(strategy, case, runs):
     alone, shared = (json.loads((runs / kind / case / "record.json").read_text()) for kind in (SINGLE, strategy))
@@ -102,6 +103,8 @@ def test_what_the_runs_do(runs):
     """Two runs that do nothing would agree as well."""
     lines = json.loads((runs / SINGLE / "tokenizer" / "record.json").read_text())["lines"]
     assert all(line["cycle_loss"] > 0 and line["discriminator_loss"] > 0 for line in lines)
+    lines = json.loads((runs / SINGLE / JOINING / "record.json").read_text())["lines"]
+    assert [line["discriminator_loss"] > 0 for line in lines] == [False] * 5 + [True] * (STEPS - 5)
     before, after = weights_of(runs / "tokenizer"), weights_of(runs / SINGLE / "tokenizer" / "model")
     moved = {name for name, value in after.items() if name in before and not torch.equal(value, before[name])}
     assert {"buffer.codes", "discriminator.norm.weight", "tokenizer.quantizer.codebook_shift"} < moved

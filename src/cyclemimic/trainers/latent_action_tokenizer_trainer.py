@@ -20,6 +20,9 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
     """
     Trainer for [`LatentActionTokenizerForPreTraining`]: one forward, one backward, one optimizer for all parts. Every
     `sample_steps` it draws into `samples` what has become of the first pairs that it saw ([`draw_sample_grid`]).
+
+    DDP and FSDP2 train as one process with the whole batch does. ZeRO does but for where AC3 joins: DeepSpeed counts AdamW's
+    steps for all weights together, so the discriminator, without gradients until then, begins with larger steps.
     """
 
     logged_terms = (

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -398,10 +399,8 @@ def _gathered(weight: nn.Parameter) -> Iterator[None]:
     if not is_deepspeed_zero3_enabled():
         yield
         return
-    try:
-        import deepspeed
-    except ImportError as error:  # what ships its code to the Hub must not need it
-        raise RuntimeError("ZeRO-3 is configured, but deepspeed is not installed.") from error
+    # By its name: with an import statement, the code that goes to the Hub would need it everywhere.
+    deepspeed = import_module("deepspeed")
     with deepspeed.zero.GatheredParameters([weight], modifier_rank=0):
         yield
 

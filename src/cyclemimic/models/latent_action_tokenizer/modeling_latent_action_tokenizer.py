@@ -607,11 +607,12 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         copy_loss = model.weighted_error(pixel_values, future_pixel_values, pixel_values)
         copy_ratio = self._copy_ratio(terms["reconstruction_loss"], copy_loss)
         ac3_scale = (self.ac3_steps / max(1, self.config.cycle_ramp_steps)).clamp(max=1.0)
+        codes = all_gather_rows(action.codes) if self.training else action.codes
         return LatentActionTokenizerForPreTrainingOutput(
             loss=model.vq_vae_loss(terms) + self._ac3_loss(ac3_terms, ac3_scale),
             **terms,
             **ac3_terms,
-            codebook_perplexity=self._perplexity(action.codes),
+            codebook_perplexity=codebook_perplexity(codes, self.config.codebook_size),
             copy_ratio=copy_ratio,
             ac3_scale=ac3_scale,
             codes=action.codes,
@@ -631,14 +632,14 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
     ) -> dict[str, torch.Tensor]:
         """Cycle and adversarial terms of the generated frames (paper §3.1, §3.3)."""
         quantizer = self.tokenizer.quantizer
+        words = quantizer.words.detach()
         noisy, std = generated, self.config.generated_noise_std
         if std > 0:
             noisy = generated + torch.randn_like(generated) * std
         embeddings = self.tokenizer.encoder(current, self.tokenizer.vision_features(noisy), is_generated=True)
-        codebook = quantizer.words.detach()
         real_logits, generated_logits = self._discriminate(real, generated)
         return {
-            "cycle_loss": cycle_consistency_loss(embeddings, codebook, sampled, self.config.cycle_temperature),
+            "cycle_loss": cycle_consistency_loss(embeddings, words, sampled, self.config.cycle_temperature),
             "generator_loss": generator_loss(*self._discriminate_fixed(generated)),
             "discriminator_loss": discriminator_loss(real_logits, generated_logits),
             "cycle_accuracy": (quantizer.nearest(embeddings.detach()) == sampled).float().mean(),
@@ -660,9 +661,6 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         errors = torch.stack((error.detach(), copy_error))
         error, copy_error = mean_over_ranks(errors) if self.training else errors
         return error / copy_error.clamp_min(1e-8)
-
-    def _perplexity(self, codes: torch.LongTensor) -> torch.Tensor:
-        return codebook_perplexity(all_gather_rows(codes) if self.training else codes, self.config.codebook_size)
 
     def _absent_ac3_terms(self, like: torch.Tensor) -> dict[str, torch.Tensor]:
         zero = like.new_zeros(())
