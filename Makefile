@@ -48,7 +48,12 @@ system: $(READY)  ## install the simulator's Debian packages, where root may
 demo: system  ## from video to a moving robot; the result is demo_output/report.html
 	$(BIN)/cyclemimic demo $(ARGS)
 
-test: system  ## run the tests
+# For the tests alone: the demo has no use for it, and it says so at every start.
+$(VENV)/.deepspeed: $(READY)
+	@$(BIN)/pip install --quiet --constraint constraints.txt deepspeed
+	@touch $@
+
+test: system $(VENV)/.deepspeed  ## run the tests
 	$(BIN)/pytest -q --durations=10
 
 lint: $(READY)  ## check style and formatting
