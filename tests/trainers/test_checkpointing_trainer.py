@@ -102,7 +102,9 @@ def assert_same(expected: object, actual: object) -> None:
         assert len(expected) == len(actual)
         for one, other in zip(expected, actual):
             assert_same(one, other)
-    elif isinstance(expected, torch.Tensor | np.ndarray):
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(expected, actual)
+    elif isinstance(expected, np.ndarray):
         assert np.array_equal(expected, actual)
     elif hasattr(expected, "__dict__"):  # such as DeepSpeed's loss scaler
         assert_same(vars(expected), vars(actual))

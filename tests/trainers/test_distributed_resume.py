@@ -33,20 +33,19 @@ def finish(ranks: list[subprocess.Popen[str]], folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> tuple[Path, Path]:
-    """Folders of what was trained in one go, and of what was killed once in every case."""
+    """Folders of what was trained in one go, and of what was killed once by every strategy, each in another case."""
     root = tmp_path_factory.mktemp("resume")
     parity_runs.save_initial_models(root)
     whole, parts, random = root / "whole", root / "parts", np.random.default_rng(0)
     finish(start(root, whole), whole)
-    for strategy in STRATEGIES:
-        for case in ("tokenizer", "finetune"):
-            ranks = start(root, parts)
-            while not (parts / strategy / case / "checkpoint-1").is_dir() and ranks[0].poll() is None:
-                time.sleep(0.005)
-            time.sleep(random.uniform(0, 0.1))
-            for rank in ranks:
-                rank.kill()
-                rank.wait()
+    for strategy, case in zip(STRATEGIES, ("tokenizer", "finetune")):
+        ranks = start(root, parts)
+        while not (parts / strategy / case / "checkpoint-1").is_dir() and ranks[0].poll() is None:
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.1))
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
     finish(start(root, parts), parts)
     return whole, parts
 
