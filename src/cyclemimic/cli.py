@@ -24,6 +24,7 @@ from cyclemimic.commands import (
     gallery,
     inspect,
     label,
+    plan,
     pretrain,
     rollout,
     train_tokenizer,
@@ -65,6 +66,7 @@ VERBS: dict[str, Verb] = {
     "convert-prismatic": Verb(
         "Prismatic or OpenVLA checkpoint -> backbone to pretrain", convert_prismatic.parse, convert_prismatic.run
     ),
+    "plan": Verb("model, GPUs -> memory a training takes, and hours", plan.parse, plan.run),
     "demo": Verb("from video to a moving robot, every stage once, with a report", demo.parse, demo.run),
 }
 

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models without memory: how many parameters they have, and what their layers keep in a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, GemmaConfig, LlamaConfig, PreTrainedConfig, PreTrainedModel, Qwen2Config
+
+from cyclemimic import (
+    CycleMimicConfig,
+    CycleMimicForActionPrediction,
+    CycleMimicProcessor,
+    LatentActionTokenizerConfig,
+    LatentActionTokenizerForPreTraining,
+    PrismaticConfig,
+)
+from cyclemimic.planning.memory import ParameterCounts, checkpointed_activation_bytes, layer_activation_bytes
+from cyclemimic.trainers.adapters import add_adapter
+
+NUM_TEXT_TOKENS = 32  # of an instruction in its prompt, with the latent action
+# The text models of Qwen2.5 0.5B, Gemma 2B and LLaMA-2 7B, each behind Prismatic's two vision models.
+TEXT_CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
+    "policy-0.5b": lambda: Qwen2Config(
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=24,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        vocab_size=151_936,
+        tie_word_embeddings=True,
+    ),
+    "policy-2b": lambda: GemmaConfig(
+        hidden_size=2048,
+        intermediate_size=16_384,
+        num_hidden_layers=18,
+        num_attention_heads=8,
+        num_key_value_heads=1,
+        head_dim=256,
+        vocab_size=257_216,
+    ),
+    "policy-7b": lambda: LlamaConfig(
+        hidden_size=4096, intermediate_size=11_008, num_hidden_layers=32, num_attention_heads=32, vocab_size=32_064
+    ),
+}
+PRESETS = ("tokenizer", *TEXT_CONFIGS)
+
+
+@dataclass(frozen=True)
+class LayerStack:
+    """Layers alike, and how many tokens of one sample pass through them in a training step."""
+
+    num_layers: int
+    num_tokens: int
+    hidden_size: int
+    intermediate_size: int
+    kv_ratio: float = 1.0
+    gated: bool = False
+
+    def activation_bytes(self, batch_size: int, checkpointed: bool) -> int:
+        """Of a batch."""
+        tokens = batch_size * self.num_tokens
+        layer = layer_activation_bytes(tokens, self.hidden_size, self.intermediate_size, self.kv_ratio, self.gated)
+        if checkpointed:
+            return checkpointed_activation_bytes(tokens, self.hidden_size, self.num_layers, layer)
+        return self.num_layers * layer
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A model to plan for."""
+
+    name: str
+    counts: ParameterCounts
+    stacks: tuple[LayerStack, ...]
+
+    def activation_bytes(self, batch_size: int, checkpointed: bool) -> int:
+        """Of a batch on one GPU, the vocabulary's logits left out."""
+        return sum(stack.activation_bytes(batch_size, checkpointed) for stack in self.stacks)
+
+
+def shape_of(model: str, lora_rank: int | None = None) -> ModelShape:
+    """
+    The shape of a preset, or of a checkpoint's configuration (folder or Hub id).
+
+    Raises:
+        ValueError: a rank for the tokenizer; a configuration of another kind of model.
+        OSError: no preset and no checkpoint.
+    """
+    config = _config_of(model)
+    if isinstance(config, LatentActionTokenizerConfig):
+        if lora_rank is not None:
+            raise ValueError(
+                f"`lora_rank` must be left out for a tokenizer, which is trained in full, got {lora_rank}."
+            )
+        return ModelShape(model, _count(LatentActionTokenizerForPreTraining, config), _tokenizer_stacks(config))
+    if not isinstance(config, CycleMimicConfig):
+        raise ValueError(
+            f"`model` must be one of {list(PRESETS)} or a tokenizer's or policy's checkpoint, got {model!r}, "
+            f"of a {config.model_type}."
+        )
+    return ModelShape(model, _count(CycleMimicForActionPrediction, config, lora_rank), _policy_stacks(config))
+
+
+def _config_of(model: str) -> PreTrainedConfig:
+    if model == "tokenizer":
+        return LatentActionTokenizerConfig()
+    if model not in TEXT_CONFIGS:
+        return AutoConfig.from_pretrained(model)
+    processor = CycleMimicProcessor.from_texts(["plan"], image_size=224, patch_size=14)
+    backbone = PrismaticConfig(text_config=TEXT_CONFIGS[model](), image_token_id=processor.image_token_id)
+    return processor.make_config(backbone)
+
+
+def _count(kind: type[PreTrainedModel], config: Any, lora_rank: int | None = None) -> ParameterCounts:
+    with torch.device("meta"):
+        model: nn.Module = kind(config)
+        if lora_rank is not None:
+            model = add_adapter(model, lora_rank)
+    sizes = {id(weight): (weight.numel(), weight.requires_grad) for weight in model.parameters()}
+    trainable = sum(size for size, trains in sizes.values() if trains)
+    layers = (sum(weight.numel() for weight in part.parameters(recurse=False)) for part in model.modules())
+    return ParameterCounts(trainable, sum(size for size, _ in sizes.values()) - trainable, max(layers))
+
+
+def _tokenizer_stacks(config: LatentActionTokenizerConfig) -> tuple[LayerStack, ...]:
+    # With AC3: E reads three frames a pair, D draws two, Ψ judges three.
+    passes = {"encoder": 3, "decoder": 2, "discriminator": 3} if config.uses_ac3 else {"encoder": 2, "decoder": 1}
+    width, inner = config.hidden_size, config.intermediate_size
+    num_tokens = config.grid_size**2 + config.num_latent_tokens
+    stacks = [
+        LayerStack(getattr(config, f"num_{part}_layers"), count * num_tokens, width, inner)
+        for part, count in passes.items()
+    ]
+    # Attention over time: a norm, query, key, value and the result once more.
+    stacks.append(LayerStack(config.num_encoder_layers, passes["encoder"] * num_tokens, width, 0))
+    return tuple(stacks)
+
+
+def _policy_stacks(config: CycleMimicConfig) -> tuple[LayerStack, ...]:
+    backbone, text = config.backbone_config, config.get_text_config()
+    num_image_tokens = config.num_cameras * (config.num_image_tokens or 0)
+    parts = [(getattr(backbone, name, None), num_image_tokens) for name in ("vision_config", "fused_vision_config")]
+    parts.append((text, num_image_tokens + NUM_TEXT_TOKENS))
+    # A vision model without layers, such as the demo's two convolutions, keeps next to nothing.
+    return tuple(_stack_of(part, tokens) for part, tokens in parts if _num_layers(part))
+
+
+def _num_layers(config: PreTrainedConfig | None) -> int:
+    # Qwen-VL's vision models call it depth.
+    return getattr(config, "num_hidden_layers", None) or getattr(config, "depth", None) or 0
+
+
+def _stack_of(config: PreTrainedConfig, num_tokens: int) -> LayerStack:
+    kv_heads = getattr(config, "num_key_value_heads", None)
+    inner = getattr(config, "intermediate_size", None) or config.hidden_size * getattr(config, "mlp_ratio", 4)
+    # Of all language models with grouped keys the MLP is gated; vision models have neither.
+    return LayerStack(
+        _num_layers(config),
+        num_tokens,
+        config.hidden_size,
+        int(inner),
+        kv_ratio=1.0 if kv_heads is None else kv_heads / config.num_attention_heads,
+        gated=kv_heads is not None,
+    )

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+from transformers import LlamaConfig
+
+from cyclemimic import (
+    CycleMimicForActionPrediction,
+    CycleMimicProcessor,
+    LatentActionTokenizerConfig,
+    LatentActionTokenizerForPreTraining,
+)
+from cyclemimic.models.cyclemimic import make_tiny_backbone_config
+from cyclemimic.planning.shapes import shape_of
+from cyclemimic.trainers.adapters import add_adapter
+
+TINY = {"hidden_size": 32, "num_attention_heads": 2, "num_encoder_layers": 2, "num_decoder_layers": 1}
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    config = LatentActionTokenizerConfig(
+        image_size=32, patch_size=8, vision_config=None, num_discriminator_layers=1, **TINY
+    )
+    model = LatentActionTokenizerForPreTraining(config)
+    model.save_pretrained(tmp_path / "tokenizer")
+    return model, str(tmp_path / "tokenizer")
+
+
+@pytest.fixture
+def policy(tmp_path):
+    processor = CycleMimicProcessor.from_texts(["reach"], image_size=32, patch_size=8)
+    backbone = make_tiny_backbone_config(processor, image_size=32, patch_size=8, hidden_size=32)
+    model = CycleMimicForActionPrediction(processor.make_config(backbone, action_decoder_hidden_size=32))
+    model.save_pretrained(tmp_path / "policy")
+    return model, str(tmp_path / "policy")
+
+
+def test_parameters_are_those_of_the_model_itself(tokenizer, policy):
+    for model, path in (tokenizer, policy):
+        shape = shape_of(path)
+        assert (shape.counts.trainable, shape.counts.frozen) == (sum(w.numel() for w in model.parameters()), 0)
+        assert shape.counts.largest_layer == max(
+            sum(weight.numel() for weight in part.parameters(recurse=False)) for part in model.modules()
+        )
+
+
+def test_adapters_train_a_part(policy):
+    model, path = policy
+    counts = shape_of(path, lora_rank=4).counts
+    adapted = add_adapter(model, 4)
+    assert counts.trainable == sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
+    assert counts.trainable + counts.frozen == sum(weight.numel() for weight in adapted.parameters())
+
+
+def test_activations_grow_with_the_batch_and_shrink_by_checkpoints(tokenizer, policy):
+    for _, path in (tokenizer, policy):
+        shape = shape_of(path)
+        assert shape.activation_bytes(8, False) == 2 * shape.activation_bytes(4, False)
+        assert shape.activation_bytes(8, True) < shape.activation_bytes(8, False)
+
+
+def test_stacks_of_a_policy(policy):
+    (text,) = shape_of(policy[1]).stacks  # the demo's vision model has no layers
+    assert text.num_tokens == 16 + 32 and text.gated
+    dinov2, siglip, text = shape_of("policy-0.5b").stacks
+    assert (dinov2.num_layers, siglip.num_layers, text.num_layers) == (24, 27, 24)
+    assert (dinov2.num_tokens, siglip.num_tokens, text.num_tokens) == (256, 256, 256 + 32)
+    assert not siglip.gated and text.gated and text.kv_ratio == 2 / 14
+
+
+def test_sizes_of_the_presets():
+    assert 85e6 < shape_of("tokenizer").counts.frozen < 87e6
+    assert 7.4e9 < shape_of("policy-7b").counts.trainable < 7.6e9
+
+
+def test_bad_models(tmp_path):
+    LlamaConfig(num_hidden_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"`model` must be one of \['tokenizer', .*\] or a .* checkpoint, got .*, of a llama"
+    ):
+        shape_of(str(tmp_path))
+    with pytest.raises(ValueError, match="`lora_rank` must be left out for a tokenizer"):
+        shape_of("tokenizer", lora_rank=4)
