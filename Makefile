@@ -48,12 +48,12 @@ system: $(READY)  ## install the simulator's Debian packages, where root may
 demo: system  ## from video to a moving robot; the result is demo_output/report.html
 	$(BIN)/cyclemimic demo $(ARGS)
 
-# For the tests alone: the demo has no use for it, and it says so at every start.
-$(VENV)/.deepspeed: $(READY)
-	@$(BIN)/pip install --quiet --constraint constraints.txt deepspeed
+# For the tests alone: the demo has no use for these, and they say so at every start.
+$(VENV)/.extras: $(READY)
+	@$(BIN)/pip install --quiet --constraint constraints.txt deepspeed bitsandbytes
 	@touch $@
 
-test: system $(VENV)/.deepspeed  ## run the tests
+test: system $(VENV)/.extras  ## run the tests
 	$(BIN)/pytest -q --durations=10
 
 lint: $(READY)  ## check style and formatting

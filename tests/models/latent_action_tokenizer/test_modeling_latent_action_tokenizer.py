@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -616,6 +617,16 @@ def test_save_and_load_at_zero_tolerance(model, pairs, tmp_path):
     assert_same_state(state_of(reloaded), state_of(model))
     first, second = model(*pairs), reloaded(*pairs)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_checkpoint_from_before_words_could_shift(model, pairs, tmp_path, load_warnings):
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    assert not weights.pop("quantizer.codebook_shift").any()
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    reloaded = LatentActionTokenizerModel.from_pretrained(tmp_path)
+    assert not load_warnings and torch.equal(reloaded.quantizer.words, model.quantizer.words)
+    assert torch.equal(reloaded.eval().encode(*pairs).codes, model.eval().encode(*pairs).codes)
 
 
 @pytest.fixture

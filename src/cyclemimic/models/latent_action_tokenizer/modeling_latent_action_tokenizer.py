@@ -320,6 +320,8 @@ class LatentActionTokenizerPreTrainedModel(PreTrainedModel):
     base_model_prefix = "tokenizer"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    # Checkpoints from before it have their words in the codebook itself.
+    _keys_to_ignore_on_load_missing = [r"codebook_shift$"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
