@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from transformers.image_utils import is_pil_image
 from transformers.utils import logging
 
 from .configuration_cyclemimic import CycleMimicConfig, check_camera_names
+from .normalization_cyclemimic import bounds_of, checked_statistics, denormalize, normalize, resolve_dataset
 
 logger = logging.get_logger(__name__)
 
@@ -309,15 +309,7 @@ class CycleMimicProcessor(ProcessorMixin):
         self._add_statistics("state_statistics", self.state_dim, dataset, statistics)
 
     def _add_statistics(self, kind: str, size: int, dataset: str, statistics: Mapping[str, Any]) -> None:
-        name, known = f"{kind}[{dataset!r}]", getattr(self, kind)
-        plain = {key: np.asarray(value).tolist() for key, value in statistics.items()}
-        plain.setdefault("mask", [True] * size)
-        for key in ("q01", "q99", "mask"):
-            values = np.asarray(plain.get(key, []), dtype=np.float64)
-            if values.shape != (size,) or not np.isfinite(values).all():
-                raise ValueError(f"`{name}` must hold {size} finite values as {key!r}, got {plain.get(key)}.")
-        if (np.asarray(plain["q01"]) > np.asarray(plain["q99"])).any():
-            raise ValueError(f"`{name}` must have q01 <= q99, got q01 {plain['q01']} and q99 {plain['q99']}.")
+        known, plain = getattr(self, kind), checked_statistics(f"{kind}[{dataset!r}]", statistics, size)
         if known.get(dataset, plain) != plain:
             logger.warning("the %s of %s are replaced by others", kind.replace("_", " "), dataset)
         known[dataset] = plain
@@ -329,20 +321,7 @@ class CycleMimicProcessor(ProcessorMixin):
         Raises:
             ValueError: no statistics, none of this name, or several and no name.
         """
-        return self._resolve("action_statistics", dataset)
-
-    def _resolve(self, kind: str, dataset: str | None) -> str:
-        statistics = getattr(self, kind)
-        if not statistics:
-            raise ValueError(f"`{kind}` must hold the statistics of a data set, got none.")
-        if dataset is None and len(statistics) == 1:
-            return next(iter(statistics))
-        if not isinstance(dataset, str) or dataset not in statistics:
-            known = sorted(statistics)
-            nearest = difflib.get_close_matches(str(dataset), known, n=1)
-            suggestion = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-            raise ValueError(f"`dataset` must be one of {known}, got {dataset!r}{suggestion}.")
-        return dataset
+        return resolve_dataset("action_statistics", self.action_statistics, dataset)
 
     def post_process_actions(
         self, actions: torch.Tensor | np.ndarray, dataset: str | Sequence[str] | None = None
@@ -366,9 +345,7 @@ class CycleMimicProcessor(ProcessorMixin):
         if actions.ndim == 0 or actions.shape[-1] != self.action_dim:
             raise ValueError(f"`actions` must have shape (batch, time, {self.action_dim}), got {actions.shape}.")
         _check_finite("actions", actions)
-        low, high, mask = self._bounds("action_statistics", dataset, actions.shape)
-        physical = (np.clip(actions, -1.0, 1.0) + 1.0) / 2.0 * (high - low) + low
-        return np.where(mask, physical, actions).astype(np.float32)
+        return denormalize(actions, bounds_of("action_statistics", self.action_statistics, dataset, actions.shape))
 
     def resize_images(self, images: Any) -> np.ndarray:
         """
@@ -495,7 +472,8 @@ class CycleMimicProcessor(ProcessorMixin):
         mask = np.ones(shape[:2], dtype=bool) if actions_mask is None else _as_array("actions_mask", actions_mask)
         if mask.shape != shape[:2] or mask.dtype != bool:
             raise ValueError(f"`actions_mask` must be bool of shape {shape[:2]}, got {mask.dtype} of {mask.shape}.")
-        return self._normalised("action_statistics", actions, dataset), torch.from_numpy(mask)
+        bounds = bounds_of("action_statistics", self.action_statistics, dataset, shape)
+        return torch.from_numpy(normalize(actions, bounds)), torch.from_numpy(mask)
 
     def _encode_state(
         self, robot_state: Any, dataset: str | Sequence[str] | None, batch_size: int
@@ -507,33 +485,8 @@ class CycleMimicProcessor(ProcessorMixin):
         if states.shape != shape:
             raise ValueError(f"`robot_state` must have shape {shape}, got {states.shape}.")
         _check_finite("robot_state", states)
-        return self._normalised("state_statistics", states, dataset)
-
-    def _normalised(self, kind: str, values: np.ndarray, dataset: str | Sequence[str] | None) -> torch.FloatTensor:
-        low, high, normalised_dims = self._bounds(kind, dataset, values.shape)
-        width = high - low
-        # A dimension without width has one value, which every normalised value maps back to.
-        normalised = np.where(width > 0, 2.0 * (values - low) / np.where(width > 0, width, 1.0) - 1.0, 0.0)
-        normalised = np.where(normalised_dims, np.clip(normalised, -1.0, 1.0), values)
-        return torch.from_numpy(normalised.astype(np.float32))
-
-    def _bounds(
-        self, kind: str, dataset: str | Sequence[str] | None, shape: tuple[int, ...]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`q01`, `q99` and `mask`, each to be broadcast over actions or states of `shape`."""
-        per_sample = isinstance(dataset, Sequence) and not isinstance(dataset, str)
-        given = [self._resolve(kind, name) for name in (dataset if per_sample else [dataset])]
-        if per_sample and (len(shape) < 2 or len(given) != shape[0]):
-            raise ValueError(f"`dataset` must be one name, or one a sample of {shape}, got {len(given)} names.")
-        names = list(dict.fromkeys(given))
-        rows = [names.index(name) for name in given]
-        statistics = [getattr(self, kind)[name] for name in names]
-        bounds_shape = (len(given), *[1] * (len(shape) - 2), shape[-1]) if per_sample else shape[-1:]
-        low, high, mask = (
-            np.asarray([each[key] for each in statistics], dtype=dtype)[rows].reshape(bounds_shape)
-            for key, dtype in (("q01", np.float64), ("q99", np.float64), ("mask", bool))
-        )
-        return low, high, mask
+        bounds = bounds_of("state_statistics", self.state_statistics, dataset, shape)
+        return torch.from_numpy(normalize(states, bounds))
 
     def _one_after_another(self, images: Any) -> Any:
         """The images of several cameras, those of a sample together; of one camera, as they are."""
