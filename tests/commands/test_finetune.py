@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionPrediction, CycleMimicProcessor
+from cyclemimic.commands.finetune import load_for_actions
 from cyclemimic.data import LeRobotWriter, compute_action_statistics, compute_state_statistics, open_source
+from cyclemimic.models.cyclemimic.action_bins_cyclemimic import bin_centres, to_bins
 
 from .conftest import TRAINING, run_verb
 
@@ -253,3 +255,43 @@ def test_baselines_of_action_decoding(decoding, verb, pretrained, square_data, l
     assert act(second)[0].shape == (1, 3, 4)
     flags[5] = "act"
     assert verb("finetune", "--policy", first, *flags, "--output_dir", tmp_path / "third") == 2
+
+
+def test_words_for_a_gripper_of_two_values(verb, pretrained, tokenizer, tmp_path):
+    random = np.random.default_rng(3)
+    numbers = np.concatenate([random.normal(0, 1, (12, 2)), np.full((12, 1), 0.5), np.zeros((12, 1))], axis=1)
+    numbers[6, 3] = 100.0
+    with LeRobotWriter(tmp_path / "data", 10, "square", ["x", "y", "z", "gripper"]) as writer:
+        writer.add_episode(random.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8), numbers, "go left")
+    flags = ["--policy", pretrained, "--data", tmp_path / "data", "--tokenizer", tokenizer, *TRAINING]
+    flags += ["--interval_s", "0.3", "--min_interval_s", "0.2", "--action_decoding", "discrete"]
+    assert verb("finetune", *flags, "--output_dir", tmp_path / "output") == 0
+    processor = CycleMimicProcessor.from_pretrained(tmp_path / "output")
+    batch = processor(np.zeros((32, 32, 3), np.uint8), "go", [[0, 1, 2, 3]], numbers[None, 5:8])
+    read = processor.post_process_actions(bin_centres(to_bins(batch["actions"], 256), 256))[0]
+    statistics = processor.action_statistics["data"]
+    clipped = np.clip(numbers[5:8], statistics["q01"], statistics["q99"])
+    half_a_bin = (np.array(statistics["q99"]) - statistics["q01"]) / 512
+    assert (np.abs(read - clipped) <= half_a_bin + 1e-5).all()
+    assert statistics["q99"][3] == 100 and (read[:, 2] == 0.5).all()
+
+
+def test_words_keep_the_settings_of_the_pretrained_policy(pretrained, tmp_path):
+    model = CycleMimicForLatentActionPrediction.from_pretrained(pretrained)
+    settings = {"latent_action_loss_weight": 0.25, "action_loss_weight": 3.0, "temporal_ensemble_coeff": 0.1}
+    for name, value in settings.items():
+        setattr(model.config, name, value)
+    model.save_pretrained(tmp_path / "first")
+    CycleMimicProcessor.from_pretrained(pretrained).save_pretrained(tmp_path / "first")
+    sizes = {"chunk_size": 3, "action_dim": 4, "num_action_bins": 16}
+    fields = {"action_decoding": "discrete"}
+    acting, processor = load_for_actions(str(tmp_path / "first"), sizes, fields)
+    assert {name: getattr(acting.config, name) for name in settings} == settings
+    # Pretrained once more, it knows the words: their rows stay as they are.
+    acting.save_pretrained(tmp_path / "second")
+    again = CycleMimicForLatentActionPrediction.from_pretrained(tmp_path / "second")
+    again.save_pretrained(tmp_path / "third")
+    processor.save_pretrained(tmp_path / "third")
+    last, _ = load_for_actions(str(tmp_path / "third"), sizes, fields)
+    for name, value in acting.state_dict().items():
+        assert torch.equal(last.state_dict()[name], value), name

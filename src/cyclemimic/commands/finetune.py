@@ -119,7 +119,8 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     sizes |= {name: value for name, value in inputs.items() if (value, getattr(config, name)) != (None, None)}
     model, processor = load_for_actions(wanted.policy, sizes, fields)
     for name, values in statistics.items():
-        processor.add_action_statistics(name, values)
+        is_discrete = model.config.action_decoding == "discrete"
+        processor.add_action_statistics(name, _all_normalised(values) if is_discrete else values)
     for name, values in state_statistics.items():
         processor.add_state_statistics(name, values)
     trainer = CycleMimicTrainer(
@@ -188,6 +189,19 @@ def _state_statistics(
     return statistics, _one_size("robot states", statistics)
 
 
+def _all_normalised(statistics: dict[str, Any]) -> dict[str, Any]:
+    """
+    Statistics that leave no dimension alone, for actions that become words, which only [-1, 1] has: what has two values,
+    such as a gripper of 0 and 100, becomes -1 and 1; what has one keeps it exactly.
+    """
+    mask = statistics["mask"]
+    bounds = {
+        quantile: [a if kept else b for kept, a, b in zip(mask, statistics[quantile], statistics[end], strict=True)]
+        for quantile, end in (("q01", "min"), ("q99", "max"))
+    }
+    return {**statistics, **bounds, "mask": [True] * len(mask)}
+
+
 def _one_size(what: str, statistics: dict[str, dict[str, Any]]) -> int:
     sizes = {name: len(values["q01"]) for name, values in statistics.items()}
     if len(set(sizes.values())) > 1:
@@ -252,6 +266,7 @@ def load_for_actions(
         CycleMimicForLatentActionPrediction,
         CycleMimicProcessor,
     )
+    from cyclemimic.models.cyclemimic.processing_cyclemimic import CONFIG_FIELDS
 
     config = CycleMimicConfig.from_pretrained(checkpoint)
     wanted = sizes | fields
@@ -262,11 +277,13 @@ def load_for_actions(
             f"`policy` must be of {wanted}, as data and flags say, got {known}, for which it was fine-tuned."
         )
     processor = CycleMimicProcessor.from_pretrained(checkpoint, **sizes)
-    if is_finetuned or "num_action_bins" not in sizes:
+    if is_finetuned or sizes.get("num_action_bins") in (None, config.num_action_bins):
         return CycleMimicForActionPrediction.from_pretrained(checkpoint, **wanted), processor
     # Its vocabulary has no words for actions yet.
     pretrained = CycleMimicForLatentActionPrediction.from_pretrained(checkpoint)
+    others = CycleMimicConfig.__annotations__.keys() - {"backbone_config", *CONFIG_FIELDS}
+    kept = {name: getattr(config, name) for name in others}
     model = CycleMimicForActionPrediction.from_backbone(
-        pretrained.backbone, processor, new_token_ids=processor.action_bin_token_ids, **fields
+        pretrained.backbone, processor, new_token_ids=processor.action_bin_token_ids, **(kept | fields)
     )
     return model, processor

@@ -193,3 +193,17 @@ def test_bad_settings(changes, message):
 def test_bad_number_of_bins(processor):
     with pytest.raises(ValueError, match="`num_action_bins` must be an integer of at least 1, got 0"):
         CycleMimicProcessor(processor.image_processor, processor.tokenizer, num_action_bins=0)
+
+
+def test_actions_beyond_the_bins_are_refused(make_model, images, texts, codes, actions):
+    _, processor = make_model("discrete")
+    actions[0, 4, 3] = 100.0  # of the dimension that the statistics leave alone
+    with pytest.raises(
+        ValueError, match="`actions` must be in \\[-1, 1\\] for `num_action_bins`, got 100 where `mask`"
+    ):
+        processor(images, texts, codes, actions)
+    mask = np.ones((3, 5), dtype=bool)
+    mask[0, 4] = False
+    assert processor(images, texts, codes, actions, mask)["actions"][0, 4, 3] == 100
+    _, processor = make_model("latent")
+    assert processor(images, texts, codes, actions)["actions"][0, 4, 3] == 100

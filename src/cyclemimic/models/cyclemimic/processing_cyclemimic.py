@@ -30,6 +30,11 @@ IGNORED_LABEL = -100
 MAX_CACHED_PROMPTS = 4096
 # Sizes that the model's config has too, under the same names.
 SHARED_SIZES = ("num_image_tokens", "codebook_size", "num_latent_tokens", "num_act_tokens", "chunk_size", "action_dim")
+# All that a config takes from the processor.
+CONFIG_FIELDS = (
+    *(*SHARED_SIZES, "state_dim", "camera_names", "num_action_bins", "image_token_id"),
+    *("latent_token_ids", "act_token_ids", "action_bin_token_ids"),
+)
 # What image processors make that a backbone reads; they make more, such as counts of tiles, that it does not.
 IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_position_ids", "image_sizes")
 DEFAULT_PROMPT_TEMPLATE = "{image}In: What action should the robot take to {instruction}?\nOut:"
@@ -214,9 +219,7 @@ class CycleMimicProcessor(ProcessorMixin):
 
     def make_config(self, backbone_config: dict[str, Any] | PreTrainedConfig, **kwargs: Any) -> CycleMimicConfig:
         """The config of a policy that reads this processor's batches; `kwargs` go to [`CycleMimicConfig`]."""
-        names = (*SHARED_SIZES, "state_dim", "camera_names", "num_action_bins", "image_token_id")
-        names += ("latent_token_ids", "act_token_ids", "action_bin_token_ids")
-        arguments = {name: getattr(self, name) for name in names}
+        arguments = {name: getattr(self, name) for name in CONFIG_FIELDS}
         return CycleMimicConfig(backbone_config=backbone_config, **{**arguments, **kwargs})
 
     def __call__(
@@ -473,7 +476,14 @@ class CycleMimicProcessor(ProcessorMixin):
         if mask.shape != shape[:2] or mask.dtype != bool:
             raise ValueError(f"`actions_mask` must be bool of shape {shape[:2]}, got {mask.dtype} of {mask.shape}.")
         bounds = bounds_of("action_statistics", self.action_statistics, dataset, shape)
-        return torch.from_numpy(normalize(actions, bounds)), torch.from_numpy(mask)
+        normalised = normalize(actions, bounds)
+        largest = np.abs(normalised * mask[..., None]).max()
+        if self.num_action_bins is not None and largest > 1:
+            raise ValueError(
+                f"`actions` must be in [-1, 1] for `num_action_bins`, got {largest:g} where `mask` of `action_statistics` "
+                "leaves them as they are."
+            )
+        return torch.from_numpy(normalised), torch.from_numpy(mask)
 
     def _encode_state(
         self, robot_state: Any, dataset: str | Sequence[str] | None, batch_size: int
