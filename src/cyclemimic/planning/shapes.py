@@ -11,13 +11,15 @@ import torch
 from torch import nn
 from transformers import AutoConfig, GemmaConfig, LlamaConfig, PreTrainedConfig, PreTrainedModel, Qwen2Config
 
-from cyclemimic import (
+from cyclemimic.models.cyclemimic import (
     CycleMimicConfig,
     CycleMimicForActionPrediction,
     CycleMimicProcessor,
-    LatentActionTokenizerConfig,
-    LatentActionTokenizerForPreTraining,
     PrismaticConfig,
+)
+from cyclemimic.models.latent_action_tokenizer.configuration_latent_action_tokenizer import LatentActionTokenizerConfig
+from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer import (
+    LatentActionTokenizerForPreTraining,
 )
 from cyclemimic.planning.memory import ParameterCounts, checkpointed_activation_bytes, layer_activation_bytes
 from cyclemimic.trainers.adapters import add_adapter
