@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import atexit
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
 
-from cyclemimic.evaluation.environments.metaworld import CONTROL_RATE_HZ, MAX_STEPS, TASKS, MetaworldEnvironment
+from cyclemimic.evaluation.environments.metaworld import CONTROL_RATE_HZ, MAX_STEPS, MetaworldEnvironment
 
 STEPS_AFTER_SUCCESS = 5
 # A failed attempt is made again in another variation, far from those that evaluation uses. Of experts that are pushed
@@ -71,7 +72,7 @@ def film(shot: Shot, image_size: int, action_repeat: int = 1) -> FilmedEpisode:
 
 def _attempt(environment: MetaworldEnvironment, shot: Shot, initial_state: int) -> np.ndarray | None:
     """The actions up to shortly after success, `(n, 4)`; `None` where the expert failed. Nothing is rendered."""
-    random = np.random.default_rng((initial_state, sorted(TASKS).index(shot.task)))
+    random = np.random.default_rng((initial_state, zlib.crc32(shot.task.encode())))
     environment.reset(initial_state)
     actions: list[np.ndarray] = []
     repeat = environment.action_repeat

@@ -17,11 +17,18 @@ from cyclemimic.evaluation.environments.scene_look import SceneLook
 TASKS = {
     "reach-v3": "reach the blue ball",
     "button-press-topdown-v3": "press the button from above",
+    "button-press-v3": "press the button from the front",
     "drawer-open-v3": "open the drawer",
     "drawer-close-v3": "close the drawer",
     "door-open-v3": "open the door",
+    "door-close-v3": "close the door",
     "window-open-v3": "open the window",
     "window-close-v3": "close the window",
+    "faucet-open-v3": "open the faucet",
+    "faucet-close-v3": "close the faucet",
+    "handle-press-v3": "press the handle down",
+    "coffee-button-v3": "press the button of the coffee machine",
+    "plate-slide-v3": "slide the plate into the goal",
     "push-v3": "push the puck to the green ball",
     "pick-place-v3": "lift the puck to the blue ball",
 }
