@@ -82,6 +82,17 @@ def test_training_arguments_take_numbers_and_mappings(config_file, tmp_path):
     assert arguments.lr_scheduler_kwargs == {"min_lr": 1e-6}
 
 
+@pytest.mark.parametrize("kind", ["LatentActionTokenizerTrainingArguments", "CycleMimicTrainingArguments"])
+def test_logs_go_to_several_places(kind, config_file, tmp_path):
+    import cyclemimic
+
+    path = config_file(f"output_dir: {tmp_path}\nuse_cpu: true\nreport_to: [tensorboard, trackio]\n")
+    for flags in (["--config", path], ["--output_dir", str(tmp_path), "--report_to", "tensorboard", "trackio"]):
+        (arguments,) = parse_training_arguments([getattr(cyclemimic, kind)], flags)
+        assert arguments.report_to == ["tensorboard", "trackio"]
+    assert getattr(cyclemimic, kind)(str(tmp_path), report_to="none").report_to == []
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -38,6 +38,10 @@ class CycleMimicTrainingArguments(TrainingArguments):
     learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate (paper §4, Bridge)."})
     lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule of the learning rate (paper §4)."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
+    # Of Trainer's own type, a name or names, the command line can only make one name.
+    report_to: list[str] = field(
+        default_factory=list, metadata={"help": "Where to log, such as tensorboard, trackio; by default nowhere."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs every column."})
     # Backbones have parts past the layer that is read. Trainer's own default, no beside gradient checkpointing, is for the
     # reentrant form of that.

@@ -29,6 +29,10 @@ class LatentActionTokenizerTrainingArguments(TrainingArguments):
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate (paper §3.4)."})
     weight_decay: float = field(default=1e-2, metadata={"help": "Weight decay of AdamW (paper §3.4)."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
+    # Of Trainer's own type, a name or names, the command line can only make one name.
+    report_to: list[str] = field(
+        default_factory=list, metadata={"help": "Where to log, such as tensorboard, trackio; by default nowhere."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs every column."})
     # Ψ has no gradients until AC3 joins. Trainer's own default, no beside gradient checkpointing, is for the reentrant form
     # of that.
