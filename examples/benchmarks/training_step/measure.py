@@ -91,8 +91,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the autocast")
     parser.add_argument("--compile", action="store_true", help="the package's steps through torch.compile")
+    parser.add_argument("--trace", metavar="FILE", help="also write what one AC3 step does, for chrome://tracing")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each (default: %(default)s)")
     return parser.parse_args()
+
+
+def write_trace(step: Callable[[], float], path: str) -> None:
+    """One step by torch's profiler: a timeline as a file, and as a table the operations that take most of the time."""
+    with torch.profiler.profile() as profile:
+        step()
+    profile.export_chrome_trace(path)
+    on_device = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    print(profile.key_averages().table(sort_by=on_device, row_limit=12))
 
 
 def main() -> None:
@@ -133,6 +143,8 @@ def main() -> None:
     faster = statistics.median(one / own for one, own in zip(times[PLAIN], times[OWN], strict=True))
     cost = statistics.median(one / own for one, own in zip(times[AC3], times[OWN], strict=True))
     print(f"\nthe package's Genie step is {faster:.2f} times as fast as the plain one; AC3 costs {cost:.2f} of it")
+    if arguments.trace:
+        write_trace(steps[AC3], arguments.trace)
 
 
 if __name__ == "__main__":

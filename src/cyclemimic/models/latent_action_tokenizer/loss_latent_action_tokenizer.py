@@ -135,5 +135,7 @@ def codebook_perplexity(codes: torch.Tensor, codebook_size: int) -> torch.Tensor
     Returns:
         `torch.Tensor`: scalar in `[1, codebook_size]`.
     """
-    frequencies = F.one_hot(codes.flatten(), codebook_size).float().mean(0)
+    # Not `F.one_hot`: it asks the device whether all words are in range.
+    words = torch.arange(codebook_size, device=codes.device)
+    frequencies = (codes.flatten()[:, None] == words).float().mean(0)
     return torch.special.entr(frequencies).sum().exp()

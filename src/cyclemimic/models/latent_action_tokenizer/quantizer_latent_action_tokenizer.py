@@ -47,8 +47,10 @@ class LatentActionTokenizerQuantizer(nn.Module):
             self._revive_dead_codes(embeddings.detach())
         codes = self.nearest(embeddings.detach())
         if self.training and self.dead_code_steps > 0:
-            used = F.one_hot(all_gather_rows(codes).flatten(), self.idle_steps.shape[0]).amax(0)
-            self.idle_steps.copy_((self.idle_steps + 1) * (1 - used))
+            # Not `F.one_hot`: it asks the device whether all words are in range.
+            words = torch.arange(self.idle_steps.shape[0], device=codes.device)
+            used = (all_gather_rows(codes).flatten()[:, None] == words).any(0)
+            self.idle_steps.copy_((self.idle_steps + 1) * ~used)
         return codes, self.lookup(codes)
 
     def nearest(self, embeddings: torch.Tensor) -> torch.LongTensor:

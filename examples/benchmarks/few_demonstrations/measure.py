@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What latent pretraining is worth when demonstrations are few: success in closed loop on ten tasks of Metaworld.
+
+    python measure.py --output few --rows none-5 genie-5 ac3-5 --seeds 0 1 2
+
+Every row starts from the same untrained policy, sees the same demonstrations for as many steps, and acts in the same scenes,
+which no training saw. Rows differ in what the policy was pretrained on, in how many demonstrations of a task it gets, and in
+how actions are read from it. A stage that is done is not done again. Writes `table.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cyclemimic.demo.recording import Shot, record_shots
+from cyclemimic.demo.settings import DemoSettings
+from cyclemimic.evaluation.environments.metaworld import TASKS as INSTRUCTIONS
+from cyclemimic.evaluation.intervals import wilson_interval
+
+TASKS = (
+    "button-press-topdown-v3",
+    "button-press-v3",
+    "drawer-open-v3",
+    "drawer-close-v3",
+    "door-open-v3",
+    "window-open-v3",
+    "window-close-v3",
+    "faucet-open-v3",
+    "faucet-close-v3",
+    "plate-slide-v3",
+)
+# Numbers of variations of a scene: these three sets are apart. Failed experts are filmed again a million further on.
+FIRST_DEMONSTRATION, FIRST_VIDEO, FIRST_EVALUATION = 1_000, 100_000, 500_000
+MOST_DEMONSTRATIONS = 100
+IMAGE_SIZE = 128
+OTHER_BODIES = "other-bodies"
+# Seconds between the frames of a pair, and the least of it at an episode's end. The arms move more slowly.
+INTERVALS = {"metaworld": ("0.15", "0.05"), OTHER_BODIES: ("0.8", "0.8")}
+CYCLE_OFF = {"cycle_weight": 0, "adversarial_weight": 0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a policy is pretrained on (`none`, `genie`, `ac3`, `other-bodies`), demonstrations a task, what is read."""
+
+    pretraining: str
+    demonstrations: int
+    action_decoding: str = "act"
+
+    @property
+    def name(self) -> str:
+        decoding = "" if self.action_decoding == "act" else f"-{self.action_decoding}"
+        return f"{self.pretraining}-{self.demonstrations}{decoding}"
+
+
+ROWS = {
+    row.name: row
+    for row in (
+        *(Row(pretraining, number) for number in (5, 1, 20) for pretraining in ("none", "genie", "ac3", OTHER_BODIES)),
+        *(Row("ac3", 5, decoding) for decoding in ("latent", "discrete")),
+        Row("none", MOST_DEMONSTRATIONS),
+    )
+}
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="data, a folder a seed, the table")
+    parser.add_argument("--rows", nargs="+", default=["none-5", "genie-5", "ac3-5"], choices=list(ROWS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help=f"for {OTHER_BODIES}: what cross_embodiment/record.py filmed",
+    )
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(INSTRUCTIONS), metavar="TASK")
+    parser.add_argument("--videos", type=int, default=100, help="of a task (default: %(default)s)")
+    parser.add_argument("--rollouts", type=int, default=20, help="of a task (default: %(default)s)")
+    parser.add_argument("--tokenizer_steps", type=int, default=4000)
+    parser.add_argument("--pretraining_steps", type=int, default=5000)
+    parser.add_argument("--finetuning_steps", type=int, default=2000)
+    arguments = parser.parse_args()
+    if arguments.arms is None and any(ROWS[row].pretraining == OTHER_BODIES for row in arguments.rows):
+        parser.error(f"--arms must be given for the rows of {OTHER_BODIES}")
+    return arguments
+
+
+def once(target: Path, make: Callable[[Path], None]) -> Path:
+    """`target`, made where it is not there yet; it takes its name when it is whole."""
+    if not target.exists():
+        partial_target = target.with_name(f"{target.name}.partial")
+        shutil.rmtree(partial_target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        print(target, flush=True)
+        make(partial_target)
+        os.replace(partial_target, target)
+    return target
+
+
+def cyclemimic(verb: str, *flags: object) -> None:
+    """Runs one verb of the command line in a process of its own."""
+    subprocess.run([sys.executable, "-m", "cyclemimic.cli", verb, *map(str, flags)], check=True)
+
+
+def training_flags(steps: int, learning_rate: float, seed: int) -> list[object]:
+    """The demo's, by the Trainer's names."""
+    settings = {
+        "max_steps": steps,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "per_device_train_batch_size": 64,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 50,
+        "adam_beta2": 0.95,
+        "save_strategy": "no",
+        "report_to": "none",
+    }
+    return [flag for name, value in settings.items() for flag in (f"--{name}", value)]
+
+
+def record(arguments: argparse.Namespace) -> tuple[Path, Path]:
+    """Videos, of experts that are pushed about, and demonstrations, task by task in turn, so that any first `n` are fair."""
+    videos = [
+        Shot(task, FIRST_VIDEO + index, push_rate=1.0, noise=0.1)
+        for index in range(arguments.videos)
+        for task in arguments.tasks
+    ]
+    demonstrations = [
+        Shot(task, FIRST_DEMONSTRATION + index, noise=0.15, labelled=True)
+        for index in range(MOST_DEMONSTRATIONS)
+        for task in arguments.tasks
+    ]
+    folders = {"videos": videos, "demonstrations": demonstrations}
+    return tuple(
+        once(arguments.output / name, partial(record_shots, shots=shots, image_size=IMAGE_SIZE, action_repeat=2))
+        for name, shots in folders.items()
+    )
+
+
+def train_tokenizer(
+    arguments: argparse.Namespace, pretraining: str, sources: list[Path], seed: int, folder: Path
+) -> None:
+    """The demo's tokenizer, with AC3 or without."""
+    interval_s, min_interval_s = INTERVALS.get(pretraining, INTERVALS["metaworld"])
+    size = {"image_size": DemoSettings().tokenizer_image_size}
+    config = DemoSettings().tokenizer | size | (CYCLE_OFF if pretraining == "genie" else {})
+    cyclemimic(
+        *("train-tokenizer", "--data", *sources, "--output_dir", folder, "--tokenizer_config", json.dumps(config)),
+        *("--interval_s", interval_s, "--min_interval_s", min_interval_s, "--reversed_share", 0.5, "--min_crop", 0.7),
+        *training_flags(arguments.tokenizer_steps, 2e-3, seed),
+    )
+
+
+def label(pretraining: str, tokenizer: Path, sources: list[Path], folder: Path) -> None:
+    interval_s, min_interval_s = INTERVALS.get(pretraining, INTERVALS["metaworld"])
+    flags = ("--interval_s", interval_s, "--min_interval_s", min_interval_s)
+    cyclemimic("label", "--tokenizer", tokenizer, "--data", *sources, "--output", folder, *flags)
+
+
+def make_start(arguments: argparse.Namespace, labels: Path, seed: int, folder: Path) -> None:
+    """The untrained policy that every row of a seed starts from; it knows the words of all instructions."""
+    # Not above: the processes that film import this file, and have no use for them.
+    from transformers import set_seed
+
+    from cyclemimic.commands.policies import make_tiny_policy
+    from cyclemimic.data import LatentLabels
+
+    set_seed(seed)
+    instructions = [*(INSTRUCTIONS[task] for task in arguments.tasks), "move the arm"]
+    model, processor = make_tiny_policy(instructions, LatentLabels.from_folder(labels), IMAGE_SIZE, 96, 2)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def pretrain(
+    arguments: argparse.Namespace, start: Path, labels: Path, sources: list[Path], seed: int, to: Path
+) -> None:
+    cyclemimic(
+        *("pretrain", "--policy", start, "--data", *sources, "--labels", labels, "--output_dir", to),
+        *("--image_shift", 4, "--weight_decay", 0.05),
+        *training_flags(arguments.pretraining_steps, 2e-3, seed),
+    )
+
+
+def finetune(arguments: argparse.Namespace, row: Row, policy: Path, labels: Path, seed: int, folder: Path) -> None:
+    cyclemimic(
+        *("finetune", "--policy", policy, "--labels", labels, "--data", arguments.output / "demonstrations"),
+        *("--num_episodes", row.demonstrations * len(arguments.tasks), "--output_dir", folder),
+        *("--action_decoding", row.action_decoding, "--action_decoder_context", "act"),
+        *("--image_shift", 4, "--weight_decay", 0.05),
+        *training_flags(arguments.finetuning_steps, 1e-3, seed),
+    )
+
+
+def rollout(arguments: argparse.Namespace, policy: Path, folder: Path) -> None:
+    cyclemimic(
+        *("rollout", "--policy", policy, "--env", f"metaworld:{','.join(arguments.tasks)}", "--output", folder),
+        *("--episodes", arguments.rollouts, "--first_state", FIRST_EVALUATION, "--clips", 0),
+    )
+
+
+def run(arguments: argparse.Namespace, row: Row, seed: int, videos: Path, demonstrations: Path) -> None:
+    """All stages of a row that are not done yet."""
+    root = arguments.output / f"seed-{seed}"
+    # Without pretraining, the latent actions of the demonstrations are still a second thing to learn from them: AC3's.
+    pretraining = "ac3" if row.pretraining == "none" else row.pretraining
+    sources = arguments.arms if pretraining == OTHER_BODIES else [videos]
+    stage = root / pretraining
+    tokenizer = once(stage / "tokenizer", partial(train_tokenizer, arguments, pretraining, sources, seed))
+    labels = once(stage / "labels", partial(label, pretraining, tokenizer, sources))
+    # The arms' pairs are of another length; Metaworld's own fits what it films.
+    labels_here = once(stage / "labels_of_demonstrations", partial(label, "metaworld", tokenizer, [demonstrations]))
+    start = once(root / "start", partial(make_start, arguments, labels, seed))
+    if row.pretraining != "none":
+        start = once(stage / "policy", lambda to: pretrain(arguments, start, labels, sources, seed, to))
+    policy = once(root / row.name / "policy", lambda to: finetune(arguments, row, start, labels_here, seed, to))
+    once(root / row.name / "rollout", partial(rollout, arguments, policy))
+
+
+def successes(arguments: argparse.Namespace, row: Row) -> list[tuple[int, int]]:
+    """Successes and trials of the seeds that are done."""
+    paths = [arguments.output / f"seed-{seed}" / row.name / "rollout" / "results.json" for seed in arguments.seeds]
+    means = [json.loads(path.read_text())["success"]["mean"] for path in paths if path.exists()]
+    return [(mean["successes"], mean["trials"]) for mean in means]
+
+
+def table(arguments: argparse.Namespace) -> str:
+    """A row a policy: each seed's success, their mean, and Wilson's interval over all trials."""
+    lines = [
+        "| pretrained on | demonstrations a task | read from | seeds | mean | 95 % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in map(ROWS.get, arguments.rows):
+        found = successes(arguments, row)
+        if not found:
+            continue
+        rates = [count / trials for count, trials in found]
+        low, high = wilson_interval(sum(count for count, _ in found), sum(trials for _, trials in found))
+        seeds = ", ".join(f"{rate:.2f}" for rate in rates)
+        lines.append(
+            f"| {row.pretraining} | {row.demonstrations} | {row.action_decoding} | {seeds} | {statistics.mean(rates):.2f} "
+            f"| {low:.2f} to {high:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    arguments = parse()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    videos, demonstrations = record(arguments)
+    for seed in arguments.seeds:
+        for row in arguments.rows:
+            run(arguments, ROWS[row], seed, videos, demonstrations)
+            (arguments.output / "table.md").write_text(table(arguments))
+    print(table(arguments))
+
+
+if __name__ == "__main__":
+    main()
