@@ -19,6 +19,7 @@ class LatentActionBuffer(nn.Module):
     def __init__(self, config: LatentActionTokenizerConfig) -> None:
         super().__init__()
         self.sampling = config.buffer_sampling
+        self.codebook_size = config.codebook_size
         shape = (config.buffer_batches, config.buffer_batch_size)
         self.register_buffer("codes", torch.zeros(*shape, config.num_latent_tokens, dtype=torch.long))
         self.register_buffer("embodiment_ids", torch.full(shape, -1))
@@ -52,7 +53,21 @@ class LatentActionBuffer(nn.Module):
         weights = torch.where(crossing.any(-1, keepdim=True), crossing, filled).float()
         if self.sampling == "distinct":
             # How often the action stands among those the frame may take: an action that bodies share is no rarer.
-            same = (codes[:, None] == codes[None]).all(-1).float()
-            weights = weights / (weights @ same).clamp_min(1)
+            groups = number_rows(codes, self.codebook_size).expand_as(weights)
+            counts = torch.zeros_like(weights).scatter_add_(1, groups, weights).gather(1, groups)
+            weights = weights / counts.clamp_min(1)
         # `torch.multinomial`, by its own means, but with other draws on each rank.
         return codes[(weights / own_exponentials(weights)).argmax(-1)]
+
+
+def number_rows(codes: torch.LongTensor, codebook_size: int) -> torch.LongTensor:
+    """
+    The same number for the same action: `(num_actions, num_latent_tokens)` → `(num_actions,)`, each in `[0, num_actions)`.
+    Of shapes that are known beforehand, unlike `torch.unique`, for which the host must wait.
+    """
+    numbers = torch.zeros_like(codes[:, 0])
+    for column in codes.unbind(-1):
+        # Numbered anew after every word: the number of all words together may be too large for 64 bits.
+        keys, order = (numbers * codebook_size + column).sort()
+        numbers = torch.empty_like(order).scatter_(0, order, (keys.diff(prepend=keys[:1]) != 0).cumsum(0))
+    return numbers
