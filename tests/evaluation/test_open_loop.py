@@ -35,6 +35,9 @@ def test_errors_by_hand(frames):
     # The two scaled dimensions agree; the third has no range and does not count.
     assert errors["policy"] == pytest.approx(29 / 12)
     assert errors["mean_action"] == pytest.approx((12 * 4 - 29) / 12)
+    # Before frames 1 to 4 stood the actions 0 to 3: off by 1, 2, 3 for each, as far as the episode goes; before frame 0, 4.
+    assert errors["last_action"] == pytest.approx(((4 + 3 + 2) + 2 * (1 + 2 + 3) + (1 + 2) + 1) / 12)
+    assert errors["per_dimension"]["policy"] == pytest.approx([29 / 12, 29 / 12])
 
 
 def test_each_dimension_counts_by_its_scale(frames):
@@ -50,7 +53,9 @@ def test_batches_do_not_change_the_errors(frames):
         policy = ConstantPolicy([1.0, 2.0, 3.0])
         results.append(action_errors(policy, frames, [0.0] * 3, [1.0] * 3, batch_size))
         assert policy.batch_sizes == expected
-    assert results[0] == pytest.approx(results[1]) and results[1] == results[2]
+    assert results[1] == results[2]
+    for name in ("policy", "mean_action", "last_action"):
+        assert results[0][name] == pytest.approx(results[1][name])
 
 
 def test_no_dimension_to_compare(frames):

@@ -4,30 +4,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
+from cyclemimic.data import DemonstrationDataset
 from cyclemimic.evaluation.rollout import RolloutPolicy
 
 
 def action_errors(
-    policy: RolloutPolicy, frames: Dataset, mean_action: Sequence[float], scale: Sequence[float], batch_size: int = 32
-) -> dict[str, float]:
+    policy: RolloutPolicy,
+    frames: DemonstrationDataset,
+    mean_action: Sequence[float],
+    scale: Sequence[float],
+    batch_size: int = 32,
+) -> dict[str, Any]:
     """
-    Mean absolute error of action chunks on held-out frames, against always predicting the mean action. Each dimension
-    is divided by its scale, so that metres and radians weigh alike.
+    Mean absolute error of action chunks on held-out frames, against always predicting the mean action, and against going on
+    with the last action before the frame (at an episode's start: the mean). Each dimension is divided by its scale, so that
+    metres and radians weigh alike.
 
     Args:
         policy ([`RolloutPolicy`]): What predicts.
-        frames (`Dataset`): A [`cyclemimic.data.DemonstrationDataset`] with actions.
+        frames ([`~cyclemimic.data.DemonstrationDataset`]): Held-out frames with actions.
         mean_action (`Sequence[float]` of length `A`): Mean action of the training demonstrations.
         scale (`Sequence[float]` of length `A`): For example half the range from q01 to q99; dimensions whose scale is
             zero are left out.
         batch_size (`int`, *optional*, defaults to 32): Frames a policy call.
 
     Returns:
-        `dict`: `"policy"`, `"mean_action"`, the two errors.
+        `dict`: `"policy"`, `"mean_action"`, `"last_action"`, the errors, and `"per_dimension"`: the same of each dimension
+        that is not left out.
 
     Raises:
         ValueError: every scale is zero.
@@ -36,16 +43,28 @@ def action_errors(
     used = scale_array > 0
     if not used.any():
         raise ValueError(f"`scale` must be above 0 in at least one dimension, got {list(scale)}.")
-    total, mean_total, count = 0.0, 0.0, 0
+    mean = np.asarray(mean_action, dtype=np.float64)
+    totals = {name: np.zeros(len(mean)) for name in ("policy", "mean_action", "last_action")}
+    count = 0
     for start in range(0, len(frames), batch_size):
         items = [frames[index] for index in range(start, min(start + batch_size, len(frames)))]
         seen = [item["image"] for item in items], [item["instruction"] for item in items]
         if "robot_state" in items[0]:
             seen = *seen, [item["robot_state"] for item in items]
-        predicted = policy.predict(*seen)
+        last = np.stack([_last_action(frames, index, mean) for index in range(start, start + len(items))])
+        guesses = {"policy": policy.predict(*seen), "mean_action": mean, "last_action": last[:, None]}
         mask = np.stack([item["actions_mask"] for item in items])
-        actions = np.stack([item["actions"] for item in items])[mask][:, used]
-        total += (np.abs(predicted[mask][:, used] - actions) / scale_array[used]).sum()
-        mean_total += (np.abs(np.asarray(mean_action)[used] - actions) / scale_array[used]).sum()
-        count += actions.size
-    return {"policy": total / count, "mean_action": mean_total / count}
+        actions = np.stack([item["actions"] for item in items])
+        for name, guess in guesses.items():
+            totals[name] += np.abs(np.broadcast_to(guess, actions.shape)[mask] - actions[mask]).sum(0)
+        count += int(mask.sum())
+    errors = {name: total[used] / count / scale_array[used] for name, total in totals.items()}
+    return {
+        **{name: float(error.mean()) for name, error in errors.items()},
+        "per_dimension": {name: error.tolist() for name, error in errors.items()},
+    }
+
+
+def _last_action(frames: DemonstrationDataset, index: int, at_the_start: np.ndarray) -> np.ndarray:
+    position, frame_index = frames.frames[index].tolist()
+    return frames.episodes[position].actions[frame_index - 1] if frame_index else at_the_start
