@@ -50,24 +50,27 @@ class FilmedEpisode:
     initial_state: int
 
 
-_environment: MetaworldEnvironment | None = None
+_environments: dict[tuple[str, int, int], MetaworldEnvironment] = {}
 
 
 def film(shot: Shot, image_size: int, action_repeat: int = 1) -> FilmedEpisode:
     """Films one shot in this process; every attempt that fails is repeated in another variation."""
-    global _environment
-    wanted = (shot.task, image_size, action_repeat)
-    if _environment is None or (_environment.task, _environment.image_size, _environment.action_repeat) != wanted:
-        if _environment is not None:
-            _environment.close()
-        _environment = MetaworldEnvironment(*wanted)
-        atexit.register(_environment.close)
+    environment = _environment(shot.task, image_size, action_repeat)
     for attempt in range(_MAX_ATTEMPTS):
         initial_state = shot.initial_state + attempt * _RETRY_STRIDE
-        actions = _attempt(_environment, shot, initial_state)
+        actions = _attempt(environment, shot, initial_state)
         if actions is not None:
-            return _film(_environment, actions, initial_state)
+            return _film(environment, actions, initial_state)
     raise RuntimeError(f"the expert of {shot.task} failed {_MAX_ATTEMPTS} times from state {shot.initial_state}")
+
+
+def _environment(*wanted: str | int) -> MetaworldEnvironment:
+    """The environment of task, image size and action repeat. All are kept: to make one takes a second, and not all of the
+    memory that it takes comes back when it is closed."""
+    if wanted not in _environments:
+        _environments[wanted] = MetaworldEnvironment(*wanted)
+        atexit.register(_environments[wanted].close)
+    return _environments[wanted]
 
 
 def _attempt(environment: MetaworldEnvironment, shot: Shot, initial_state: int) -> np.ndarray | None:
