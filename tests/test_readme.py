@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -16,17 +15,10 @@ from cyclemimic import (
     cli,
 )
 
+from .documents import code_blocks, commands, links
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def code_blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-
-
-def commands() -> list[list[str]]:
-    lines = "\n".join(code_blocks("bash")).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.startswith("cyclemimic ")]
 
 
 def test_snippet_runs(tmp_path, monkeypatch, square_data):
@@ -45,14 +37,14 @@ def test_snippet_runs(tmp_path, monkeypatch, square_data):
     LatentActionTokenizerImageProcessor(size=32).save_pretrained(folder / "tokenizer")
     (folder / "data").symlink_to(square_data)
     monkeypatch.chdir(tmp_path)
-    (snippet,) = code_blocks("python")
+    (snippet,) = code_blocks(README, "python")
     names: dict[str, object] = {}
     exec(compile(snippet, "README.md", "exec"), names)
     assert names["codes"].shape == (1, 4)
     assert names["images"].shape == (2, 32, 32, 3)
 
 
-@pytest.mark.parametrize("command", commands(), ids=lambda command: command[1])
+@pytest.mark.parametrize("command", commands(README), ids=lambda command: command[1])
 def test_command_has_its_flags(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     verb, *flags = command[1:]
@@ -61,7 +53,7 @@ def test_command_has_its_flags(command, monkeypatch):
 
 def test_pipeline_is_complete():
     verbs = ["train-tokenizer", "evaluate-tokenizer", "gallery", "label", "pretrain", "finetune", "rollout"]
-    assert [command[1] for command in commands()] == verbs
+    assert [command[1] for command in commands(README)] == verbs
 
 
 def test_make_targets_exist():
@@ -71,8 +63,8 @@ def test_make_targets_exist():
 
 
 def test_linked_files_exist():
-    links = re.findall(r"\]\(([^)]+)\)", README) + re.findall(r"examples/[\w/.]+\.\w+", README)
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    named = links(README) + re.findall(r"examples/[\w/.]+\.\w+", README)
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_length():

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the guides show works: commands have the flags they are given, the notebook runs from the first cell to the last."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cyclemimic import cli
+from cyclemimic.data import encode_video
+
+from .documents import code_blocks, commands, links
+
+GUIDES = Path(__file__).resolve().parents[1] / "examples" / "guides"
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(GUIDES.glob("*.md"))}
+COMMANDS = [(name, command) for name, page in PAGES.items() for command in commands(page)]
+
+
+@pytest.mark.parametrize(
+    ("page", "command"), COMMANDS, ids=lambda value: value if isinstance(value, str) else value[1]
+)
+def test_command_has_its_flags(page, command):
+    verb, *flags = command[1:]
+    cli.VERBS[verb].parse(flags, f"cyclemimic {verb}")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_names(page):
+    assert [link for link in links(PAGES[page]) if not (GUIDES / link).exists()] == []
+    for block in code_blocks(PAGES[page], "python"):
+        compile(block, page, "exec")
+        for line in block.splitlines():
+            if line.startswith("from cyclemimic"):
+                module, _, names = line.removeprefix("from ").partition(" import ")
+                assert all(hasattr(importlib.import_module(module), name.strip()) for name in names.split(","))
+
+
+def film_squares(folder: Path) -> None:
+    """Three films of a bright square that goes another way each."""
+    folder.mkdir()
+    for index, (right, down) in enumerate([(2, 0), (0, 2), (2, 2)]):
+        frames = np.full((12, 32, 32, 3), 40, np.uint8)
+        for step, frame in enumerate(frames):
+            top, left = 2 + down * step // 2, 2 + right * step // 2
+            frame[top : top + 8, left : left + 8] = 220
+        encode_video(folder / f"film{index}.mp4", frames, fps=10)
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
+    notebook = json.loads((GUIDES / "videos_to_latent_actions.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] for cell in cells)
+    monkeypatch.chdir(tmp_path)
+    film_squares(tmp_path / "my_videos")
+    names: dict[str, object] = {}
+    torch.manual_seed(0)
+    for cell in cells:
+        exec(compile("".join(cell["source"]), "notebook", "exec"), names)
+        if "parameters" in cell["metadata"].get("tags", []):
+            names["steps"] = 2
+    assert names["codes"].shape == (6, 4)
+    assert "3 videos" in capsys.readouterr().out
+    assert (tmp_path / "latent_actions" / "gallery" / "gallery.html").exists()
