@@ -11,6 +11,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 TORCH ?= torch==2.13.0
 # More arguments of `cyclemimic demo`, e.g. make demo ARGS="--quick"
 ARGS ?=
+# Tests at once; each starts processes of its own here and there.
+JOBS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
@@ -54,7 +56,7 @@ $(VENV)/.extras: $(READY)
 	@touch $@
 
 test: system $(VENV)/.extras  ## run the tests
-	$(BIN)/pytest -q --durations=10
+	$(BIN)/pytest -q --durations=10 --numprocesses $(JOBS) --dist loadfile
 
 lint: $(READY)  ## check style and formatting
 	$(BIN)/ruff check .

@@ -37,7 +37,7 @@ EXTRAS_REQUIRE = {
     "quality": ["scikit-learn>=1.5"],
     "quantization": ["bitsandbytes>=0.49"],
     # datasets and pandas are second readers: the tests check with them what the package writes.
-    "dev": ["datasets>=4.0", "google-crc32c>=1.5", "pandas>=2.0", "pytest>=8.0", "ruff>=0.12"],
+    "dev": ["datasets>=4.0", "google-crc32c>=1.5", "pandas>=2.0", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.12"],
 }
 
 setup(
