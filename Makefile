@@ -69,4 +69,4 @@ format: $(READY)  ## mend style and formatting
 clean:  ## remove .venv and caches, not results
 	rm -rf $(VENV) build .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
-	rm -rf src/*.egg-info
+	rm -rf src/*.egg-info src/*/*.egg-info src/*/build

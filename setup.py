@@ -59,7 +59,8 @@ setup(
     ],
     python_requires=">=3.11",
     package_dir={"": "src"},
-    packages=find_packages("src"),
+    # The plug-in of LeRobot is a distribution of its own, which LeRobot finds by its name.
+    packages=find_packages("src", exclude=["lerobot_policy_*"]),
     package_data={"": ["py.typed", "*.yaml", "mixtures/*.yaml", "*.html", "*.css", "*.js"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
