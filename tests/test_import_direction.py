@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports point one way: cli -> commands -> demo, planning -> trainers, evaluation, labeling -> models, data.
+"""Imports point one way: cli -> commands -> cards, demo, planning -> trainers, evaluation, labeling -> models, data.
 
 A model folder imports torch, transformers (with what it is built on) and its own siblings only, so that
 `save_pretrained` can ship its code to the Hub. `data` never imports `models`. Nothing imports `cli`.
@@ -24,7 +24,8 @@ ALLOWED = {
     "": {"auto_registration"},
     "auto_registration": set(),
     "cli": {"", "commands"},
-    "commands": {"", "training_arguments", "demo", "planning", "models", "data"} | MIDDLE,
+    "commands": {"", "training_arguments", "cards", "demo", "planning", "models", "data"} | MIDDLE,
+    "cards": {"data"},
     "training_arguments": set(),
     "demo": {"", "models", "data"} | MIDDLE,
     "planning": {"trainers", "models"},

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cyclemimic.commands import (
+    card,
     convert_prismatic,
     demo,
     evaluate_tokenizer,
@@ -63,6 +64,7 @@ VERBS: dict[str, Verb] = {
     "pretrain": Verb("video, instructions, labels -> pretrained policy", pretrain.parse, pretrain.run),
     "finetune": Verb("pretrained policy, demonstrations -> policy that acts", finetune.parse, finetune.run),
     "rollout": Verb("policy, simulator -> success rates and films", rollout.parse, rollout.run),
+    "card": Verb("trained model, what was measured of it -> its card", card.parse, card.run),
     "convert-prismatic": Verb(
         "Prismatic or OpenVLA checkpoint -> backbone to pretrain", convert_prismatic.parse, convert_prismatic.run
     ),

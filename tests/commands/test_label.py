@@ -15,6 +15,9 @@ def test_labels_every_pair(labels, tokenizer):
     assert written.tokenizer == str(tokenizer)
     assert written.metadata["interval_s"] == 0.3
     assert written.lookup("squares", 3, 9).shape == (4,)
+    card = (labels / "README.md").read_text()
+    assert "Latent actions of 40 pairs" in card and "| squares | 100.00% | 4 | 48 | 10 |" in card
+    assert str(tokenizer.parent) not in card
 
 
 def test_images_take_the_frame_rate_given(tokenizer, tmp_path):

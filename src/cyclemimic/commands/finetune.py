@@ -85,10 +85,10 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     from transformers import set_seed
 
     from cyclemimic import CycleMimicTrainer
+    from cyclemimic.cards.card import CardData
     from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
     from cyclemimic.commands.inputs import check_labels, instructions_of, open_sources, read_config
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
-    from cyclemimic.commands.training_card import write_card
     from cyclemimic.data import CycleMimicCollator, DemonstrationDataset
 
     wanted, training = arguments
@@ -100,7 +100,7 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     sources, broken = open_sources(wanted.data, camera, wanted.num_episodes, skip_broken=wanted.skip_broken)
     further_cameras = open_further_cameras(wanted.data, camera_names, sources)
     _check_several(wanted, sources)
-    instructions_of(sources)
+    instructions = instructions_of(sources)
     statistics, action_dim = _action_statistics(wanted, sources)
     state_statistics, state_dim = _state_statistics(wanted, sources)
     labels = _read_or_make_labels(wanted, sources)
@@ -139,10 +139,16 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
         ),
         processing_class=processor,
     )
-    kind = "A vision-language-action policy, fine-tuned on demonstrations to act."
-    frames = [sum(episode.num_frames for episode in source) for source in sources]
-    card = write_card(Path(training.output_dir).name, kind, sources, frames, broken=broken)
-    return train_and_save(trainer, checkpoint, card)
+    return train_and_save(
+        trainer,
+        checkpoint,
+        CardData.of_sources(sources, broken=broken),
+        "policy",
+        kind="A vision-language-action policy, fine-tuned on demonstrations to act.",
+        acts=True,
+        backbone=Path(wanted.policy).name,
+        instruction=instructions[0],
+    )
 
 
 def _check_several(arguments: FinetuneArguments, sources: Sequence[EpisodeSource]) -> None:

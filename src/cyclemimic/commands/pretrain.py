@@ -54,11 +54,11 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
     from transformers import set_seed
 
     from cyclemimic import CycleMimicTrainer
+    from cyclemimic.cards.card import CardData
     from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
     from cyclemimic.commands.inputs import check_labels, instructions_of, open_mixture_or_sources, read_config
     from cyclemimic.commands.policies import load_policy, make_policy_of_backbone, make_tiny_policy
     from cyclemimic.commands.training import checkpoint_to_resume, stream_pairs, train_and_save
-    from cyclemimic.commands.training_card import write_card_of_mixture
     from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LabelledMixture, LatentLabels
     from cyclemimic.data.mixture import is_mixture
 
@@ -105,6 +105,13 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
         data_collator=CycleMimicCollator(processor, image_shift=training.image_shift),
         processing_class=processor,
     )
-    kind = "A vision-language-action policy, pretrained on video to predict latent actions. It does not act yet."
-    card = write_card_of_mixture(Path(training.output_dir).name, kind, opened)
-    return train_and_save(trainer, checkpoint, card)
+    return train_and_save(
+        trainer,
+        checkpoint,
+        CardData.of_mixture(opened),
+        "policy",
+        kind="A vision-language-action policy, pretrained on video to predict latent actions. It does not act yet.",
+        acts=False,
+        backbone=Path(wanted.backbone or wanted.policy or "a small one from scratch").name,
+        instruction=instructions[0] if instructions else "",
+    )

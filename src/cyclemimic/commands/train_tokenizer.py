@@ -59,9 +59,9 @@ def run(
     from transformers import set_seed
 
     from cyclemimic import LatentActionTokenizerTrainer
+    from cyclemimic.cards.card import CardData
     from cyclemimic.commands.inputs import open_mixture_or_sources
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
-    from cyclemimic.commands.training_card import write_card_of_mixture
     from cyclemimic.data import LatentActionTokenizerCollator
     from cyclemimic.data.mixture import is_mixture
 
@@ -78,9 +78,7 @@ def run(
         data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )
-    kind = "A latent action tokenizer: names the change between two frames with a few words of a codebook."
-    card = write_card_of_mixture(Path(training.output_dir).name, kind, opened)
-    return train_and_save(trainer, checkpoint, card)
+    return train_and_save(trainer, checkpoint, CardData.of_mixture(opened), "tokenizer")
 
 
 def make_pairs(

@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from transformers import Trainer, TrainingArguments
+from transformers import AutoConfig, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from cyclemimic.cards.card import CardData, render_model_card
+from cyclemimic.cards.facts import training_facts
 from cyclemimic.data import MixtureDataset, WeightedSource
 
 
@@ -65,7 +67,9 @@ def stream_pairs(
     return MixtureDataset(sources, transform, arguments.seed, arguments.train_batch_size, readers)
 
 
-def train_and_save(trainer: Trainer, checkpoint: str | None, card: str) -> str | None:
+def train_and_save(
+    trainer: Trainer, checkpoint: str | None, data: CardData, template: str, **card: object
+) -> str | None:
     """
     Trains, then saves model and processor into `output_dir`, beside the checkpoints. `config.json` comes last: a model
     that was not written to its end cannot be taken for one.
@@ -73,7 +77,9 @@ def train_and_save(trainer: Trainer, checkpoint: str | None, card: str) -> str |
     Args:
         trainer ([`~transformers.Trainer`]): Ready to train.
         checkpoint (`str` or `None`): The checkpoint to go on from.
-        card (`str`): Text of the model card.
+        data ([`CardData`]): What it learns from, for the card.
+        template (`str`), card (`object`): Of [`~cyclemimic.cards.card.render_model_card`], and what it asks for beside data,
+            facts, configuration and architecture.
 
     Returns:
         `str` or `None`: What to print; nothing from processes other than the first.
@@ -86,7 +92,7 @@ def train_and_save(trainer: Trainer, checkpoint: str | None, card: str) -> str |
         if not trainer.is_world_process_zero():
             return None
         trainer.save_state()
-        (partial / "README.md").write_text(card, encoding="utf-8")
+        _write_cards(trainer, partial, output_dir.name, data, template, card)
         for path in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
             if path.is_dir():
                 shutil.rmtree(output_dir / path.name, ignore_errors=True)
@@ -95,3 +101,15 @@ def train_and_save(trainer: Trainer, checkpoint: str | None, card: str) -> str |
         if trainer.is_world_process_zero():
             shutil.rmtree(partial, ignore_errors=True)
     return f"Saved: {output_dir}"
+
+
+def _write_cards(
+    trainer: Trainer, folder: Path, title: str, data: CardData, template: str, card: dict[str, object]
+) -> None:
+    """The model's, and that of the adapter, where there is one beside it."""
+    saved = AutoConfig.from_pretrained(folder)
+    context = {"data": data, "facts": training_facts(trainer), "config": saved, **card}
+    context["architecture"] = saved.architectures[0]
+    for name, path in ((template, folder), ("adapter", folder / "adapter")):
+        if path.is_dir():
+            (path / "README.md").write_text(render_model_card(name, title, **context), encoding="utf-8")

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text of a card, from the templates beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import jinja2
+from huggingface_hub import DatasetCardData, ModelCardData
+
+from cyclemimic.data import EpisodeSource
+from cyclemimic.data.checking import BrokenEpisode
+from cyclemimic.data.mixture import OpenedMixture
+
+_MAX_NAMED = 20
+_TAGS = ["cyclemimic", "robotics", "latent-actions"]
+
+
+@dataclass(frozen=True)
+class CardData:
+    """
+    What a card says of its data.
+
+    Args:
+        rows (`list[list[str]]`): The cells of a data set each.
+        left_out (`list[str]`): Data sets of the mixture that could not be opened. Reasons are in the log, with the paths of
+            this machine.
+    """
+
+    rows: list[list[str]]
+    left_out: list[str]
+
+    @classmethod
+    def of_sources(
+        cls,
+        sources: Sequence[EpisodeSource],
+        weights: Sequence[float] | None = None,
+        left_out: Sequence[str] = (),
+        broken: Mapping[str, Sequence[BrokenEpisode]] | None = None,
+    ) -> CardData:
+        """Of data sets, how often each is drawn from (by default by its frames), and the episodes left out of them."""
+        weights = weights or [sum(episode.num_frames for episode in source) for source in sources]
+        return cls(list(_rows(sources, weights, broken or {})), [plain(name) for name in left_out])
+
+    @classmethod
+    def of_mixture(cls, opened: OpenedMixture) -> CardData:
+        """Of a mixture as it was opened."""
+        sources, weights = zip(*((entry.source, entry.weight) for entry in opened.sources), strict=True)
+        return cls.of_sources(sources, weights, list(opened.left_out), opened.broken)
+
+
+def render_model_card(template: str, title: str, **context: object) -> str:
+    """
+    Returns the text of a model's `README.md`.
+
+    Args:
+        template (`str`): `"tokenizer"`, `"policy"` or `"adapter"`.
+        title (`str`): Its headline.
+        context (`object`): What the template asks for: `data` ([`CardData`]), `facts` (`dict`), `config`; `backbone`, the
+            name of the model that it was made of, where there is one.
+    """
+    header = ModelCardData(library_name="transformers", tags=_TAGS, pipeline_tag=_PIPELINES.get(template)).to_yaml()
+    backbone = context.pop("backbone", None)
+    named = None if backbone is None else plain(backbone)
+    return _render(template, header=header, title=plain(title), backbone=named, **context)
+
+
+def render_label_card(title: str, **context: object) -> str:
+    """Returns the text of a folder of labels' `README.md`; its template asks for `data`, `metadata` and `num_pairs`."""
+    files = [{"config_name": "default", "data_files": "*.parquet"}]
+    header = DatasetCardData(tags=_TAGS, task_categories=["robotics"], configs=files).to_yaml()
+    return _render("labels", header=header, title=plain(title), backbone=None, **context)
+
+
+_PIPELINES = {"policy": "robotics"}
+
+
+def _render(template: str, **context: object) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cyclemimic.cards"),
+        autoescape=False,  # Markdown; what comes from data goes through `plain`
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    text = environment.get_template(f"{template}.md").render(context)
+    return text.strip() + "\n"
+
+
+def _rows(
+    sources: Sequence[EpisodeSource], weights: Sequence[float], broken: Mapping[str, Sequence[BrokenEpisode]]
+) -> Iterator[list[str]]:
+    for source, weight in zip(sources, weights, strict=True):
+        frames = sum(episode.num_frames for episode in source)
+        indices = [str(episode.index) for episode in broken.get(source.name, ())]
+        named = ", ".join([*indices[:_MAX_NAMED], *(["…"] if len(indices) > _MAX_NAMED else [])])
+        cells = [
+            *(source.name, f"{weight / sum(weights):.2%}", len(source), frames, f"{source.fps:g}"),
+            *(source.embodiment, source.camera, f"{len(indices)} ({named})" if indices else "0"),
+        ]
+        yield [plain(cell) for cell in cells]
+
+
+def plain(cell: object) -> str:
+    """Names come from the data: none may break a table, or put anything but itself on a page."""
+    text = "".join(sign if sign.isprintable() else " " for sign in str(cell))
+    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in text)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training was, read off the Trainer that did it."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+from transformers import Trainer
+
+_PACKAGES = ("cyclemimic", "torch", "transformers", "accelerate", "peft", "datasets")
+# Losses and the like of the last log line; what says how fast it went is told otherwise.
+_NOT_LOGGED = {
+    "step",
+    "epoch",
+    "learning_rate",
+    "grad_norm",
+    "samples_per_second",
+    "data_wait",
+    "memory_gb",
+    "total_flos",
+}
+
+
+def training_facts(trainer: Trainer) -> dict[str, str]:
+    """Name → value, for the table of a card."""
+    arguments, state = trainer.args, trainer.state
+    batch_size = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    lines = [line for line in state.log_history if "loss" in line]
+    seconds = next((line["train_runtime"] for line in state.log_history if "train_runtime" in line), None)
+    facts = {
+        "parameters": f"{sum(weight.numel() for weight in trainer.model.parameters()) / 1e6:.1f} million",
+        "steps": f"{state.global_step}, of {batch_size} samples",
+        "optimizer": f"{arguments.optim}, learning rate {arguments.learning_rate:g} ({arguments.lr_scheduler_type}), "
+        f"weight decay {arguments.weight_decay:g}",
+        "precision": "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "float32",
+        "hardware": f"{arguments.world_size} x {_device()}",
+        "time": "–" if seconds is None else f"{seconds / 3600:.2f} h",
+        "seed": str(arguments.seed),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "versions": _versions(),
+    }
+    if lines:
+        last = {name: value for name, value in lines[-1].items() if name not in _NOT_LOGGED}
+        facts[f"last log line (step {lines[-1]['step']})"] = ", ".join(
+            f"{name} {value:.4g}" for name, value in last.items()
+        )
+    return facts
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def _versions() -> str:
+    versions = []
+    for name in _PACKAGES:
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    commit = _commit()
+    return ", ".join(versions + ([f"commit {commit}"] if commit else []))
+
+
+def _commit() -> str | None:
+    """The commit of the package's own sources, where they are a clone; `+` where they have been changed since."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--exclude=*", "--dirty=+"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
