@@ -36,6 +36,8 @@ EXTRAS_REQUIRE = {
     "rlds": ["google-crc32c>=1.5"],
     "quality": ["scikit-learn>=1.5"],
     "quantization": ["bitsandbytes>=0.49"],
+    # The page was tried with this gradio; starlette comes with it.
+    "space": ["gradio>=6.31", "starlette>=0.40"],
     # datasets and pandas are second readers: the tests check with them what the package writes.
     "dev": ["datasets>=4.0", "google-crc32c>=1.5", "pandas>=2.0", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.12"],
 }

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,3 +101,30 @@ def test_intervals_of_a_mixture_must_be_the_one_asked_for(verb, coarse_tokenizer
         in capsys.readouterr().err
     )
     assert verb("gallery", *flags, "--interval_s", "0.4", "--min_interval_s", "0.2") == 0
+
+
+def test_a_label_set_is_where_near_pairs_are_looked_for(tokenizer, labels, square_data):
+    flags = ["--serve", "--tokenizer", str(tokenizer), "--data", str(square_data), "--device", "cpu", *INTERVAL]
+    made = gallery.open_explorer(gallery.parse([*flags, "--max_pairs", "1000"], "cyclemimic gallery")).labelled
+    read = gallery.open_explorer(gallery.parse([*flags, "--labels", str(labels)], "cyclemimic gallery")).labelled
+    np.testing.assert_array_equal(read.indices, made.indices)
+    np.testing.assert_array_equal(read.codes, made.codes)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--serve --output o", "give either --output, for a gallery on disk, or --serve"),
+        ("", "give either --output, for a gallery on disk, or --serve"),
+        ("--serve", "the page needs the package gradio: pip install 'cyclemimic[space]'"),
+    ],
+)
+def test_serving_is_refused(refuses, monkeypatch, flags, message):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert message in refuses("gallery", "--tokenizer", "t", "--data", "d", *flags.split())
+
+
+def test_labels_of_another_tokenizer(refuses, monkeypatch, coarse_tokenizer, labels, square_data):
+    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace())
+    flags = ["--serve", "--tokenizer", coarse_tokenizer, "--data", square_data, "--labels", labels, "--device", "cpu"]
+    assert "`labels` must be made by the tokenizer, got labels of" in refuses("gallery", *flags, *INTERVAL)

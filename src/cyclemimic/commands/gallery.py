@@ -4,9 +4,15 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclemimic.commands.tokenizer_flags import add_tokenizer_flags
+
+if TYPE_CHECKING:
+    from cyclemimic.evaluation.action_page.action_explorer import ActionExplorer
 
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
@@ -15,20 +21,41 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         prog=prog,
         allow_abbrev=False,
         description="Shows pairs of frames that share one latent action, across robot bodies, data sets or tasks. Writes "
-        "OUTPUT/gallery.html and gallery.png.",
+        "OUTPUT/gallery.html and gallery.png; or, with --serve, serves a page to look at the actions of frames and videos "
+        "of your own.",
     )
-    add_tokenizer_flags(parser)
+    add_tokenizer_flags(parser, needs_output=False)
     parser.add_argument("--actions", type=int, default=8, help="latent actions to show (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=4, help="pairs of each, 2 or more (default: %(default)s)")
     parser.add_argument(
         "--max_pairs", type=int, default=1000, help="pairs of each data set to choose from (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default: %(default)s)")
-    return parser.parse_args(argv)
+    page = parser.add_argument_group("the page (needs gradio: pip install 'cyclemimic[space]')")
+    page.add_argument(
+        "--serve", action="store_true", help="serve the page until interrupted, instead of writing OUTPUT"
+    )
+    page.add_argument(
+        "--labels",
+        metavar="DIR",
+        help="labels of the data, to look for near pairs in; by default max_pairs are encoded",
+    )
+    page.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)"
+    )
+    page.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860 on)")
+    arguments = parser.parse_args(argv)
+    if arguments.serve == (arguments.output is not None):
+        parser.error("give either --output, for a gallery on disk, or --serve, for a page to use")
+    return arguments
 
 
-def run(arguments: argparse.Namespace) -> str:
-    """Chooses the pairs and writes the gallery; says how many actions were shared."""
+def run(arguments: argparse.Namespace) -> str | None:
+    """Chooses the pairs and writes the gallery; says how many actions were shared. Or serves the page."""
+    return _serve(arguments) if arguments.serve else _write(arguments)
+
+
+def _write(arguments: argparse.Namespace) -> str:
     from cyclemimic.commands.inputs import check_at_least_one, open_tokenizer_and_data
     from cyclemimic.data import FramePairDataset
     from cyclemimic.data.atomic_folder import AtomicFolder
@@ -60,3 +87,53 @@ def run(arguments: argparse.Namespace) -> str:
     finally:
         folder.discard()
     return f"Saved: {arguments.output}, {len(groups)} latent actions of {len(chosen)} frame pairs"
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from cyclemimic.commands.inputs import check_at_least_one
+    from cyclemimic.evaluation.action_page.page_blocks import ActionPage
+    from cyclemimic.evaluation.action_page.serving import require_gradio, serving
+
+    require_gradio()
+    check_at_least_one(max_pairs=arguments.max_pairs)
+    explorer = open_explorer(arguments)
+    names = sorted({episode.source for episode in explorer.labelled.pairs.episodes})
+    subtitle = f"Tokenizer: {Path(arguments.tokenizer).name}. Data: {', '.join(names)}."
+    page = ActionPage(explorer, "Latent actions", subtitle, arguments.interval_s)
+    # What was uploaded is deleted however the page is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with serving(page.build, arguments.host, arguments.port) as (blocks, url):
+        print(f"The page is at {url}; Ctrl-C ends it.", flush=True)
+        blocks.block_thread()
+
+
+def open_explorer(arguments: argparse.Namespace) -> ActionExplorer:
+    """The tokenizer and what it is looked at with: the label set, or pairs that are encoded now.
+
+    Raises:
+        DataError, ValueError: The flags do not go together, or what they name cannot be used.
+    """
+    from cyclemimic.commands.inputs import open_tokenizer_and_data
+    from cyclemimic.data import FramePairDataset, LatentLabels
+    from cyclemimic.evaluation.action_page.action_explorer import ActionExplorer
+    from cyclemimic.evaluation.action_page.labelled_pairs import LabelledPairs
+    from cyclemimic.evaluation.pair_gallery import evenly_spread
+    from cyclemimic.labeling import encode_pairs, tokenizer_revision
+
+    labels = LatentLabels.from_folder(arguments.labels) if arguments.labels else None
+    tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments)
+    pairs = FramePairDataset([entry.source for entry in weighted], arguments.interval_s, arguments.min_interval_s)
+    if labels is None:
+        chosen = evenly_spread(pairs, arguments.max_pairs, arguments.seed)
+        codes = encode_pairs(tokenizer, image_processor, pairs, chosen, arguments.batch_size)
+        labelled = LabelledPairs(pairs, chosen, codes)
+    else:
+        revision = tokenizer_revision(tokenizer, image_processor)
+        made_by = labels.metadata.get("tokenizer_revision", revision)
+        if made_by != revision:
+            raise ValueError(
+                f"`labels` must be made by the tokenizer, got labels of {labels.tokenizer} ({made_by[:12]}) for "
+                f"{arguments.tokenizer} ({revision[:12]})."
+            )
+        labelled = LabelledPairs.from_labels(pairs, labels, arguments.interval_s)
+    return ActionExplorer(tokenizer.eval(), image_processor, labelled, arguments.seed)

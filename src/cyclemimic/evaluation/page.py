@@ -31,8 +31,8 @@ def render_page(template: str, **context: object) -> str:
         context (`object`): Names the template uses.
 
     Returns:
-        `str`: A whole HTML document. Its content security policy forbids every request, and every script but the
-        page's own: text that slips through as markup could not run.
+        `str`: A whole HTML document, or what the template is of one. A document's content security policy forbids every
+        request, and every script but the page's own: text that slips through as markup could not run.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cyclemimic.evaluation", "templates"),

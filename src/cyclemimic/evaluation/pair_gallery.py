@@ -39,7 +39,7 @@ def gallery_of_pairs(
     motion = np.concatenate([motion_magnitude(item["current"][None], item["future"][None]) for item in items])
     chosen = select_groups(
         codes,
-        np.array(_names_to_cross(episodes)),
+        np.array(names_to_cross(episodes)),
         motion,
         num_groups,
         per_group,
@@ -52,7 +52,9 @@ def gallery_of_pairs(
         GalleryGroup(
             codes=group.codes + (None,) * (codes.shape[1] - len(group.codes)),
             pairs=tuple(
-                GalleryPair(items[index]["current"], items[index]["future"], _caption(episodes[index], several_bodies))
+                GalleryPair(
+                    items[index]["current"], items[index]["future"], caption_of(episodes[index], several_bodies)
+                )
                 for index in group.indices
             ),
             note=f"{group.num_pairs} of {len(items)} pairs" + (", the first words only" if group.is_partial else ""),
@@ -69,7 +71,7 @@ def evenly_spread(pairs: FramePairDataset, per_source: int, seed: int) -> np.nda
     return np.sort(np.concatenate(drawn))
 
 
-def _names_to_cross(episodes: list[Episode]) -> list[str]:
+def names_to_cross(episodes: list[Episode]) -> list[str]:
     """What a shared action is to cross: the coarsest property in which the episodes differ."""
     properties = (
         [episode.embodiment for episode in episodes],
@@ -80,6 +82,6 @@ def _names_to_cross(episodes: list[Episode]) -> list[str]:
     return next((names for names in properties if len(set(names)) > 1), properties[-1])
 
 
-def _caption(episode: Episode, with_body: bool) -> str:
+def caption_of(episode: Episode, with_body: bool) -> str:
     what = episode.instruction or episode.source
     return f"{episode.embodiment}: {what}" if with_body else what

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serves the page: to this machine unless told otherwise, without share links or statistics, uploads capped."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .uploads import MAX_BYTES
+
+if TYPE_CHECKING:
+    import gradio
+
+logger = logging.getLogger(__name__)
+
+MAX_FILES = 500
+"""Most files that uploads may leave behind at a time; Gradio deletes them an hour later."""
+_TEMPLATES = Path(__file__).parents[1] / "templates"
+# A page may not take in another host's, whatever finds its way into it; Gradio's own scripts are inline.
+_CONTENT_POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'"
+)
+
+
+def require_gradio() -> None:
+    """Raises `ValueError` where Gradio is not installed."""
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise ValueError("the page needs the package gradio: pip install 'cyclemimic[space]'") from error
+
+
+@contextmanager
+def serving(build: Callable[[], gradio.Blocks], host: str, port: int | None) -> Iterator[tuple[gradio.Blocks, str]]:
+    """
+    Serves a page while the context lasts; what was uploaded is gone with it.
+
+    Args:
+        build (`Callable`): Builds the blocks; called once.
+        host (`str`): Address to listen on, e.g. `"127.0.0.1"`.
+        port (`int`, *optional*): The first free one from 7860 on by default.
+
+    Yields:
+        The blocks, and the page's address.
+
+    Raises:
+        OSError: The port is taken.
+        ValueError: Gradio is not installed.
+    """
+    require_gradio()
+    if not is_loopback(host):
+        logger.warning("listening on %s: whoever can reach this machine can use the page, there is no password", host)
+    with tempfile.TemporaryDirectory(prefix="cyclemimic-page-") as folder, _environment(GRADIO_TEMP_DIR=folder):
+        blocks = build()
+        _, url, _ = blocks.queue(max_size=16).launch(**_launch_options(host, port, folder))
+        try:
+            yield blocks, url
+        finally:
+            blocks.close(verbose=False)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _launch_options(host: str, port: int | None, folder: str) -> dict[str, Any]:
+    import gradio
+    from starlette.middleware import Middleware
+
+    fonts = ["system-ui", "sans-serif"]
+    return {
+        "server_name": host,
+        "server_port": port,
+        "share": False,
+        "inbrowser": False,
+        "quiet": True,
+        "prevent_thread_lock": True,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "enable_monitoring": False,
+        "run_history": False,
+        "footer_links": [],
+        "allowed_paths": [],
+        "max_file_size": MAX_BYTES,
+        "state_session_capacity": 64,
+        "theme": gradio.themes.Default(font=fonts, font_mono=["ui-monospace", "monospace"]),
+        "css": "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("chips.css", "action.css")),
+        "app_kwargs": {"middleware": [Middleware(UploadLimits, folder=folder)], "openapi_url": None},
+    }
+
+
+class UploadLimits:
+    """
+    Refuses what a request may not send before any of it is read, and names no other host to the browser.
+
+    Args:
+        app: The application behind it (ASGI).
+        folder (`str`): Where uploads lie.
+        max_bytes, max_files (`int`, *optional*): Largest body, and most files that lie there.
+    """
+
+    def __init__(self, app: Any, folder: str, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> None:
+        self.app = app
+        self.folder = Path(folder)
+        self.max_bytes = max_bytes
+        self.max_files = max_files
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answers a request, or passes it on."""
+        from starlette.datastructures import MutableHeaders
+        from starlette.responses import PlainTextResponse
+
+        async def send_with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Content-Security-Policy"] = _CONTENT_POLICY
+            await send(message)
+
+        refusal = self._refusal(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if refusal is not None:
+            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send_with_policy)
+        else:
+            await self.app(scope, receive, send_with_policy)
+
+    def _refusal(self, scope: Any) -> tuple[int, str] | None:
+        length = dict(scope["headers"]).get(b"content-length", b"").decode("latin-1")
+        # A server reads no more than the length that was announced.
+        if not length.isdecimal():
+            return 411, "The request must tell its length."
+        if int(length) > self.max_bytes:
+            return 413, f"At most {self.max_bytes >> 20} MB can be sent at once."
+        if (
+            scope["path"].endswith("/upload")
+            and sum(file.is_file() for file in self.folder.rglob("*")) >= self.max_files
+        ):
+            return 503, "Too many files have been sent; try again in an hour."
+        return None
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
