@@ -38,8 +38,18 @@ EXTRAS_REQUIRE = {
     "quantization": ["bitsandbytes>=0.49"],
     # The page was tried with this gradio; starlette comes with it.
     "space": ["gradio>=6.31", "starlette>=0.40"],
+    "serve": ["msgpack>=1.0", "websockets>=14.0"],
     # datasets and pandas are second readers: the tests check with them what the package writes.
-    "dev": ["datasets>=4.0", "google-crc32c>=1.5", "pandas>=2.0", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.12"],
+    "dev": [
+        "datasets>=4.0",
+        "google-crc32c>=1.5",
+        "msgpack>=1.0",
+        "pandas>=2.0",
+        "pytest>=8.0",
+        "pytest-xdist>=3.6",
+        "ruff>=0.12",
+        "websockets>=14.0",
+    ],
 }
 
 setup(

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports point one way: cli -> commands -> cards, demo, planning -> trainers, evaluation, labeling -> models, data.
+"""Imports point one way: cli -> commands -> cards, demo, planning, serving -> trainers, evaluation, labeling -> models,
+data.
 
 A model folder imports torch, transformers (with what it is built on) and its own siblings only, so that
 `save_pretrained` can ship its code to the Hub. `data` never imports `models`. Nothing imports `cli`.
@@ -24,11 +25,12 @@ ALLOWED = {
     "": {"auto_registration"},
     "auto_registration": set(),
     "cli": {"", "commands"},
-    "commands": {"", "training_arguments", "cards", "demo", "planning", "models", "data"} | MIDDLE,
+    "commands": {"", "training_arguments", "cards", "demo", "planning", "serving", "models", "data"} | MIDDLE,
     "cards": {"data"},
     "training_arguments": set(),
     "demo": {"", "models", "data"} | MIDDLE,
     "planning": {"trainers", "models"},
+    "serving": {"", "models"},
     "trainers": {"models", "data"},
     "evaluation": {"models", "data"},
     "labeling": {"models", "data"},

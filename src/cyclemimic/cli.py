@@ -28,6 +28,7 @@ from cyclemimic.commands import (
     plan,
     pretrain,
     rollout,
+    serve,
     train_tokenizer,
 )
 from cyclemimic.commands.faults import FaultsFound
@@ -64,6 +65,7 @@ VERBS: dict[str, Verb] = {
     "pretrain": Verb("video, instructions, labels -> pretrained policy", pretrain.parse, pretrain.run),
     "finetune": Verb("pretrained policy, demonstrations -> policy that acts", finetune.parse, finetune.run),
     "rollout": Verb("policy, simulator -> success rates and films", rollout.parse, rollout.run),
+    "serve": Verb("policy -> model server of the VLA evaluation harness", serve.parse, serve.run),
     "card": Verb("trained model, what was measured of it -> its card", card.parse, card.run),
     "convert-prismatic": Verb(
         "Prismatic or OpenVLA checkpoint -> backbone to pretrain", convert_prismatic.parse, convert_prismatic.run

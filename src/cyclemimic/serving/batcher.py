@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests of several clients in one call of the policy."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+
+from .benchmark_format import Observation
+
+logger = logging.getLogger(__name__)
+
+
+class ChunkPolicy(Protocol):
+    """Anything that maps camera images and instructions to action chunks, as [`~evaluation.rollout.ChunkPolicy`] does."""
+
+    def predict(
+        self, images: list, instructions: list[str], robot_states: list[np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Images and instructions, and states where the policy reads them → actions `(len(images), T, A)`."""
+
+
+class PolicyBatcher:
+    """
+    Calls the policy for all who wait, in a thread of its own, so that others are heard meanwhile.
+
+    Args:
+        policy ([`ChunkPolicy`]): What acts.
+        max_batch_size (`int`): Observations of a call.
+        max_wait_s (`float`): How long the first of a batch waits for others, at most.
+    """
+
+    def __init__(self, policy: ChunkPolicy, max_batch_size: int, max_wait_s: float) -> None:
+        self.policy, self.max_batch_size, self.max_wait_s = policy, max_batch_size, max_wait_s
+        self.num_calls = self.num_observations = 0
+        self._waiting: asyncio.Queue[tuple[Observation, asyncio.Future[np.ndarray]]] = asyncio.Queue()
+
+    async def predict(self, observation: Observation) -> np.ndarray:
+        """The policy's action chunk `(T, A)` for one observation.
+
+        Raises:
+            RuntimeError: the policy failed, for all of the batch.
+        """
+        answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+        await self._waiting.put((observation, answer))
+        return await answer
+
+    async def run(self) -> None:
+        """Answers until it is cancelled."""
+        with ThreadPoolExecutor(1, thread_name_prefix="policy") as executor:
+            while True:
+                batch = await self._gather()
+                observations = [observation for observation, _ in batch]
+                try:
+                    chunks = await asyncio.get_running_loop().run_in_executor(executor, self._predict, observations)
+                # Whatever it is, the server lives on, and those who wait must hear of it.
+                except Exception as error:
+                    logger.exception("the policy failed")
+                    chunks = [RuntimeError(f"the policy failed: {error}") for _ in batch]
+                for (_, answer), chunk in zip(batch, chunks, strict=True):
+                    if answer.done():  # its client has gone
+                        continue
+                    if isinstance(chunk, Exception):
+                        answer.set_exception(chunk)
+                    else:
+                        answer.set_result(chunk)
+
+    async def _gather(self) -> list[tuple[Observation, asyncio.Future[np.ndarray]]]:
+        batch = [await self._waiting.get()]
+        deadline = asyncio.get_running_loop().time() + self.max_wait_s
+        while len(batch) < self.max_batch_size:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    batch.append(await self._waiting.get())
+            except TimeoutError:
+                break
+        return batch
+
+    def _predict(self, observations: Sequence[Observation]) -> np.ndarray:
+        self.num_calls += 1
+        self.num_observations += len(observations)
+        images = [seen.images if len(seen.images) > 1 else seen.images[0] for seen in observations]
+        inputs = [images, [seen.instruction for seen in observations]]
+        if observations[0].robot_state is not None:
+            inputs.append([seen.robot_state for seen in observations])
+        return self.policy.predict(*inputs)

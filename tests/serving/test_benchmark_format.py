@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cyclemimic.serving.benchmark_format import BenchmarkFormat, Translator, read_benchmark_format
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "serving"
+BENCHMARKS = ("libero", "calvin", "simpler")
+IMAGE = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+
+
+def translator(benchmark: str, num_cameras: int = 1, state_dim: int | None = None) -> Translator:
+    return Translator(read_benchmark_format(EXAMPLES / f"{benchmark}.yaml"), num_cameras, 7, state_dim)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "expected"),
+    [
+        # Open and closed, as the three benchmarks take them (sign, sign, above one half).
+        ("libero", ([1, 2, 3, 4, 5, 6, -1], [1, 2, 3, 4, 5, 6, 1])),
+        ("calvin", ([0.02, 0.04, 0.06, 0.2, 0.25, 0.3, 1], [0.02, 0.04, 0.06, 0.2, 0.25, 0.3, 0])),
+        ("simpler", ([1, 2, 3, 4, 5, 6, 1], [1, 2, 3, 4, 5, 6, 0])),
+    ],
+)
+def test_actions_of_a_shipped_benchmark(benchmark, expected):
+    actions = np.array([[1, 2, 3, 4, 5, 6, 1], [1, 2, 3, 4, 5, 6, 0]], dtype=np.float32)
+    kept = actions.copy()
+    np.testing.assert_allclose(translator(benchmark).write(actions), expected, rtol=1e-6)
+    np.testing.assert_array_equal(actions, kept)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "num_cameras", "state_dim", "expected"),
+    [
+        ("libero", 1, None, {"seed": 7, "num_steps_wait": 10}),
+        ("libero", 2, 8, {"seed": 7, "num_steps_wait": 10, "send_wrist_image": True, "send_state": True}),
+        ("calvin", 2, None, {"send_wrist_image": True}),
+        ("simpler", 1, 8, {"send_state": True}),
+    ],
+)
+def test_benchmark_is_asked_for_what_the_policy_reads(benchmark, num_cameras, state_dim, expected):
+    assert translator(benchmark, num_cameras, state_dim).settings == expected
+
+
+def test_images_and_state_are_read():
+    seen = translator("libero", 2, 8).read(
+        {"images": {"wrist": IMAGE + 1, "agentview": IMAGE}, "task_description": "go", "states": np.arange(8.0)}
+    )
+    np.testing.assert_array_equal(seen.images, [IMAGE, IMAGE + 1])
+    np.testing.assert_array_equal(seen.robot_state, np.arange(8.0))
+
+
+def test_images_are_turned_where_it_says_so():
+    (seen,) = (
+        Translator(BenchmarkFormat(rotate_images=True), 1, 7)
+        .read({"images": {"any": IMAGE}, "task_description": "go"})
+        .images
+    )
+    np.testing.assert_array_equal(seen, np.rot90(IMAGE, 2))
+
+
+@pytest.mark.parametrize("state", [None, [0.0] * 8, np.zeros(7), np.array([np.nan] * 8), np.array(["a"] * 8)])
+def test_bad_state_is_refused(state):
+    payload = {"images": {"agentview": IMAGE}, "task_description": "go", "states": state}
+    with pytest.raises(ValueError, match="`states` must be 8 finite numbers, got"):
+        translator("libero", 1, 8).read(payload)
+
+
+@pytest.mark.parametrize(
+    ("described", "shape", "reason"),
+    [
+        (BenchmarkFormat(["a"]), (2, 7, None), "`images` must name the policy's 2 cameras, got ['a']."),
+        (BenchmarkFormat(), (1, 7, 8), "`robot_state` must be named"),
+        (BenchmarkFormat(action_scale=[1.0]), (1, 7, None), "`action_scale` must have the policy's 7 dimensions"),
+    ],
+)
+def test_policy_that_does_not_fit_is_refused(described, shape, reason):
+    with pytest.raises(ValueError) as error:
+        Translator(described, *shape)
+    assert reason in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("imags: [a]", "unexpected keyword argument 'imags'"),
+        ("- a", "must be a file such as"),
+        ("images: []", "`images` of "),
+        ("action_scale: [.nan]", "`action_scale` of "),
+        ("rotate_images: 180", "`rotate_images` of "),
+        ("gripper: {demonstrations: {open: 1, closed: 1}, benchmark: {open: 1, closed: 0}}", "`gripper` of "),
+        ("gripper: {benchmark: {open: 1, closed: 0}}", "must be a file such as"),
+        ("images: [a", "must be a file such as"),
+    ],
+)
+def test_faulty_file_is_refused(tmp_path, text, reason):
+    path = tmp_path / "benchmark.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:
+        read_benchmark_format(path)
+    assert reason in str(error.value)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import threading
+import urllib.request
+
+import numpy as np
+import pytest
+
+from cyclemimic.serving.benchmark_format import BenchmarkFormat
+from cyclemimic.serving.server import is_loopback
+
+from .harness_client import CHUNK_SIZE, actions_of, connect, observation, pack, run_with_server
+
+exceptions = pytest.importorskip("websockets.exceptions")
+
+
+def test_each_client_gets_its_own_answers_in_order():
+    num_clients, num_observations = 8, 20
+
+    async def robot(parts, number):
+        client = await parts.connect()
+        for seq in range(num_observations):  # all at once, before any answer
+            await client.connection.send(pack("observation", observation(number, "x" * (1 + seq)), seq))
+        answers = [await client.receive() for _ in range(num_observations)]
+        assert [answer["seq"] for answer in answers] == list(range(num_observations))
+        seen = np.stack([actions_of(answer) for answer in answers])
+        np.testing.assert_array_equal(seen[:, 0], number)
+        np.testing.assert_array_equal(seen[:, 1], 1 + np.arange(num_observations))
+
+    async def talk(parts):
+        await asyncio.gather(*(robot(parts, number) for number in range(num_clients)))
+
+    policy = run_with_server(talk)
+    assert sum(policy.batches) == num_clients * num_observations
+
+
+@pytest.mark.parametrize(("max_batch_size", "expected"), [(4, [4]), (3, [1, 3]), (1, [1, 1, 1, 1])])
+def test_who_asks_at_once_is_answered_at_once(max_batch_size, expected):
+    async def talk(parts):
+        clients = [await parts.connect() for _ in range(4)]
+        await asyncio.gather(*(client.act(observation(n)) for n, client in enumerate(clients)))
+
+    policy = run_with_server(talk, max_batch_size=max_batch_size, max_wait_ms=500)
+    assert sorted(policy.batches) == expected
+
+
+def test_one_alone_does_not_wait_for_long():
+    async def talk(parts):
+        client = await parts.connect()
+        async with asyncio.timeout(5):
+            await client.act(observation())
+
+    assert run_with_server(talk, max_wait_ms=1).batches == [1]
+
+
+def test_chunk_is_carried_out_and_forgotten_with_the_episode():
+    async def talk(parts):
+        one, other = await parts.connect(), await parts.connect()
+        steps = [await one.act(observation(value)) for value in range(CHUNK_SIZE + 1)]
+        # The image of a chunk's first step counts, and the other's steps do not.
+        assert [tuple(step[[0, 2]]) for step in steps] == [(0, 0), (0, 1), (0, 2), (3, 0)]
+        assert tuple((await other.act(observation(9)))[[0, 2]]) == (9, 0)
+        await one.connection.send(pack("episode_start", {"task": {}}, 5))
+        assert tuple((await one.act(observation(7)))[[0, 2]]) == (7, 0)
+        await one.connection.send(pack("episode_end", {}, 6))
+        assert tuple((await one.act(observation(8)))[[0, 2]]) == (8, 0)
+        # CALVIN's next instruction, within the episode.
+        assert tuple((await one.act(observation(6, episode_restart=True)))[[0, 2]]) == (6, 0)
+        assert tuple((await other.act(observation(1)))[[0, 2]]) == (9, 1)
+
+    run_with_server(talk, num_action_steps=CHUNK_SIZE)
+
+
+def test_hello_asks_for_what_the_policy_reads():
+    described = BenchmarkFormat(["front", "wrist"], ask_for={"wrist": {"w": True}}, settings={"seed": 7})
+
+    async def talk(parts):
+        answer = await (await parts.connect()).ask("hello", {"harness_version": "0.8.0"}, 3)
+        assert (answer["type"], answer["seq"]) == ("hello", 3)
+        assert answer["payload"]["protocol_version"] == 1
+        assert answer["payload"]["observation_params"] == {"seed": 7}  # one camera: no wrist
+
+    run_with_server(talk, described)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        ({"task_description": "go"}, "`images` must be a map of images, got NoneType."),
+        (observation() | {"images": {}}, "`images` must hold one image, got []."),
+        (observation() | {"images": {"front": [1]}}, "got list as 'front'"),
+        (observation() | {"images": {"front": np.zeros((8, 8, 3), np.float32)}}, "got float32 of (8, 8, 3)"),
+        (observation() | {"images": {"front": np.zeros((8, 8), np.uint8)}}, "got uint8 of (8, 8)"),
+        (observation() | {"images": {"front": np.zeros((0, 8, 3), np.uint8)}}, "got uint8 of (0, 8, 3)"),
+        (observation() | {"task_description": " "}, "`task_description` must be an instruction that is not empty"),
+        (observation() | {"task_description": 3}, "`task_description` must be an instruction"),
+    ],
+)
+def test_bad_observation_is_refused_with_a_reason(payload, reason):
+    async def talk(parts):
+        client = await parts.connect()
+        answer = await client.ask("observation", payload, 4)
+        assert (answer["type"], answer["seq"]) == ("error", 4)
+        assert reason in answer["payload"]["error"]
+        await client.act(observation())
+
+    run_with_server(talk)
+
+
+def test_failing_policy_is_an_error_for_those_who_asked():
+    async def talk(parts):
+        client = await parts.connect()
+        parts.policy.gate = lambda: 1 / 0
+        answer = await client.ask("observation", observation(), 2)
+        assert answer["payload"] == {"error": "the policy failed: division by zero"}
+        parts.policy.gate = lambda: None
+        await client.act(observation())
+
+    run_with_server(talk)
+
+
+def test_larger_message_ends_its_client_alone():
+    async def talk(parts):
+        greedy, other = await parts.connect(), await parts.connect()
+        await greedy.connection.send(b"x" * (2**20 + 1))
+        with pytest.raises(exceptions.ConnectionClosedError) as closed:
+            await greedy.receive()
+        assert closed.value.rcvd.code == 1009 and "exceeds limit of 1048576 bytes" in closed.value.rcvd.reason
+        await other.act(observation())
+
+    run_with_server(talk, max_message_mb=1)
+
+
+def test_health_and_a_page_in_a_browser():
+    async def talk(parts):
+        response = await asyncio.to_thread(urllib.request.urlopen, f"http://{parts.address}/health")
+        assert (response.status, response.read()) == (200, b'{"status": "ok"}\n')
+        assert response.headers.get_all("Content-Type") == ["application/json"]
+        with pytest.raises(exceptions.InvalidStatus, match="403"):
+            await connect(f"ws://{parts.address}", origin="https://example.org")
+
+    run_with_server(talk)
+
+
+def test_stop_answers_who_waits_and_takes_nobody_else():
+    async def talk(parts):
+        computing, go_on = threading.Event(), threading.Event()
+        parts.policy.gate = lambda: (computing.set(), go_on.wait(10))
+        client, idle = await parts.connect(), await parts.connect()
+        asking = asyncio.create_task(client.act(observation(5)))
+        await asyncio.to_thread(computing.wait, 10)
+        parts.server.stop()
+        with pytest.raises(exceptions.ConnectionClosed, match="the server stops"):
+            await idle.receive()
+        with pytest.raises(OSError):
+            await parts.connect()
+        go_on.set()
+        assert (await asking)[0] == 5
+        with pytest.raises(exceptions.ConnectionClosed, match="the server stops"):
+            await client.receive()
+        async with asyncio.timeout(5):
+            await parts.serving
+
+    run_with_server(talk)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("robot.lan", False)],
+)
+def test_loopback(host, expected):
+    assert is_loopback(host) is expected
