@@ -29,7 +29,7 @@ def test_served_actions_are_the_policys_and_sigterm_ends_it(policy):
             process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert output.endswith("Stopped after 1 observations in 1 policy calls.\n")
+    assert output.endswith("Stopped; the policy looked at 1 observations, in 1 calls.\n")
     np.testing.assert_allclose(answers, load(policy).predict([IMAGE], ["go right"])[0, :2], rtol=1e-5)
 
 

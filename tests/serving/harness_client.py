@@ -24,7 +24,10 @@ CHUNK_SIZE, ACTION_DIM = 3, 7
 
 
 class StubPolicy:
-    """The action tells what was seen: the image's first pixel, the instruction's length, and the step of the chunk."""
+    """
+    The action tells what was seen: the image's first pixel, the instruction's length, and the step of the chunk. The
+    instruction "bad" is an error.
+    """
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -33,6 +36,8 @@ class StubPolicy:
     def predict(self, images, instructions, robot_states=None):
         self.batches.append(len(images))
         self.gate()
+        if "bad" in instructions:
+            raise ValueError("bad")
         chunks = np.zeros((len(images), CHUNK_SIZE, ACTION_DIM), np.float32)
         for chunk, image, instruction in zip(chunks, images, instructions, strict=True):
             chunk[:, 0], chunk[:, 1], chunk[:, 2] = image[0, 0, 0], len(instruction), np.arange(CHUNK_SIZE)

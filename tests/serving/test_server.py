@@ -94,7 +94,8 @@ def test_hello_asks_for_what_the_policy_reads():
         (observation() | {"images": {"front": np.zeros((8, 8, 3), np.float32)}}, "got float32 of (8, 8, 3)"),
         (observation() | {"images": {"front": np.zeros((8, 8), np.uint8)}}, "got uint8 of (8, 8)"),
         (observation() | {"images": {"front": np.zeros((0, 8, 3), np.uint8)}}, "got uint8 of (0, 8, 3)"),
-        (observation() | {"task_description": " "}, "`task_description` must be an instruction that is not empty"),
+        (observation() | {"task_description": " "}, "must be an instruction of 1 to 2000 characters, got ' '."),
+        (observation() | {"task_description": "x" * 3000}, "must be an instruction of 1 to 2000 characters"),
         (observation() | {"task_description": 3}, "`task_description` must be an instruction"),
     ],
 )
@@ -119,6 +120,18 @@ def test_failing_policy_is_an_error_for_those_who_asked():
         await client.act(observation())
 
     run_with_server(talk)
+
+
+def test_one_bad_observation_of_a_batch_is_not_the_others_error():
+    async def talk(parts):
+        clients = [await parts.connect() for _ in range(4)]
+        payloads = [observation(n, "bad" if n == 1 else "go") for n in range(4)]
+        asked = [client.ask("observation", payload) for client, payload in zip(clients, payloads, strict=True)]
+        answers = await asyncio.gather(*asked)
+        assert [answer["type"] for answer in answers] == ["action", "error", "action", "action"]
+        assert [actions_of(answers[n])[0] for n in (0, 2, 3)] == [0, 2, 3]
+
+    assert run_with_server(talk, max_batch_size=4, max_wait_ms=500).batches == [4, 1, 1, 1, 1]
 
 
 def test_larger_message_ends_its_client_alone():

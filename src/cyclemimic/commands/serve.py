@@ -60,7 +60,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> str:
-    """Serves until it is told to stop; returns how much was asked."""
+    """Serves until it is told to stop; returns how often the policy looked."""
     from cyclemimic.serving.batcher import PolicyBatcher
     from cyclemimic.serving.server import PolicyServer, is_loopback
 
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> str:
         )
 
     asyncio.run(serve())
-    return f"Stopped after {batcher.num_observations} observations in {batcher.num_calls} policy calls."
+    return f"Stopped; the policy looked at {batcher.num_observations} observations, in {batcher.num_calls} calls."
 
 
 def _read_settings(arguments: argparse.Namespace) -> ServerSettings:

@@ -44,7 +44,7 @@ class PolicyBatcher:
         """The policy's action chunk `(T, A)` for one observation.
 
         Raises:
-            RuntimeError: the policy failed, for all of the batch.
+            RuntimeError: the policy failed.
         """
         answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         await self._waiting.put((observation, answer))
@@ -56,12 +56,7 @@ class PolicyBatcher:
             while True:
                 batch = await self._gather()
                 observations = [observation for observation, _ in batch]
-                try:
-                    chunks = await asyncio.get_running_loop().run_in_executor(executor, self._predict, observations)
-                # Whatever it is, the server lives on, and those who wait must hear of it.
-                except Exception as error:
-                    logger.exception("the policy failed")
-                    chunks = [RuntimeError(f"the policy failed: {error}") for _ in batch]
+                chunks = await asyncio.get_running_loop().run_in_executor(executor, self._predict, observations)
                 for (_, answer), chunk in zip(batch, chunks, strict=True):
                     if answer.done():  # its client has gone
                         continue
@@ -81,11 +76,23 @@ class PolicyBatcher:
                 break
         return batch
 
-    def _predict(self, observations: Sequence[Observation]) -> np.ndarray:
+    def _predict(self, observations: Sequence[Observation]) -> list[np.ndarray | RuntimeError]:
+        """A chunk or an error an observation; those of a batch that fails are tried one by one, as one may be to blame."""
+        try:
+            return list(self._call_policy(observations))
+        # Whatever it is, the server lives on, and those who wait must hear of it.
+        except Exception as error:
+            if len(observations) == 1:
+                logger.exception("the policy failed")
+                return [RuntimeError(f"the policy failed: {error}")]
+        return [result for observation in observations for result in self._predict([observation])]
+
+    def _call_policy(self, observations: Sequence[Observation]) -> np.ndarray:
         self.num_calls += 1
-        self.num_observations += len(observations)
         images = [seen.images if len(seen.images) > 1 else seen.images[0] for seen in observations]
         inputs = [images, [seen.instruction for seen in observations]]
         if observations[0].robot_state is not None:
             inputs.append([seen.robot_state for seen in observations])
-        return self.policy.predict(*inputs)
+        chunks = self.policy.predict(*inputs)
+        self.num_observations += len(observations)
+        return chunks

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+# A prompt of megabytes would take all of the memory.
+_MAX_INSTRUCTION = 2000
 _IMAGES = "uint8 of shape (height, width, 3)"
 
 
@@ -160,11 +162,13 @@ class Translator:
             payload (`dict`): As the benchmark sends it: `images`, `task_description`, and perhaps the robot's state.
 
         Raises:
-            ValueError: an image is missing or not uint8 RGB, there is no instruction, or no finite state of the right size.
+            ValueError: an image is missing or not uint8 RGB, there is no instruction or a very long one, or no finite state of the right size.
         """
         instruction = payload.get("task_description")
-        if not isinstance(instruction, str) or not instruction.strip():
-            raise ValueError(f"`task_description` must be an instruction that is not empty, got {instruction!r:.80}.")
+        if not isinstance(instruction, str) or not 0 < len(instruction.strip()) <= _MAX_INSTRUCTION:
+            raise ValueError(
+                f"`task_description` must be an instruction of 1 to {_MAX_INSTRUCTION} characters, got {instruction!r:.80}."
+            )
         return Observation(self._read_images(payload.get("images")), instruction, self._read_state(payload))
 
     def _read_images(self, images: Any) -> list[np.ndarray]:

@@ -128,9 +128,9 @@ def _unpack_image(fields: dict[str, Any]) -> np.ndarray:
     try:
         # The formats are named: the others of pillow are a door to programs that read them.
         with Image.open(io.BytesIO(data), formats=[_IMAGE_FORMATS[form]]) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise ValueError(f"an image must have at most {_MAX_PIXELS} pixels, got {image.size}")
-            return np.asarray(image)
+            if image.width * image.height <= _MAX_PIXELS:
+                return np.asarray(image)
     # A broken file raises SyntaxError, struct.error and others, by its format.
     except Exception as error:
-        raise ValueError(f"an image cannot be decoded: {error}") from error
+        raise ValueError(f"an image of {len(data)} bytes cannot be decoded as {form}") from error
+    raise ValueError(f"an image must have at most {_MAX_PIXELS} pixels, got {image.width} x {image.height}")
