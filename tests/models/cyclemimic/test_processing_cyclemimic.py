@@ -197,7 +197,8 @@ def test_save_and_load(processor, images, texts, codes, actions, tmp_path, loade
     reloaded = loader.from_pretrained(tmp_path)
     assert type(reloaded) is CycleMimicProcessor
     assert reloaded.action_statistics == processor.action_statistics
-    assert reloaded.to_dict() == processor.to_dict()
+    # Saving notes where the code is; loading needs it no more.
+    assert reloaded.to_dict() | {"auto_map": processor.auto_map} == processor.to_dict()
     names = ["base", "arm", "base"]
     expected = processor(images, texts, codes, actions, dataset=names)
     for key, value in reloaded(images, texts, codes, actions, dataset=names).items():

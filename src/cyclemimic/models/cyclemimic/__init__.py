@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The policy: latent action prediction and action decoding on a vision-language backbone (paper §4)."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from .configuration_cyclemimic import CycleMimicConfig
 from .configuration_prismatic import PrismaticConfig
@@ -18,9 +18,6 @@ from .tiny_cyclemimic import make_tiny_backbone_config
 AutoConfig.register(CycleMimicConfig.model_type, CycleMimicConfig, exist_ok=True)
 AutoModel.register(CycleMimicConfig, CycleMimicForActionPrediction, exist_ok=True)
 AutoProcessor.register(CycleMimicConfig, CycleMimicProcessor, exist_ok=True)
-AutoConfig.register(PrismaticConfig.model_type, PrismaticConfig, exist_ok=True)
-AutoModel.register(PrismaticConfig, PrismaticModel, exist_ok=True)
-AutoModelForImageTextToText.register(PrismaticConfig, PrismaticForConditionalGeneration, exist_ok=True)
 
 __all__ = [
     "CycleMimicActionOutput",

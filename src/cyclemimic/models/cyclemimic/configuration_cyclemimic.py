@@ -8,11 +8,25 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, LlavaConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from .configuration_prismatic import PrismaticConfig
+from .tiny_cyclemimic import TinyVisionConfig
+
+# What a backbone may be or hold, and transformers does not know: this code also loads without the package. From a
+# checkpoint's folder it is copied, and so read, once a file that is asked for: the first copy counts.
+for config_class in (PrismaticConfig, TinyVisionConfig):
+    if config_class.model_type not in CONFIG_MAPPING:
+        AutoConfig.register(config_class.model_type, config_class)
+
 # What transformers itself hands to a config beside its declared fields, on construction and when it loads one.
 _LIBRARY_ARGUMENTS = {
     *("_attn_implementation_internal", "_commit_hash", "_experts_implementation_internal", "_name_or_path"),
     *("attn_implementation", "auto_map", "experts_implementation", "model_type", "name_or_path", "num_labels"),
     *("output_attentions", "quantization_config", "torch_dtype", "use_cache"),
+}
+_AUTO_MAP = {
+    "AutoConfig": "configuration_cyclemimic.CycleMimicConfig",
+    "AutoModel": "modeling_cyclemimic.CycleMimicForActionPrediction",
+    "AutoModelForPreTraining": "modeling_cyclemimic.CycleMimicForLatentActionPrediction",
 }
 _SIZES = (
     *("codebook_size", "num_latent_tokens", "num_act_tokens", "chunk_size", "action_dim", "num_image_tokens"),
@@ -111,6 +125,7 @@ class CycleMimicConfig(PreTrainedConfig):
     action_loss_weight: float | int = 1.0
 
     def __post_init__(self, **kwargs: Any) -> None:
+        kwargs.pop("auto_map", None)
         # A saved config names its transformers version, and may hold what Trainer or another version added to it.
         unknown = sorted(kwargs.keys() - _LIBRARY_ARGUMENTS) if self.transformers_version is None else []
         if unknown:
@@ -136,6 +151,15 @@ class CycleMimicConfig(PreTrainedConfig):
         attention = self.backbone_config._attn_implementation
         kwargs.setdefault("attn_implementation", {"": attention, "backbone_config": {"": attention}})
         super().__post_init__(**kwargs)
+
+    @property
+    def auto_map(self) -> dict[str, str]:
+        """The code beside a checkpoint's weights, for the Auto classes where the package is not installed."""
+        # A copy: transformers writes into it what holds for classes of one Auto class.
+        return dict(_AUTO_MAP)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "auto_map": self.auto_map}
 
     @property
     def new_token_ids(self) -> list[int]:

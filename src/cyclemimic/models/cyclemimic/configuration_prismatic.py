@@ -7,6 +7,12 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, Dinov2WithRegistersConfig, LlamaConfig, PreTrainedConfig, SiglipVisionConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+_AUTO_MAP = {
+    "AutoConfig": "configuration_prismatic.PrismaticConfig",
+    "AutoModel": "modeling_prismatic.PrismaticModel",
+    "AutoModelForImageTextToText": "modeling_prismatic.PrismaticForConditionalGeneration",
+}
+
 
 @strict
 class PrismaticConfig(PreTrainedConfig):
@@ -53,6 +59,7 @@ class PrismaticConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
+        kwargs.pop("auto_map", None)
         for name in self.sub_configs:
             value = getattr(self, name)
             if value is None:
@@ -64,6 +71,15 @@ class PrismaticConfig(PreTrainedConfig):
         self.tie_word_embeddings = self.tie_word_embeddings or bool(self.text_config.tie_word_embeddings)
         self._check_towers()
         super().__post_init__(**kwargs)
+
+    @property
+    def auto_map(self) -> dict[str, str]:
+        """The code beside a checkpoint's weights, for the Auto classes where the package is not installed."""
+        # A copy: transformers writes into it what holds for classes of one Auto class.
+        return dict(_AUTO_MAP)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "auto_map": self.auto_map}
 
     @property
     def num_image_tokens(self) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partialmethod
 from importlib import import_module
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel, StaticCache
+from transformers import AutoModel, AutoModelForImageTextToText, Cache, PreTrainedModel, StaticCache
 from transformers import initialization as init
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import ModelOutput, logging
 
 from .action_bins_cyclemimic import bin_centres, to_bins
@@ -23,9 +25,19 @@ from .action_decoder_cyclemimic import CycleMimicActionDecoder
 from .backbone_inputs_cyclemimic import merge_cameras, next_position, position_ids, token_types_of
 from .configuration_cyclemimic import CycleMimicConfig
 from .execution_cyclemimic import ActionChunkQueue
+from .modeling_prismatic import PrismaticForConditionalGeneration, PrismaticModel
 from .processing_cyclemimic import IGNORED_LABEL, IMAGE_INPUTS, CycleMimicProcessor
+from .tiny_cyclemimic import TinyVisionModel
 
 logger = logging.get_logger(__name__)
+
+# For the configs that the config's module has registered, or its first copy.
+for auto_class, model_class in (
+    (AutoModel, PrismaticModel),
+    (AutoModelForImageTextToText, PrismaticForConditionalGeneration),
+    (AutoModel, TinyVisionModel),
+):
+    auto_class.register(CONFIG_MAPPING[model_class.config_class.model_type], model_class, exist_ok=True)
 
 
 @dataclass
@@ -119,6 +131,9 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     # Every sample has N targets, so means over micro-batches add up: Trainer need not pass the number of targets.
     accepts_loss_kwargs = False
+    # What the Hub recommends for a file, and a small memory can load.
+    save_pretrained = partialmethod(PreTrainedModel.save_pretrained, max_shard_size="5GB")
+    push_to_hub = partialmethod(PreTrainedModel.push_to_hub, max_shard_size="5GB")
 
     def __init__(self, config: CycleMimicConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
@@ -699,6 +714,10 @@ def _mean_of_unmasked(total: torch.Tensor, count: torch.Tensor, is_global: bool)
         num_ranks = dist.get_world_size()
     return total * num_ranks / count.clamp(min=1)
 
+
+# With this, `save_pretrained` puts this module and its siblings beside the weights.
+CycleMimicForActionPrediction.register_for_auto_class("AutoModel")
+CycleMimicForLatentActionPrediction.register_for_auto_class("AutoModelForPreTraining")
 
 __all__ = [
     "CycleMimicActionOutput",

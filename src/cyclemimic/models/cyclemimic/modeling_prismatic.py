@@ -312,4 +312,8 @@ def _imagenet_normalised(pixel_values: torch.Tensor) -> torch.Tensor:
     return torch.stack([channel * (0.5 / std) + (0.5 - mean) / std for channel, mean, std in channels], dim=1)
 
 
+# With this, `save_pretrained` puts this module and its siblings beside the weights.
+PrismaticModel.register_for_auto_class("AutoModel")
+PrismaticForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+
 __all__ = ["PrismaticForConditionalGeneration", "PrismaticModel", "PrismaticPreTrainedModel"]

@@ -627,4 +627,7 @@ def _check_finite(name: str, values: np.ndarray) -> None:
         raise ValueError(f"`{name}` must be finite, got {int((~np.isfinite(values)).sum())} values that are not.")
 
 
+# With this, `save_pretrained` puts this module and its siblings beside the settings.
+CycleMimicProcessor.register_for_auto_class("AutoProcessor")
+
 __all__ = ["CycleMimicProcessor"]

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A backbone for the policy on machines without a GPU: a convolutional vision model, LLaVA's projector, a small Llama."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import AutoConfig, AutoModel, LlamaConfig, LlavaConfig, PreTrainedConfig, PreTrainedModel
+from transformers import LlamaConfig, LlavaConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .processing_cyclemimic import CycleMimicProcessor
+if TYPE_CHECKING:
+    from .processing_cyclemimic import CycleMimicProcessor
 
 
 @strict
@@ -107,12 +108,8 @@ class TinyVisionModel(PreTrainedModel):
             init.normal_(module.position_embeddings, std=self.config.initializer_range)
 
 
-AutoConfig.register(TinyVisionConfig.model_type, TinyVisionConfig, exist_ok=True)
-AutoModel.register(TinyVisionConfig, TinyVisionModel, exist_ok=True)
-
-
 def make_tiny_backbone_config(
-    processor: CycleMimicProcessor,
+    processor: "CycleMimicProcessor",
     image_size: int = 128,
     patch_size: int = 16,
     hidden_size: int = 96,

@@ -14,6 +14,12 @@ _LIBRARY_ARGUMENTS = {
     *("attn_implementation", "auto_map", "experts_implementation", "model_type", "name_or_path", "num_labels"),
     *("output_attentions", "quantization_config", "torch_dtype", "use_cache"),
 }
+_MODELING = "modeling_latent_action_tokenizer"
+_AUTO_MAP = {
+    "AutoConfig": "configuration_latent_action_tokenizer.LatentActionTokenizerConfig",
+    "AutoModel": f"{_MODELING}.LatentActionTokenizerModel",
+    "AutoModelForPreTraining": f"{_MODELING}.LatentActionTokenizerForPreTraining",
+}
 _SIZES = (
     *("image_size", "num_channels", "patch_size", "hidden_size", "intermediate_size", "num_attention_heads"),
     *("num_encoder_layers", "num_decoder_layers", "num_discriminator_layers"),
@@ -141,6 +147,7 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
     initializer_range: float | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        kwargs.pop("auto_map", None)
         if unknown := sorted(kwargs.keys() - _LIBRARY_ARGUMENTS):
             allowed = sorted(type(self).__annotations__)
             raise ValueError(f"Unknown argument(s) {unknown} of {type(self).__name__}; allowed: {allowed}.")
@@ -155,6 +162,15 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
         if self.initializer_range is None:
             self.initializer_range = self.hidden_size**-0.5
         super().__post_init__(**kwargs)
+
+    @property
+    def auto_map(self) -> dict[str, str]:
+        """The code beside a checkpoint's weights, for the Auto classes where the package is not installed."""
+        # A copy: transformers writes into it what holds for classes of one Auto class.
+        return dict(_AUTO_MAP)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "auto_map": self.auto_map}
 
     @property
     def grid_size(self) -> int:

@@ -136,4 +136,7 @@ def _as_rgb_array(frame: Frame, name: str) -> np.ndarray:
     return array
 
 
+# With this, `save_pretrained` puts this module and its siblings beside the settings.
+LatentActionTokenizerImageProcessor.register_for_auto_class("AutoImageProcessor")
+
 __all__ = ["LatentActionTokenizerImageProcessor"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partialmethod
 
 import torch
 import torch.nn.functional as F
@@ -327,6 +328,9 @@ class LatentActionTokenizerPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["LatentActionTokenizerSpatialLayer", "LatentActionTokenizerSpatioTemporalLayer"]
+    # What the Hub recommends for a file, and a small memory can load.
+    save_pretrained = partialmethod(PreTrainedModel.save_pretrained, max_shard_size="5GB")
+    push_to_hub = partialmethod(PreTrainedModel.push_to_hub, max_shard_size="5GB")
 
     def get_input_embeddings(self) -> None:
         """There are no tokens to embed; FSDP asks."""
@@ -716,6 +720,10 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
 def _is_embedding(name: str) -> bool:
     return name.endswith(("embeddings", "latent_tokens"))
 
+
+# With this, `save_pretrained` puts this module and its siblings beside the weights.
+LatentActionTokenizerModel.register_for_auto_class("AutoModel")
+LatentActionTokenizerForPreTraining.register_for_auto_class("AutoModelForPreTraining")
 
 __all__ = [
     "LatentActionTokenizerForPreTraining",
