@@ -25,7 +25,7 @@ ALLOWED = {
     "": {"auto_registration"},
     "auto_registration": set(),
     "cli": {"", "commands"},
-    "commands": {"", "training_arguments", "cards", "demo", "planning", "serving", "models", "data"} | MIDDLE,
+    "commands": {"", "training_arguments", "cards", "demo", "hub", "planning", "serving", "models", "data"} | MIDDLE,
     "cards": {"data"},
     "training_arguments": set(),
     "demo": {"", "models", "data"} | MIDDLE,
@@ -35,7 +35,8 @@ ALLOWED = {
     "evaluation": {"models", "data"},
     "labeling": {"models", "data"},
     "models": set(),
-    "data": set(),
+    "data": {"hub"},
+    "hub": set(),
 }
 MODEL_LIBRARIES = {"torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "numpy", "PIL"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}

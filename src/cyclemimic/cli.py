@@ -27,6 +27,7 @@ from cyclemimic.commands import (
     label,
     plan,
     pretrain,
+    push,
     rollout,
     serve,
     train_tokenizer,
@@ -67,6 +68,7 @@ VERBS: dict[str, Verb] = {
     "rollout": Verb("policy, simulator -> success rates and films", rollout.parse, rollout.run),
     "serve": Verb("policy -> model server of the VLA evaluation harness", serve.parse, serve.run),
     "card": Verb("trained model, what was measured of it -> its card", card.parse, card.run),
+    "push": Verb("checkpoint, adapter or labels -> the Hugging Face Hub", push.parse, push.run),
     "convert-prismatic": Verb(
         "Prismatic or OpenVLA checkpoint -> backbone to pretrain", convert_prismatic.parse, convert_prismatic.run
     ),

@@ -10,11 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..episode import DataError
+from ..readers.hub import open_hub_folder
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
 
 METADATA_KEY = b"cyclemimic"
 INTEGER_COLUMNS = ("episode_index", "frame_index", "future_index")
@@ -33,6 +37,7 @@ class LatentLabels:
     Attributes:
         codebook_size (`int`), num_latent_tokens (`int`), tokenizer (`str` or `None`): Of the tokenizer that made them.
         metadata (`dict`): All that was kept with them.
+        folder (`Path` or `None`): Where they were loaded from.
 
     Example:
 
@@ -47,6 +52,7 @@ class LatentLabels:
 
     def __init__(self, columns: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
         self.metadata = dict(metadata)
+        self.folder: Path | None = None
         self.codebook_size = int(metadata["codebook_size"])
         self.num_latent_tokens = int(metadata["num_latent_tokens"])
         self.tokenizer: str | None = metadata.get("tokenizer")
@@ -114,7 +120,30 @@ class LatentLabels:
         sources = table.column("source").combine_chunks().dictionary_encode()
         columns["source"] = np.array(sources.dictionary.to_pylist(), dtype=object)[sources.indices.to_numpy()]
         columns["codes"] = codes.reshape(-1, length)
-        return cls(columns, metadata[0])
+        labels = cls(columns, metadata[0])
+        labels.folder = Path(path)
+        return labels
+
+    @classmethod
+    def from_hub(cls, repo_id: str, revision: str | None = None) -> LatentLabels:
+        """Load labels that are a data set on the Hub, of a branch or, for exactly the same ones, a commit.
+
+        Raises:
+            DataError: If there is no such data set or no access to it, and as `from_folder`.
+        """
+        return cls.from_folder(open_hub_folder(repo_id, revision, "*.parquet").path)
+
+    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> CommitInfo:
+        """Publish the folder that they were loaded from as a data set: see [`~cyclemimic.hub.upload.push_folder`].
+
+        Raises:
+            ValueError: If they were not loaded from a folder, and as `push_folder`.
+        """
+        from ...hub.upload import push_folder
+
+        if self.folder is None:
+            raise ValueError("`push_to_hub` must be called on labels of a folder, got labels that are in memory only.")
+        return push_folder(self.folder, repo_id, private, token=token)
 
     def __len__(self) -> int:
         return len(self._codes)

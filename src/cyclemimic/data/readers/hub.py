@@ -51,12 +51,13 @@ def is_repository_id(path: str | Path) -> bool:
     return _REPOSITORY.fullmatch(str(path)) is not None
 
 
-def open_hub_folder(repository: str, revision: str | None = None) -> HubFolder:
-    """Download what describes a LeRobot data set, its folder `meta/`.
+def open_hub_folder(repository: str, revision: str | None = None, patterns: str = "meta/*") -> HubFolder:
+    """Download files of a data set; by default what describes one of LeRobot, its folder `meta/`.
 
     Args:
         repository (`str`): Id on the Hub, `owner/name`.
         revision (`str`, *optional*): Branch, tag or commit; the main branch by default.
+        patterns (`str`, *optional*, defaults to `"meta/*"`): The files.
 
     Raises:
         DataError: If there is no such data set, or no access to it or to the Hub.
@@ -64,7 +65,7 @@ def open_hub_folder(repository: str, revision: str | None = None) -> HubFolder:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns="meta/*")
+        folder = snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=patterns)
     except (OSError, ValueError) as error:
         at = f" at revision {revision!r}" if revision else ""
         raise DataError(

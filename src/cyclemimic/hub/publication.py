@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a folder goes to the Hub, and whether it is fit to: no pickle, no file from elsewhere, no token."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+MAX_SHARD_BYTES = 5_000_000_000
+WEIGHTS = ".safetensors"
+LABELS = ".parquet"
+_TEXTS = {".json", ".py", ".txt", ".md", ".jinja"}
+# Suffixes of what is published of each kind of folder. All else stays here: pickles, states of training, logs.
+_SUFFIXES = {
+    "model": {*_TEXTS, WEIGHTS, ".model", ".png", ".svg"},
+    "adapter": {WEIGHTS, ".json", ".md", ".png", ".svg"},
+    "dataset": {LABELS, ".md"},
+}
+_STATES = {"trainer_state.json"}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A folder as it is to be on the Hub.
+
+    Args:
+        kind (`str`): A model (with its processors, or they alone), an adapter of one, or a data set of labels.
+        files (`dict[str, Path | bytes]`): Name to file, or to content where it is another there than here.
+    """
+
+    kind: Literal["model", "adapter", "dataset"]
+    files: dict[str, Path | bytes]
+
+    @property
+    def repo_type(self) -> Literal["model", "dataset"]:
+        """The Hub's name for the kind of repository."""
+        return "dataset" if self.kind == "dataset" else "model"
+
+    def is_replaced(self, name: str) -> bool:
+        """Whether a file that is on the Hub from before belongs to what this takes the place of, and would mix with it."""
+        return name not in self.files and "/" not in name and name.endswith((WEIGHTS, f"{WEIGHTS}.index.json", LABELS))
+
+
+def read_publication(folder: str | Path, base_model: str | None = None, token: str | None = None) -> Publication:
+    """Checks a folder that `save_pretrained` or `cyclemimic label` has made.
+
+    Args:
+        folder (`str` or `Path`): Read, never written.
+        base_model (`str`, *optional*): Id on the Hub of the model that an adapter belongs to, where the folder names a path.
+        token (`str`, *optional*): No file may hold it.
+
+    Raises:
+        ValueError: it is no such folder, or it holds what must not be published.
+    """
+    folder = Path(folder)
+    kind = _kind_of(folder)
+    if base_model is not None and kind != "adapter":
+        raise ValueError(f"`base_model` must be left out for what is no adapter, got {base_model} for {folder}.")
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix in _SUFFIXES[kind])
+    files: dict[str, Path | bytes] = {
+        name: folder / name for name in names if name not in _STATES and not name.startswith(".")
+    }
+    _check_files(folder, list(files), token)
+    if kind == "model":
+        _check_carries_code(folder, files)
+    elif kind == "adapter":
+        files |= _name_base_model(folder, base_model, "README.md" in files)
+    return Publication(kind, files)
+
+
+def check_weights(folder: str | Path) -> None:
+    """Raises `ValueError` where the weights of a checkpoint are pickled, or its index names files outside of it."""
+    folder = Path(folder)
+    for index in folder.glob(f"*{WEIGHTS}.index.json"):
+        shards = set(_read_json(index).get("weight_map", {}).values())
+        for shard in sorted(shards):
+            if Path(shard).name != shard:
+                raise ValueError(f"{index} must name files beside it, got {shard!r}.")
+    pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if pickled and not any(folder.glob(f"*{WEIGHTS}")):
+        raise ValueError(f"{folder} must hold its weights as safetensors, got the pickle {pickled[0]}.")
+
+
+def _kind_of(folder: Path) -> Literal["model", "adapter", "dataset"]:
+    for kind, names in {
+        "adapter": ["adapter_config.json"],
+        "model": ["config.json", "processor_config.json", "preprocessor_config.json"],
+    }.items():
+        if any((folder / name).is_file() for name in names):
+            return kind
+    if any(folder.glob(f"*{LABELS}")):
+        return "dataset"
+    raise ValueError(
+        f"`folder` must be a checkpoint, an adapter or labels, got {folder}, which holds no config.json, "
+        "adapter_config.json or Parquet file."
+    )
+
+
+def _check_files(folder: Path, names: list[str], token: str | None) -> None:
+    for name in names:
+        path = folder / name
+        if path.resolve().parent != folder.resolve():
+            raise ValueError(f"`folder` must hold its files itself, got {path}, a link to {path.resolve()}.")
+        if path.suffix == WEIGHTS:
+            _check_safetensors(path)
+        elif path.suffix in _TEXTS:
+            content = path.read_bytes()
+            if _TOKEN.search(content) or (token is not None and token.encode() in content):
+                raise ValueError(f"`folder` must hold no access token, and {path} does; remove it, and revoke it.")
+    check_weights(folder)
+
+
+def _check_safetensors(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            file.keys()
+    except SafetensorError as error:
+        raise ValueError(f"{path} must be a file of safetensors: {error}.") from error
+    if path.stat().st_size > MAX_SHARD_BYTES:
+        raise ValueError(
+            f"{path} must have at most {MAX_SHARD_BYTES} bytes, got {path.stat().st_size}; load the model and save it "
+            "again, in shards."
+        )
+
+
+def _check_carries_code(folder: Path, files: dict[str, Path | bytes]) -> None:
+    configs = [
+        _read_json(folder / name)
+        for name in ("config.json", "processor_config.json", "preprocessor_config.json")
+        if name in files
+    ]
+    for reference in [reference for config in configs for reference in _code_of(config)]:
+        if f"{reference.split('.')[0]}.py" not in files:
+            raise ValueError(f"`folder` must hold the code that its `auto_map` names, got no {reference}.")
+    if not all(config.get("auto_map") for config in configs):
+        raise ValueError(
+            f"`folder` must carry its code, got {folder} from an older version; load it and save it again with "
+            "`save_pretrained`."
+        )
+
+
+def _code_of(config: dict[str, Any]) -> Iterator[str]:
+    for reference in (config.get("auto_map") or {}).values():
+        yield from filter(None, [reference] if isinstance(reference, str) else reference)
+
+
+def _name_base_model(folder: Path, base_model: str | None, has_card: bool) -> dict[str, Path | bytes]:
+    config = _read_json(folder / "adapter_config.json")
+    named = config.get("base_model_name_or_path")
+    base_model = named if base_model is None else base_model
+    if not _HUB_ID.fullmatch(str(base_model)) or Path(str(base_model)).exists():
+        raise ValueError(
+            f"`base_model` must be the Hub id of the model that the adapter belongs to, got {base_model}."
+        )
+    if named == base_model:
+        return {}
+    content = json.dumps({**config, "base_model_name_or_path": base_model}, indent=2).encode()
+    if not has_card or not named:
+        return {"adapter_config.json": content}
+    card = (folder / "README.md").read_text(encoding="utf-8").replace(named, base_model)
+    return {"adapter_config.json": content, "README.md": card.encode()}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must be JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(values).__name__}.")
+    return values
