@@ -135,3 +135,12 @@ def test_help_lists_the_fields_whatever_the_file(capsys):
         parse("--config", "absent.yaml", "--help")
     assert exit_.value.code == 0
     assert "--learning_rate" in capsys.readouterr().out
+
+
+def test_token_has_no_place_in_arguments_that_are_saved(tmp_path):
+    from transformers import TrainingArguments
+
+    flags = ["--output_dir", str(tmp_path), "--hub_token", "hf_marked"]
+    with pytest.raises(ValueError, match="`hub_token` must be left out") as raised:
+        parse_training_arguments([TrainingArguments], flags)
+    assert "hf_marked" not in str(raised.value)

@@ -68,7 +68,10 @@ def parse_training_arguments(
     if unknown:
         flag = unknown[0].split("=")[0]
         parser.error(f"unrecognized argument {flag}{_suggest(flag, [f'--{name}' for name in known])}")
-    return tuple(outputs[: len(dataclass_types)])
+    outputs = outputs[: len(dataclass_types)]
+    if any(getattr(output, "hub_token", None) is not None for output in outputs):
+        raise ValueError("`hub_token` must be left out: it would be saved with the run; set HF_TOKEN, got a token.")
+    return tuple(outputs)
 
 
 def _find_config_file(flags: Sequence[str]) -> Path | None:

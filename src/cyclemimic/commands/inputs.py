@@ -27,6 +27,7 @@ from cyclemimic.data.checking import BrokenEpisode, open_usable
 from cyclemimic.data.episode import list_episodes
 from cyclemimic.data.mixture import OpenedMixture, is_mixture
 from cyclemimic.data.pairs import check_intervals
+from cyclemimic.hub.publication import check_weights
 
 
 def open_sources(
@@ -121,8 +122,10 @@ def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTr
         model_type (`str`): What it must be, e.g. `"cyclemimic"`.
 
     Raises:
-        ValueError: there is no such checkpoint, or it is one of another model.
+        ValueError: there is no such checkpoint, it is one of another model, or its folder has weights that are pickled or
+            elsewhere.
     """
+    check_weights(checkpoint)
     try:
         config = AutoConfig.from_pretrained(checkpoint)
     except (OSError, ValueError) as error:
