@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from cyclemimic.evaluation.environments.pool import EnvironmentPool
 from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Outcome, Reset
 from cyclemimic.evaluation.intervals import wilson_interval
 
@@ -42,8 +43,13 @@ class ChunkPolicy:
     def predict(
         self, images: list[np.ndarray], instructions: list[str], robot_states: list[np.ndarray] | None = None
     ) -> np.ndarray:
+        return self._predict(images, instructions, robot_states)
+
+    def _predict(
+        self, images: list[np.ndarray], instructions: list[str], robot_states: list[np.ndarray] | None, **padding: int
+    ) -> np.ndarray:
         state = {} if robot_states is None else {"robot_state": robot_states, "dataset": self.dataset}
-        inputs = self.processor(images=images, text=instructions, **state).to(self.model.device)
+        inputs = self.processor(images=images, text=instructions, **state, **padding).to(self.model.device)
         with torch.inference_mode():
             actions = self.model.predict_action_chunk(**inputs)
         return self.processor.post_process_actions(actions, self.dataset)
@@ -90,10 +96,11 @@ def run_rollouts(
     description: str = "rollout",
     num_environments: int = 8,
     use_robot_state: bool = False,
+    on_result: Callable[[TrialResult], None] | None = None,
 ) -> list[TrialResult]:
     """
     Runs the trials, `num_environments` at a time: all carry out their actions, then the policy is called once for all. A
-    trial that ends makes room for the next. A scene is rendered only when the policy looks, every `num_action_steps`
+    trial that ends makes room for the next; the trials of a worker that dies begin again in a new one. A scene is rendered only when the policy looks, every `num_action_steps`
     steps, and in filmed trials. The policy sees camera image and instruction, and nothing else unless it is a policy that
     reads the robot's state.
 
@@ -109,6 +116,7 @@ def run_rollouts(
         description (`str`, *optional*): Label of the progress bar.
         num_environments (`int`, *optional*, defaults to 8): Trials under way at once, the policy's largest batch.
         use_robot_state (`bool`, *optional*, defaults to `False`): Whether the policy takes the robot's states.
+        on_result (`Callable`, *optional*): Called with every result as its trial ends.
 
     Returns:
         `list[TrialResult]`: In the order of `trials`.
@@ -116,7 +124,7 @@ def run_rollouts(
     Raises:
         ValueError: a number below 1.
         SimulatorError: the simulator cannot run here.
-        RuntimeError: a worker died, or its environment failed.
+        RuntimeError: workers died over one trial again and again, or its environment failed.
     """
     numbers = {"max_steps": max_steps, "num_action_steps": num_action_steps, "num_workers": num_workers}
     for name, number in {**numbers, "film_every": film_every, "num_environments": num_environments}.items():
@@ -125,13 +133,13 @@ def run_rollouts(
     results = [TrialResult(trial) for trial in trials]
     pending = iter(results)
     num_environments = min(num_environments, len(trials))
-    with ExitStack() as stack, tqdm(total=len(trials), desc=description, unit="trial") as progress:
-        workers = [
-            stack.enter_context(EnvironmentWorker(make_environment, film_every, use_robot_state=use_robot_state))
-            for _ in range(min(num_workers, num_environments))
-        ]
+    make_worker = partial(EnvironmentWorker, make_environment, film_every, use_robot_state=use_robot_state)
+    with (
+        EnvironmentPool(make_worker, min(num_workers, num_environments)) as pool,
+        tqdm(total=len(trials), desc=description, unit="trial") as progress,
+    ):
         active: dict[int, TrialResult] = {}
-        views = _exchange(workers, _assign(range(num_environments), active, pending))
+        views = pool.exchange(_assign(range(num_environments), active, pending))
         while active:
             # By slot, so that a policy that draws random numbers draws them in one order, whatever the processes do.
             slots = sorted(active)
@@ -144,10 +152,16 @@ def run_rollouts(
                 Act(slot, chunk[:steps], last=steps <= len(chunk))
                 for slot, chunk, steps in zip(slots, chunks, steps_left, strict=True)
             ]
-            views = _exchange(workers, requests)
+            views = pool.exchange(requests)
             finished = _record(views, active)
+            for slot in finished:
+                if on_result is not None:
+                    on_result(active[slot])
+                del active[slot]
             progress.update(len(finished))
-            views |= _exchange(workers, _assign(finished, active, pending))
+            begun = pool.exchange(_assign(finished, active, pending))
+            _record(begun, active)
+            views |= begun
     return results
 
 
@@ -162,26 +176,19 @@ def _assign(free: Iterable[int], active: dict[int, TrialResult], pending: Iterat
     return requests
 
 
-def _exchange(workers: Sequence[EnvironmentWorker], requests: Sequence[Reset | Act]) -> dict[int, Outcome]:
-    """Sends every request before it waits for the first answer, so that the workers run side by side."""
-    batches = [[request for request in requests if request.slot % len(workers) == n] for n in range(len(workers))]
-    asked = [(worker, batch) for worker, batch in zip(workers, batches, strict=True) if batch]
-    for worker, batch in asked:
-        worker.send(batch)
-    return {outcome.slot: outcome for worker, _ in asked for outcome in worker.receive()}
-
-
 def _record(outcomes: dict[int, Outcome], active: dict[int, TrialResult]) -> list[int]:
     """Books what the environments did; returns the slots whose trial has ended."""
     finished = []
     for slot, outcome in sorted(outcomes.items()):
         result = active[slot]
+        if outcome.repeated:
+            result.num_steps = 0
+            result.frames.clear()
         result.success = outcome.success
         result.num_steps += outcome.num_steps
         result.frames.extend(outcome.frames)
         if outcome.image is None:
             finished.append(slot)
-            del active[slot]
     return finished
 
 

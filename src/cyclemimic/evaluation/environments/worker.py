@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -17,14 +18,22 @@ import numpy as np
 _TIMEOUT_S = 120.0
 
 
+class WorkerDied(RuntimeError):
+    """The process is gone, or does not answer."""
+
+
 @dataclass(frozen=True)
 class Reset:
-    """Put the environment in `slot` to work on `task`, at variation `initial_state`."""
+    """
+    Put the environment in `slot` to work on `task`, at variation `initial_state`; for the `repeats`-th time again, where
+    workers died over it.
+    """
 
     slot: int
     task: str
     initial_state: int
     filmed: bool = False
+    repeats: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +49,7 @@ class Act:
 class Outcome:
     """
     What came of a request: the camera image now (`None` when the trial is over), the films' new frames, and the robot's
-    state where it was asked for.
+    state where it was asked for. After a `repeated` reset, what the trial had done before does not count.
     """
 
     slot: int
@@ -50,6 +59,7 @@ class Outcome:
     num_steps: int = 0
     frames: Sequence[np.ndarray] = ()
     robot_state: np.ndarray | None = None
+    repeated: bool = False
 
 
 class EnvironmentWorker:
@@ -58,7 +68,7 @@ class EnvironmentWorker:
 
     Args:
         make_environment (`Callable`): Task → environment with `reset`, `step`, `render`, `close` and `instruction`; must
-            be importable in a new process.
+            be importable in a new process. `step` says whether the task is solved, or `None`: it has ended without.
         film_every (`int`): Steps between two frames of a film.
         timeout_s (`float`, *optional*, defaults to 120): Silence after which the process is given up.
         use_robot_state (`bool`, *optional*, defaults to `False`): Whether to read the environments' `state`.
@@ -86,31 +96,31 @@ class EnvironmentWorker:
     def __exit__(self, *error: object) -> None:
         self._connection.close()  # the worker sees the end of the stream and leaves
         self._process.join(timeout=5)
+        self.kill()
+
+    def kill(self) -> None:
+        """Ends the process at once, whatever it does."""
+        self._connection.close()
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
 
     def send(self, requests: Sequence[Reset | Act]) -> None:
-        """Asks for something in some of the slots; `receive` must follow.
-
-        Raises:
-            RuntimeError: the process died.
-        """
-        try:
+        """Asks for something in some of the slots; `receive` must follow, and says if the process died."""
+        with suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send(requests)
-        except (BrokenPipeError, ConnectionResetError):
-            raise self._death() from None
 
     def receive(self) -> list[Outcome]:
         """What came of the last requests, in their order.
 
         Raises:
-            RuntimeError: the process died, is silent, or its environment failed.
+            WorkerDied: the process died, or is silent.
+            RuntimeError: its environment failed.
             SimulatorError: the simulator cannot run.
         """
         try:
             if not self._connection.poll(self._timeout_s):
-                raise RuntimeError(f"a simulator process has been silent for {self._timeout_s:g} s")
+                raise WorkerDied(f"a simulator process has been silent for {self._timeout_s:g} s")
             reply = self._connection.recv()
         except (EOFError, ConnectionResetError):
             raise self._death() from None
@@ -118,9 +128,9 @@ class EnvironmentWorker:
             raise reply
         return reply
 
-    def _death(self) -> RuntimeError:
+    def _death(self) -> WorkerDied:
         self._process.join(timeout=1)
-        return RuntimeError(f"a simulator process died (exit code {self._process.exitcode})")
+        return WorkerDied(f"a simulator process died (exit code {self._process.exitcode})")
 
 
 def _serve(
@@ -171,24 +181,26 @@ class _Slot:
         self._environment.reset(request.initial_state)
         self._filmed, self._num_steps = request.filmed, 0
         image, instruction = self._environment.render(), self._environment.instruction
-        return Outcome(request.slot, image, instruction, robot_state=self._robot_state())
+        repeated = request.repeats > 0
+        return Outcome(request.slot, image, instruction, robot_state=self._robot_state(), repeated=repeated)
 
     def act(self, request: Act) -> Outcome:
-        success, frames, before = False, [], self._num_steps
+        success: bool | None = False
+        frames, before = [], self._num_steps
         for action in request.actions:
             if self._filmed and self._num_steps % self._film_every == 0:
                 frames.append(self._environment.render())
             success = self._environment.step(action)
             self._num_steps += 1
-            if success:
+            if success is not False:
                 break
-        is_over = success or request.last
+        is_over = success is not False or request.last
         image = self._environment.render() if self._filmed or not is_over else None
         if self._filmed and is_over:
             frames.append(image)
         num_steps = self._num_steps - before
         image, instruction = None if is_over else image, self._environment.instruction
-        return Outcome(request.slot, image, instruction, success, num_steps, frames, self._robot_state())
+        return Outcome(request.slot, image, instruction, bool(success), num_steps, frames, self._robot_state())
 
     def _robot_state(self) -> np.ndarray | None:
         return self._environment.state if self._use_robot_state else None

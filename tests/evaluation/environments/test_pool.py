@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workers that die, on a stand-in simulator that dies where a file says so."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cyclemimic.evaluation.environments import pool as pools
+from cyclemimic.evaluation.environments.pool import MAX_REPEATS, EnvironmentPool
+from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Reset, WorkerDied
+from cyclemimic.evaluation.rollout import Trial, TrialResult, run_rollouts
+
+# A point that walks as far as its initial state says. Its image tells where it is and its process's id. In state 5, it
+# stands still for ever at place 3 as long as the file `trap` exists, which it removes where it says "once".
+WALK = """
+import os, time
+from pathlib import Path
+import numpy as np
+
+TRAP = Path(__file__).with_name("trap")
+
+class Walk:
+    instruction = "walk"
+
+    def __init__(self, task):
+        pass
+
+    def reset(self, initial_state):
+        self.goal, self.position = initial_state, 0
+
+    def step(self, action):
+        self.position += 1
+        if self.goal == 5 and self.position == 3 and TRAP.exists():
+            once = TRAP.read_text()
+            if once:
+                TRAP.unlink()
+            if once == "sleep":
+                time.sleep(60)
+            os.kill(os.getpid(), 9)
+        if self.goal == 4 and self.position == 2:
+            return None
+        return self.position >= self.goal
+
+    def render(self):
+        return np.array([[[self.position, os.getpid() % 256, self.goal]]], dtype=np.uint8)
+
+    def close(self):
+        pass
+"""
+
+
+@pytest.fixture
+def walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    (tmp_path / "stand_in_trapped_walk.py").write_text(WALK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(importlib.sys.modules, "stand_in_trapped_walk", raising=False)
+    return importlib.import_module("stand_in_trapped_walk").Walk
+
+
+class StepPolicy:
+    def predict(self, images: list[np.ndarray], instructions: list[str]) -> np.ndarray:
+        return np.ones((len(images), 4, 1), dtype=np.float32)
+
+
+def play(walk: Callable[[str], Any]) -> list[tuple[Any, ...]]:
+    trials = [Trial("go", goal, filmed=goal in (5, 6)) for goal in (6, 5, 2, 7, 4)]
+    results = run_rollouts(StepPolicy(), trials, walk, 10, 2, num_workers=2, num_environments=4, film_every=1)
+    return [summary(result) for result in results]
+
+
+def summary(result: TrialResult) -> tuple[Any, ...]:
+    return result.trial.initial_state, result.success, result.num_steps, [int(each[0, 0, 0]) for each in result.frames]
+
+
+EXPECTED = [
+    (6, True, 6, [0, 1, 2, 3, 4, 5, 6]),
+    (5, True, 5, [0, 1, 2, 3, 4, 5]),
+    (2, True, 2, []),
+    (7, True, 7, []),
+    (4, False, 2, []),  # the environment has ended it
+]
+
+
+@pytest.mark.parametrize("death", ["kill", "sleep"])
+def test_a_dead_or_silent_worker_changes_no_result(walk, tmp_path, monkeypatch, death, caplog):
+    if death == "sleep":
+        impatient = partial(EnvironmentWorker, timeout_s=4)
+        monkeypatch.setattr("cyclemimic.evaluation.rollout.EnvironmentWorker", impatient)
+    (tmp_path / "trap").write_text(death)
+    assert play(walk) == EXPECTED
+    assert not (tmp_path / "trap").exists()
+    assert "2 trials begin again in a new one" in caplog.text
+
+
+def test_a_trial_that_kills_every_worker_is_given_up(walk, tmp_path, monkeypatch):
+    monkeypatch.setattr(pools, "MAX_REPEATS", 1)
+    (tmp_path / "trap").write_text("")
+    with pytest.raises(WorkerDied, match=r"process died \(exit code -9\)"):
+        run_rollouts(StepPolicy(), [Trial("go", 5)], walk, 10, 2, num_workers=1)
+    assert MAX_REPEATS > 1
+
+
+def test_the_others_go_on_where_they_were(walk):
+    with EnvironmentPool(partial(EnvironmentWorker, walk, 1), 2) as pool:
+        views = pool.exchange([Reset(0, "go", 9), Reset(1, "go", 9)])
+        step = np.ones((1, 1), dtype=np.float32)
+        views = pool.exchange([Act(0, step), Act(1, step)])
+        os.kill(pool._workers[1]._process.pid, signal.SIGKILL)
+        views = pool.exchange([Act(0, step), Act(1, step)])
+    assert [(view.image[0, 0, 0], view.repeated) for _, view in sorted(views.items())] == [(2, False), (0, True)]
