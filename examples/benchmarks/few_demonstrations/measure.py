@@ -40,8 +40,8 @@ TASKS = (
     "faucet-close-v3",
     "plate-slide-v3",
 )
-# Numbers of variations of a scene: these three sets are apart. Failed experts are filmed again a million further on.
-FIRST_DEMONSTRATION, FIRST_VIDEO, FIRST_EVALUATION = 1_000, 100_000, 500_000
+# Numbers of variations of a scene; the evaluation's begin at 500,000. Failed experts are filmed again a million further on.
+FIRST_DEMONSTRATION, FIRST_VIDEO, EVALUATION_SEED = 1_000, 100_000, 0
 MOST_DEMONSTRATIONS = 100
 IMAGE_SIZE = 128
 OTHER_BODIES = "other-bodies"
@@ -208,7 +208,7 @@ def finetune(arguments: argparse.Namespace, row: Row, policy: Path, labels: Path
 def rollout(arguments: argparse.Namespace, policy: Path, folder: Path) -> None:
     cyclemimic(
         *("rollout", "--policy", policy, "--env", f"metaworld:{','.join(arguments.tasks)}", "--output", folder),
-        *("--episodes", arguments.rollouts, "--first_state", FIRST_EVALUATION, "--clips", 0),
+        *("--episodes", arguments.rollouts, "--seed", EVALUATION_SEED, "--clips", 0),
     )
 
 

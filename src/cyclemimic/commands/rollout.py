@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -12,37 +11,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cyclemimic.evaluation.rollout import ChunkPolicy, TrialResult
+    from cyclemimic.evaluation.environments.simulator import Simulator
+    from cyclemimic.evaluation.even_batches import EvenBatchPolicy
 
 _FILM_EVERY = 2
+# Of these the results are independent.
+_WITHOUT_EFFECT = ("output", "num_workers", "num_environments")
+# How many scenes a seed has before those of the next begin; the demo's data is of scenes before the first.
+_STATES_A_SEED = 500_000
 
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the flags of the verb."""
+    from cyclemimic.evaluation.environments.simulator import FORMS
+
     parser = argparse.ArgumentParser(
         prog=prog,
         allow_abbrev=False,
         description="Runs a fine-tuned policy in a simulator, from camera images and instruction, and the robot's "
-        "state where it was fine-tuned with it; writes OUTPUT/results.json and films.",
+        "state where it was fine-tuned with it; writes OUTPUT/results.json, report.html, and a file an episode. A run "
+        "that was stopped goes on with the same command.",
     )
     parser.add_argument("--policy", required=True, metavar="PATH", help="checkpoint of a fine-tuned policy")
-    parser.add_argument(
-        "--env",
-        required=True,
-        metavar="NAME:TASK[,TASK...]",
-        help="simulator and tasks, e.g. metaworld:drawer-open-v3",
-    )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make")
+    parser.add_argument("--env", required=True, metavar="NAME[:TASKS]", help=f"simulator: {', '.join(FORMS.values())}")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make, or to go on with")
     parser.add_argument("--episodes", type=int, default=20, help="trials of each task (default: %(default)s)")
     parser.add_argument(
-        "--first_state",
+        "--seed",
         type=int,
-        default=500_000,
-        metavar="S",
-        help="trials start in variations S, S+1, ... of the scene; the demo's data is of others (default: %(default)s)",
+        default=0,
+        help="which scenes: the same seed gives the same episodes and results, whatever the number of workers and "
+        "environments; LIBERO has its own fifty for every seed (default: %(default)s)",
     )
     parser.add_argument("--clips", type=int, default=2, help="trials of each task to film (default: %(default)s)")
     parser.add_argument("--dataset", help="by whose action statistics to act, where the policy has several")
+    parser.add_argument("--instruction", help="what to tell the policy, where the environment has no words of its own")
     parser.add_argument(
         "--num_action_steps",
         type=int,
@@ -51,13 +54,24 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument(
         "--action_repeat",
         type=int,
-        help="control steps an action lasts (default: as in the demonstrations, where the policy knows their frame rate)",
+        help="control steps an action lasts (default: 1; of Metaworld, as in the demonstrations, where the policy knows "
+        "their frame rate)",
     )
     parser.add_argument(
-        "--max_steps", type=int, help="actions after which a trial has failed (default: 2.5 s of them)"
+        "--max_steps", type=int, help="actions after which a trial has failed (default: the simulator's)"
     )
-    parser.add_argument("--image_size", type=int, default=128, help="pixels of the camera (default: %(default)s)")
+    parser.add_argument("--image_size", type=int, help="pixels of the camera (default: the simulator's)")
     parser.add_argument("--num_workers", type=int, default=2, help="simulator processes (default: %(default)s)")
+    parser.add_argument(
+        "--num_environments", type=int, default=8, help="trials under way at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        default=8,
+        help="rows of every call of the policy, filled up where fewer trials are under way: the last digits of actions "
+        "depend on it, and on nothing else (default: %(default)s)",
+    )
     parser.add_argument("--device", help="torch device, by default the GPU where there is one")
     return parser.parse_args(argv)
 
@@ -65,125 +79,118 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> str:
     """Runs the trials, writes what became of them, and returns a table of success rates."""
     from cyclemimic.commands.inputs import check_at_least_one
-    from cyclemimic.data.atomic_folder import AtomicFolder
-    from cyclemimic.evaluation.environments.metaworld import MAX_STEPS, MetaworldEnvironment
-    from cyclemimic.evaluation.rollout import Trial, run_rollouts, success_rates
+    from cyclemimic.commands.rollout_report import write_rollout_report
+    from cyclemimic.evaluation.environments.simulator import open_simulator
+    from cyclemimic.evaluation.rollout import TrialResult, run_rollouts, success_rates
+    from cyclemimic.evaluation.rollout_folder import RolloutFolder
 
-    tasks = parse_tasks(arguments.env)
-    names = ("episodes", "action_repeat", "image_size", "num_workers", "max_steps", "num_action_steps")
+    names = ("episodes", "action_repeat", "image_size", "num_workers", "num_environments", "batch_size", "max_steps")
+    names = (*names, "num_action_steps")
     check_at_least_one(**{name: value for name in names if (value := getattr(arguments, name)) is not None})
-    if min(arguments.first_state, arguments.clips) < 0:
-        raise ValueError(
-            f"`first_state` and `clips` must be at least 0, got {arguments.first_state}, {arguments.clips}."
-        )
-    policy = _load_policy(arguments)
-    action_repeat = arguments.action_repeat or _recorded_action_repeat(policy)
-    make_environment = partial(MetaworldEnvironment, image_size=arguments.image_size, action_repeat=action_repeat)
-    for task in tasks:
-        make_environment(task).close()  # says now what would fail in every trial
-    trials = [
-        Trial(task, arguments.first_state + index, filmed=index < arguments.clips)
-        for task in tasks
-        for index in range(arguments.episodes)
-    ]
-    folder = AtomicFolder(arguments.output)
+    if min(arguments.seed, arguments.clips) < 0:
+        raise ValueError(f"`seed` and `clips` must be at least 0, got {arguments.seed}, {arguments.clips}.")
+    start = time.perf_counter()
+    simulator = open_simulator(arguments.env, arguments.image_size, arguments.instruction)
+    trials = _make_trials(arguments, simulator)
+    policy = _load_policy(arguments, simulator)
+    action_repeat = arguments.action_repeat or _recorded_action_repeat(policy, simulator)
+    max_steps = arguments.max_steps or _max_steps(simulator, action_repeat)
+    make_environment = _environment_maker(simulator, action_repeat, policy)
+    fps = simulator.control_rate_hz / action_repeat / _FILM_EVERY
+    settings = _settings(arguments) | {"action_repeat": action_repeat, "dataset": policy.dataset}
+    folder = RolloutFolder(arguments.output, settings, fps)
+    pending = [trial for trial in trials if trial not in folder.finished(trials)]
+    if pending:
+        make_environment(simulator.tasks[0]).close()  # says now what would fail in every trial
     folder.start()
-    try:
-        start = time.perf_counter()
-        results = run_rollouts(
-            policy,
-            trials,
-            make_environment,
-            max_steps=arguments.max_steps or max(1, MAX_STEPS // action_repeat),
-            num_action_steps=arguments.num_action_steps or max(1, policy.processor.chunk_size // 2),
-            num_workers=arguments.num_workers,
-            film_every=_FILM_EVERY,
-            use_robot_state=policy.model.config.state_dim is not None,
-        )
-        settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
-        settings |= {"action_repeat": action_repeat, "dataset": policy.dataset}
-        rates = success_rates(results)
-        report = {
-            "success": rates,
-            "trials": [_describe(result, folder.partial, action_repeat) for result in results],
-            "seconds": time.perf_counter() - start,
-            "arguments": settings,
-        }
-        (folder.partial / "results.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
-        folder.commit()
-    finally:
-        folder.discard()
+    run_rollouts(
+        policy,
+        pending,
+        make_environment,
+        max_steps=max_steps,
+        num_action_steps=arguments.num_action_steps or max(1, policy.processor.chunk_size // 2),
+        num_workers=arguments.num_environments if simulator.one_a_process else arguments.num_workers,
+        num_environments=arguments.num_environments,
+        film_every=_FILM_EVERY,
+        use_robot_state=policy.model.config.state_dim is not None,
+        on_result=folder.save,
+    )
+    finished = folder.finished(trials)
+    rates = success_rates([TrialResult(trial, finished[trial]["success"]) for trial in trials])
+    results = {"success": rates, "trials": [finished[trial] for trial in trials]}
+    folder.write_results(results | {"seconds": time.perf_counter() - start, "arguments": settings})
+    write_rollout_report(folder, results, time.perf_counter() - start)
     return f"{format_table(rates)}\nSaved: {arguments.output}"
 
 
-def parse_tasks(env: str) -> list[str]:
-    """`"metaworld:drawer-open-v3,reach-v3"` → its tasks.
+def _make_trials(arguments: argparse.Namespace, simulator: Simulator) -> list[Any]:
+    from cyclemimic.evaluation.rollout import Trial
 
-    Raises:
-        ValueError: another simulator, no task, or one that it does not have.
-    """
-    from cyclemimic.evaluation.environments.metaworld import TASKS
-
-    simulator, _, names = env.partition(":")
-    if simulator != "metaworld":
-        raise ValueError(f"`env` must be metaworld:TASK[,TASK...], got {env!r}.")
-    tasks = list(dict.fromkeys(names.split(",")))
-    unknown = [task for task in tasks if task not in TASKS]
-    if unknown:
-        raise ValueError(f"`env` must name tasks out of {sorted(TASKS)}, got {unknown[0]!r}.")
-    return tasks
+    most = simulator.num_states or _STATES_A_SEED
+    if arguments.episodes > most:
+        raise ValueError(f"`episodes` must be at most {most}, got {arguments.episodes}.")
+    first_state = 0 if simulator.num_states else (arguments.seed + 1) * _STATES_A_SEED
+    return [
+        Trial(task, first_state + index, filmed=index < arguments.clips)
+        for task in simulator.tasks
+        for index in range(arguments.episodes)
+    ]
 
 
-def _load_policy(arguments: argparse.Namespace) -> ChunkPolicy:
+def _load_policy(arguments: argparse.Namespace, simulator: Simulator) -> EvenBatchPolicy:
     from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
     from cyclemimic.commands.inputs import choose_device, read_config
-    from cyclemimic.evaluation.rollout import ChunkPolicy
+    from cyclemimic.evaluation.even_batches import EvenBatchPolicy
 
     device = choose_device(arguments.device)
     config = read_config("policy", arguments.policy, "cyclemimic")
     # The action decoder of a pretraining checkpoint would be random.
     if CycleMimicForActionPrediction.__name__ not in (config.architectures or []):
         raise ValueError(f"`policy` must be fine-tuned, got {arguments.policy} of {config.architectures}.")
-    if config.action_dim != 4:
-        raise ValueError(f"`policy` must have actions of size 4 for Metaworld, got {config.action_dim}.")
-    if config.num_cameras > 1:
-        raise ValueError(f"`policy` must see with one camera, as Metaworld has, got one of {config.camera_names}.")
-    if config.state_dim not in (None, 4):
+    if config.action_dim != simulator.action_dim:
         raise ValueError(
-            f"`policy` must read no robot state or one of size 4 (hand and gripper) for Metaworld, got {config.state_dim}."
+            f"`policy` must have actions of size {simulator.action_dim} for {arguments.env}, got {config.action_dim}."
         )
+    if config.num_cameras > 1:
+        raise ValueError(f"`policy` must see with one camera, as the simulators do, got one of {config.camera_names}.")
+    if config.state_dim not in (None, simulator.state_dim):
+        size = "" if simulator.state_dim is None else f" or one of size {simulator.state_dim}"
+        raise ValueError(f"`policy` must read no robot state{size} for {arguments.env}, got {config.state_dim}.")
     processor = CycleMimicProcessor.from_pretrained(arguments.policy)
     dataset = processor.resolve_dataset(arguments.dataset)
     model = CycleMimicForActionPrediction.from_pretrained(arguments.policy).to(device)
-    return ChunkPolicy(model, processor, dataset)
+    return EvenBatchPolicy(model, processor, dataset, arguments.batch_size)
 
 
-def _recorded_action_repeat(policy: ChunkPolicy) -> int:
+def _recorded_action_repeat(policy: EvenBatchPolicy, simulator: Simulator) -> int:
     """Control steps that an action of the demonstrations lasted; 1 where the policy does not know their frame rate."""
-    from cyclemimic.evaluation.environments.metaworld import CONTROL_RATE_HZ
+    if not simulator.repeats_actions:
+        return 1
+    fps = policy.processor.action_statistics[policy.dataset].get("fps", simulator.control_rate_hz)
+    return max(1, round(simulator.control_rate_hz / fps))
 
-    fps = policy.processor.action_statistics[policy.dataset].get("fps", CONTROL_RATE_HZ)
-    return max(1, round(CONTROL_RATE_HZ / fps))
+
+def _max_steps(simulator: Simulator, action_repeat: int) -> int:
+    if simulator.max_steps is None:
+        raise ValueError("`max_steps` must be given, as the environment names no end of an episode.")
+    return max(1, simulator.max_steps // action_repeat)
 
 
-def _describe(result: TrialResult, folder: Path, action_repeat: int) -> dict[str, Any]:
-    """A trial for `results.json`; its film, where there is one, is written."""
-    from cyclemimic.data import encode_video
-    from cyclemimic.evaluation.environments.metaworld import CONTROL_RATE_HZ
+def _environment_maker(simulator: Simulator, action_repeat: int, policy: EvenBatchPolicy) -> Any:
+    settings: dict[str, Any] = {"action_repeat": action_repeat}
+    if simulator.accepts_gripper:
+        # Of data sets by OpenVLA's conventions the gripper is in [0, 1], of others in [-1, 1].
+        lowest = policy.processor.action_statistics[policy.dataset]["q01"][-1]
+        settings["gripper_opens_at_one"] = lowest >= 0
+    return partial(simulator.make_environment, **settings)
 
-    trial = result.trial
-    described = {
-        "task": trial.task,
-        "initial_state": trial.initial_state,
-        "success": result.success,
-        "num_steps": result.num_steps,
-    }
-    if not result.frames:
-        return described
-    film = Path("clips") / f"{trial.task}_{trial.initial_state}.mp4"
-    (folder / film).parent.mkdir(exist_ok=True)
-    encode_video(folder / film, result.frames, fps=CONTROL_RATE_HZ / action_repeat / _FILM_EVERY)
-    return {**described, "film": str(film)}
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What decides the results: flags, and which files the policy was."""
+    settings = {name: value for name, value in vars(arguments).items() if name not in _WITHOUT_EFFECT}
+    weights = sorted(Path(arguments.policy).glob("*.safetensors"))
+    stamps = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in weights}
+    return settings | {"policy": str(arguments.policy), "policy_files": stamps}
 
 
 def format_table(rates: dict[str, dict[str, float]]) -> str:

@@ -7,12 +7,14 @@ import os
 import sys
 import warnings
 import zlib
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cyclemimic.evaluation.environments.offscreen import OffscreenRenderer
 from cyclemimic.evaluation.environments.scene_look import SceneLook
+from cyclemimic.evaluation.environments.simulator import Simulator, SimulatorError, refuse_instruction
 
 TASKS = {
     "reach-v3": "reach the blue ball",
@@ -42,10 +44,6 @@ _CAMERA = {"lookat": (0.03, 0.68, 0.13), "distance": 1.15, "azimuth": 135.0, "el
 # Where to `reach` is told by Metaworld's own marker alone, which as it comes is a pixel wide and as red as the arm. In
 # other tasks it shows where a handle is to go.
 _GOAL_MARKER = {"radius": 0.035, "rgba": (0.1, 0.3, 1.0, 1.0)}
-
-
-class SimulatorError(ValueError):
-    """The simulator cannot run here; the message is one line that says what to install."""
 
 
 class MetaworldEnvironment:
@@ -161,6 +159,25 @@ class MetaworldEnvironment:
             return OffscreenRenderer(self._env.model, self.image_size, camera)
         except Exception as error:  # every backend fails in its own way
             raise SimulatorError(_graphics_message(error)) from error
+
+
+def open_simulator(names: str, image_size: int | None, instruction: str | None) -> Simulator:
+    """Tasks with commas between them, each once."""
+    tasks = tuple(dict.fromkeys(names.split(",")))
+    unknown = [task for task in tasks if task not in TASKS]
+    if unknown:
+        raise ValueError(f"`env` must name tasks out of {sorted(TASKS)}, got {unknown[0]!r}.")
+    refuse_instruction(instruction, "metaworld")
+    size = {} if image_size is None else {"image_size": image_size}
+    return Simulator(
+        tasks=tasks,
+        make_environment=partial(MetaworldEnvironment, **size),
+        action_dim=4,
+        max_steps=MAX_STEPS,
+        control_rate_hz=CONTROL_RATE_HZ,
+        state_dim=4,
+        repeats_actions=True,
+    )
 
 
 def _import_simulator() -> tuple[Any, dict[str, Any], dict[str, Any]]:

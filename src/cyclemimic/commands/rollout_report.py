@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of a run of rollouts: success rates with intervals, and the films."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from cyclemimic.demo.summary import hardware, versions
+from cyclemimic.evaluation.report import DemoReport, Provenance, write_report
+from cyclemimic.evaluation.rollout_folder import RolloutFolder
+from cyclemimic.evaluation.success_table import SuccessCell, SuccessRow, SuccessTable
+
+
+def write_rollout_report(folder: RolloutFolder, results: dict[str, Any], seconds: float) -> None:
+    """
+    Writes `report.html` into the folder.
+
+    Args:
+        folder ([`RolloutFolder`]): Where the films are.
+        results (`dict`): `success`, rates a task, and `trials`, as `results.json` has them.
+        seconds (`float`): Time of the run.
+    """
+    settings = folder.settings
+    cells = {
+        task: SuccessCell(rate["successes"], rate["trials"], rate["low"], rate["high"])
+        for task, rate in results["success"].items()
+    }
+    row = SuccessRow(Path(settings["policy"]).name, cells, overall=cells.pop("mean"))
+    clips = tuple(folder.load_clip(trial) for trial in results["trials"] if "film" in trial)
+    report = DemoReport(
+        title=f"Rollouts in {settings['env']}",
+        provenance=Provenance(
+            date=datetime.date.today().isoformat(),
+            seed=settings["seed"],
+            hardware=hardware(),
+            seconds=seconds,
+            versions=versions(),
+        ),
+        success=SuccessTable(tuple(cells), (row,)),
+        clips=clips,
+        missing={} if clips else {"clips": "No episode was filmed."},
+    )
+    write_report(folder.root / "report.html", report)

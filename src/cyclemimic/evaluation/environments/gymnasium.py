@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any Gymnasium environment, by its id or by where it is made: a simulator of one's own needs nothing else.
+
+What such an environment must give:
+
+- an image, uint8 `(height, width, 3)`, RGB: its observation, the only one in a dictionary of observations, or `render()`;
+- actions: a `Box` of one dimension;
+- success: `is_success` or `success` in the step's info; without them, `terminated`;
+- an instruction: in the info of `reset`, or as an attribute, `instruction`; or by `--instruction`;
+- optionally what the robot feels: `state` or `agent_pos` in a dictionary of observations;
+- the same episode for the same `reset(seed=...)`, whatever was played before.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from cyclemimic.evaluation.environments.simulator import Simulator, SimulatorError
+
+_STATE_KEYS = ("state", "agent_pos")
+_SUCCESS_KEYS = ("is_success", "success")
+_DEFAULT_RATE_HZ = 10.0
+
+
+class GymnasiumEnvironment:
+    """
+    A Gymnasium environment, as rollouts use one.
+
+    Args:
+        task (`str`): `[MODULE:]ID` as `gymnasium.make` reads it, or `MODULE:CALLABLE`, which is called without arguments.
+        action_repeat (`int`, *optional*, defaults to 1): Control steps that an action lasts.
+        instruction (`str`, *optional*): What the policy is told, instead of the environment's own words.
+        options (*optional*): Further arguments of `gymnasium.make`.
+
+    Raises:
+        ValueError: there is no such environment, or it lacks what this module's first lines ask for.
+        SimulatorError: Gymnasium or the module is not installed.
+    """
+
+    def __init__(self, task: str, action_repeat: int = 1, instruction: str | None = None, **options: Any) -> None:
+        self.task, self.action_repeat, self._told = task, action_repeat, instruction
+        self._env = _make(task, options)
+        self.max_steps, self.control_rate_hz = _length_of(self._env), _rate_of(self._env)
+        self._actions = self._env.action_space
+        if len(getattr(self._actions, "shape", None) or ()) != 1 or not np.issubdtype(
+            self._actions.dtype, np.floating
+        ):
+            raise ValueError(f"`env` must have actions that are a vector of floats, got {self._actions} of {task}.")
+        self.action_dim = self._actions.shape[0]
+        spaces = dict(getattr(self._env.observation_space, "spaces", None) or {})
+        images = [key for key, space in spaces.items() if _is_image_space(space)]
+        if len(images) > 1:
+            raise ValueError(f"`env` must have one image in its observations, got {images} of {task}.")
+        self._image_key = images[0] if images else None
+        self._shows_itself = _is_image_space(self._env.observation_space)
+        self._state_key = next((key for key in _STATE_KEYS if len(getattr(spaces.get(key), "shape", ())) == 1), None)
+        self.state_dim = None if self._state_key is None else spaces[self._state_key].shape[0]
+        self._observation: Any = None
+        self.instruction = ""
+
+    def reset(self, initial_state: int) -> None:
+        """Starts the episode of that seed."""
+        self._observation, information = self._env.reset(seed=initial_state)
+        told = self._told or information.get("instruction") or _attribute(self._env, "instruction")
+        if not isinstance(told, str) or not told.strip():
+            raise ValueError(f"`instruction` must be given for {self.task}, which has none of its own.")
+        self.instruction = told
+
+    def step(self, action: np.ndarray) -> bool | None:
+        """Moves; whether the task was solved on the way, `None` where the episode has ended without."""
+        action = np.asarray(action, dtype=self._actions.dtype).clip(self._actions.low, self._actions.high)
+        for _ in range(self.action_repeat):
+            self._observation, _, terminated, truncated, information = self._env.step(action)
+            said = [bool(information[key]) for key in _SUCCESS_KEYS if key in information]
+            if any(said) or (terminated and not said):
+                return True
+            if terminated or truncated:
+                return None
+        return False
+
+    def render(self) -> np.ndarray:
+        """The image now: uint8 of shape `(height, width, 3)`."""
+        if self._shows_itself:
+            image = self._observation
+        else:
+            image = self._env.render() if self._image_key is None else self._observation[self._image_key]
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+            raise ValueError(
+                f"`env` must show uint8 images (height, width, 3), got {image.dtype} {image.shape} of {self.task}."
+            )
+        return np.array(image)  # its own: some environments draw into one buffer
+
+    @property
+    def state(self) -> np.ndarray:
+        """What the robot feels: float32 of shape `(state_dim,)`."""
+        return np.asarray(self._observation[self._state_key], dtype=np.float32)
+
+    def close(self) -> None:
+        """Ends the environment."""
+        self._env.close()
+
+
+def open_simulator(names: str, image_size: int | None, instruction: str | None) -> Simulator:
+    """The environment `names`; it is made once, and looked at, to say now what would fail in every trial."""
+    if image_size is not None:
+        raise ValueError(f"`image_size` must be left out for gym, whose environments decide, got {image_size}.")
+    return describe((names,), partial(GymnasiumEnvironment, instruction=instruction))
+
+
+def describe(tasks: tuple[str, ...], make_environment: Any) -> Simulator:
+    """What rollouts need to know, of an environment that is made once."""
+    environment = make_environment(tasks[0])
+    try:
+        environment.reset(0)
+        environment.render()
+        return Simulator(
+            tasks=tasks,
+            make_environment=make_environment,
+            action_dim=environment.action_dim,
+            max_steps=environment.max_steps,
+            control_rate_hz=environment.control_rate_hz,
+            state_dim=environment.state_dim,
+        )
+    finally:
+        environment.close()
+
+
+def _make(task: str, options: dict[str, Any]) -> Any:
+    try:
+        import gymnasium
+    except ModuleNotFoundError as error:
+        raise SimulatorError('gymnasium is not installed: pip install "cyclemimic[gym]"') from error
+    module, colon, attribute = task.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), attribute, None) if colon else None
+        return make() if callable(make) else gymnasium.make(task, render_mode="rgb_array", **options)
+    except ModuleNotFoundError as error:
+        raise SimulatorError(f"`env` names {task}, for which {error.name} is not installed") from error
+    except (gymnasium.error.Error, TypeError, ValueError, ImportError) as error:
+        raise ValueError(f"`env` must name an environment that can be made, got {task}: {error}") from error
+
+
+def _is_image_space(space: Any) -> bool:
+    shape = getattr(space, "shape", None) or ()
+    return getattr(space, "dtype", None) == np.uint8 and len(shape) == 3 and shape[-1] == 3
+
+
+def _length_of(env: Any) -> int | None:
+    return None if env.spec is None else env.spec.max_episode_steps
+
+
+def _rate_of(env: Any) -> float:
+    return float((env.metadata or {}).get("render_fps") or _DEFAULT_RATE_HZ)
+
+
+def _attribute(env: Any, name: str) -> Any:
+    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PushT of gym-pusht: a disc pushes a T onto its outline. Actions are the place to go to, in pixels of 512 × 512."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from cyclemimic.evaluation.environments.gymnasium import GymnasiumEnvironment, describe
+from cyclemimic.evaluation.environments.simulator import Simulator, SimulatorError
+
+_INSTRUCTION = "push the T onto its outline"
+_IMAGE_SIZE = 96
+
+
+class PushTEnvironment(GymnasiumEnvironment):
+    """
+    PushT; a policy may read where the disc is, of size 2. A trial lasts at most 300 steps of 0.1 s.
+
+    Args:
+        task (`str`): `"pusht"`.
+        action_repeat, instruction: As in [`GymnasiumEnvironment`].
+        image_size (`int`, *optional*, defaults to 96): Height and width of a frame, in pixels.
+    """
+
+    def __init__(
+        self, task: str, action_repeat: int = 1, instruction: str = _INSTRUCTION, image_size: int = _IMAGE_SIZE
+    ) -> None:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame would look for a screen
+        size = {"observation_width": image_size, "observation_height": image_size}
+        try:
+            super().__init__(
+                "gym_pusht:gym_pusht/PushT-v0", action_repeat, instruction, obs_type="pixels_agent_pos", **size
+            )
+        except SimulatorError as error:
+            raise SimulatorError('PushT is not installed: pip install "cyclemimic[pusht]"') from error
+
+
+def open_simulator(names: str, image_size: int | None, instruction: str | None) -> Simulator:
+    """PushT, the only task."""
+    given = {"image_size": image_size, "instruction": instruction}
+    given = {name: value for name, value in given.items() if value is not None}
+    return describe(("pusht",), partial(PushTEnvironment, **given))

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Simulators by name: what the rollouts need to know of one, and where each is."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+class SimulatorError(ValueError):
+    """The simulator cannot run here; the message is one line that says what to install."""
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """
+    Tasks of one simulator.
+
+    Args:
+        tasks (`tuple[str, ...]`): Their names.
+        make_environment (`Callable`): From a task and the keyword `action_repeat`, control steps an action lasts, to an
+            environment. That has `reset(initial_state)`, `step(action)`, `render()`, `close()`, `instruction`, and `state`
+            where there is one. The same initial state is the same scene, whatever was played before.
+        action_dim (`int`): Size of an action.
+        max_steps (`int`, *optional*): Control steps after which a trial has failed.
+        control_rate_hz (`float`): Control steps a second.
+        state_dim (`int`, *optional*): Size of `state`, what the robot feels of itself.
+        num_states (`int`, *optional*): How many initial states there are, the same for every seed; `None`: any number.
+        repeats_actions (`bool`, *optional*, defaults to `False`): Whether an action lasts as long as a frame of the
+            demonstrations, instead of one control step.
+        one_a_process (`bool`, *optional*, defaults to `False`): Whether a process can hold one environment only.
+        accepts_gripper (`bool`, *optional*, defaults to `False`): Whether `make_environment` takes `gripper_opens_at_one`.
+    """
+
+    tasks: tuple[str, ...]
+    make_environment: Callable[..., Any]
+    action_dim: int
+    max_steps: int | None
+    control_rate_hz: float
+    state_dim: int | None = None
+    num_states: int | None = None
+    repeats_actions: bool = False
+    one_a_process: bool = False
+    accepts_gripper: bool = False
+
+
+FORMS = {
+    "metaworld": "metaworld:TASK[,TASK...]",
+    "pusht": "pusht",
+    "libero": "libero:SUITE",
+    "gym": "gym:[MODULE:]ID or gym:MODULE:CALLABLE",
+}
+"""What `env` may be."""
+
+# A module each, with a function `open_simulator(names, image_size, instruction)`.
+_MODULES = {"metaworld": "metaworld", "pusht": "pusht", "libero": "libero", "gym": "gymnasium"}
+
+
+def open_simulator(env: str, image_size: int | None = None, instruction: str | None = None) -> Simulator:
+    """
+    The simulator of that name.
+
+    Args:
+        env (`str`): One of `FORMS`.
+        image_size (`int`, *optional*): Pixels of the camera, by default the simulator's.
+        instruction (`str`, *optional*): What the policy is told, where the simulator has no words of its own.
+
+    Raises:
+        ValueError: no such simulator or task, or one that has no use for an argument.
+        SimulatorError: it is not installed here.
+    """
+    name, colon, names = env.partition(":")
+    if name not in FORMS or bool(colon) != (":" in FORMS[name]) or bool(colon) != bool(names):
+        raise ValueError(f"`env` must be {', '.join(FORMS.values())}; got {env!r}.")
+    module = importlib.import_module(f"cyclemimic.evaluation.environments.{_MODULES[name]}")
+    return module.open_simulator(names, image_size, instruction)
+
+
+def refuse_instruction(instruction: str | None, simulator: str) -> None:
+    """Raises `ValueError` if there is an instruction, for simulators whose tasks have their own."""
+    if instruction is not None:
+        raise ValueError(
+            f"`instruction` must be left out for {simulator}, whose tasks have theirs, got {instruction!r}."
+        )

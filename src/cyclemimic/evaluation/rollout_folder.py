@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a run of rollouts: every finished episode is a file, so that a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cyclemimic.data import DataError, decode_frames, encode_video
+from cyclemimic.evaluation.page import write_atomically
+from cyclemimic.evaluation.report import Clip
+from cyclemimic.evaluation.rollout import Trial, TrialResult
+
+_SETTINGS, _EPISODES, _CLIPS = "settings.json", "episodes", "clips"
+
+
+class RolloutFolder:
+    """
+    `settings.json`, a file of `episodes/` for every episode that has ended, and its film in `clips/`.
+
+    Args:
+        root (`Path`): The folder; nothing is written before `start`.
+        settings (`dict`): What decides the results, as JSON.
+        fps (`float`): Frame rate of the films.
+
+    Raises:
+        DataError: `root` holds something else.
+        ValueError: it holds episodes of other settings.
+    """
+
+    def __init__(self, root: Path, settings: dict[str, Any], fps: float) -> None:
+        self.root, self.settings, self.fps = root, settings, fps
+        if root.exists() and not (root / _SETTINGS).is_file() and any(root.iterdir()):
+            raise DataError(f"{root} exists already, and holds no rollouts; give another folder")
+        if (root / _SETTINGS).is_file():
+            before = json.loads((root / _SETTINGS).read_text(encoding="utf-8"))
+            other = [name for name in sorted(before | settings) if before.get(name) != settings.get(name)]
+            if other:
+                raise ValueError(
+                    f"`output` must be a folder of rollouts with the same settings, got {root}, whose `{other[0]}` is "
+                    f"{before.get(other[0])!r} instead of {settings.get(other[0])!r}."
+                )
+
+    def start(self) -> None:
+        """Makes the folder, or goes on with it."""
+        write_atomically(self.root / _SETTINGS, _encode(self.settings))
+
+    def finished(self, trials: Sequence[Trial]) -> dict[Trial, dict[str, Any]]:
+        """Those of the trials that have ended, as they were saved."""
+        paths = {trial: self._episode_path(trial) for trial in trials}
+        return {trial: json.loads(path.read_text("utf-8")) for trial, path in paths.items() if path.is_file()}
+
+    def save(self, result: TrialResult) -> None:
+        """Writes the film, then the file that says that the episode is done; the frames are let go."""
+        trial = result.trial
+        described = {
+            "task": trial.task,
+            "initial_state": trial.initial_state,
+            "success": result.success,
+            "num_steps": result.num_steps,
+        }
+        if result.frames:
+            film = self.root / _CLIPS / f"{_name(trial)}.mp4"
+            film.parent.mkdir(exist_ok=True)
+            partial = film.with_name(f".{film.name}.partial.mp4")
+            encode_video(partial, result.frames, fps=self.fps)
+            os.replace(partial, film)
+            described |= {"film": f"{_CLIPS}/{film.name}", "num_frames": len(result.frames)}
+            result.frames.clear()
+        write_atomically(self._episode_path(trial), _encode(described))
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Writes `results.json`."""
+        write_atomically(self.root / "results.json", _encode(results))
+
+    def load_clip(self, described: dict[str, Any]) -> Clip:
+        """The film of an episode that has one."""
+        frames = decode_frames(self.root / described["film"], self.fps, described["num_frames"])
+        caption = f"initial state {described['initial_state']}"
+        return Clip(described["task"], described["success"], frames, fps=self.fps, caption=caption)
+
+    def _episode_path(self, trial: Trial) -> Path:
+        return self.root / _EPISODES / f"{_name(trial)}.json"
+
+
+def _name(trial: Trial) -> str:
+    """A file's name without what a task may hold and a path may not."""
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', trial.task)}_{trial.initial_state}"
+
+
+def _encode(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, indent=2).encode("utf-8")

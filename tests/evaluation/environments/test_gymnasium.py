@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Environments of one's own, by id and by where they are made."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+
+from cyclemimic.evaluation.environments.simulator import SimulatorError, open_simulator
+
+pytest.importorskip("gymnasium")
+
+# A point that goes up; above 1 it has arrived, below 0 it has fallen.
+CLIMB = """
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete
+
+class Climb(gymnasium.Env):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
+    action_space = Box(-1, 1, (2,), np.float32)
+    observation_space = Box(0, 9, (1,), np.float32)
+    instruction = "climb"
+
+    def __init__(self, render_mode="rgb_array"):
+        self.render_mode = render_mode
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.height = self.np_random.uniform(0.4, 0.6)
+        return self.observe(), {}
+
+    def observe(self):
+        return np.array([self.height], np.float32)
+
+    def step(self, action):
+        self.height += float(action[0])
+        return self.observe(), 0.0, self.height > 1 or self.height < 0, False, self.inform()
+
+    def inform(self):
+        return {"is_success": np.bool_(self.height > 1)}
+
+    def render(self):
+        return np.full((4, 6, 3), int(abs(self.height) * 100), np.uint8)
+
+class Seeing(Climb):
+    observation_space = Dict({"pixels": Box(0, 255, (4, 6, 3), np.uint8), "agent_pos": Box(0, 9, (1,), np.float64)})
+    instruction = None
+
+    def reset(self, **settings):
+        observation, _ = super().reset(**settings)
+        return observation, {"instruction": "look"}
+
+    def observe(self):
+        return {"pixels": np.full((4, 6, 3), 7, np.uint8), "agent_pos": np.array([self.height])}
+
+    def inform(self):
+        return {}
+
+class TwoEyes(Seeing):
+    observation_space = Dict({name: Box(0, 255, (4, 6, 3), np.uint8) for name in ("left", "right")})
+
+class Buttons(Climb):
+    action_space = Discrete(3)
+
+class Mute(Climb):
+    instruction = None
+
+class Grey(Climb):
+    def render(self):
+        return np.zeros((4, 6), np.uint8)
+
+if "stand_in/Climb-v0" not in gymnasium.registry:
+    gymnasium.register("stand_in/Climb-v0", Climb, max_episode_steps=30)
+"""
+
+
+@pytest.fixture(autouse=True)
+def climb(tmp_path, monkeypatch):
+    (tmp_path / "stand_in_climb.py").write_text(CLIMB)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(importlib.sys.modules, "stand_in_climb", raising=False)
+
+
+def make(env, **settings):
+    simulator = open_simulator(env)
+    return simulator.make_environment(simulator.tasks[0], **settings)
+
+
+def test_by_id():
+    simulator = open_simulator("gym:stand_in_climb:stand_in/Climb-v0")
+    assert (simulator.action_dim, simulator.max_steps, simulator.control_rate_hz) == (2, 30, 5)
+    assert simulator.state_dim is None
+    environment = simulator.make_environment(simulator.tasks[0])
+    environment.reset(3)
+    first = environment.render()
+    assert first.shape == (4, 6, 3) and environment.instruction == "climb"
+    assert environment.step(np.array([0.1, 0])) is False
+    environment.reset(3)
+    np.testing.assert_array_equal(environment.render(), first)
+    assert environment.step(np.array([9.0, 0])) is True  # no further than the limit of 1
+    assert environment.render()[0, 0, 0] == int((first[0, 0, 0] / 100 + 1) * 100)
+
+
+def test_an_end_without_success():
+    environment = make("gym:stand_in_climb:Climb")
+    environment.reset(0)
+    assert environment.step(np.array([-1.0, 0])) is None
+
+
+def test_an_action_that_lasts():
+    environment = make("gym:stand_in_climb:Climb", action_repeat=5)
+    environment.reset(0)
+    assert environment.step(np.array([0.2, 0])) is True
+
+
+def test_images_state_and_words_out_of_the_observations():
+    environment = make("gym:stand_in_climb:Seeing")
+    environment.reset(0)
+    assert environment.render().mean() == 7 and environment.instruction == "look"
+    assert environment.state.shape == (1,) and environment.state.dtype == np.float32
+    assert environment.step(np.array([1.0, 0])) is True  # nothing is said of success: it is over
+
+
+@pytest.mark.parametrize(
+    ("env", "error", "message"),
+    [
+        ("gym:Nowhere-v0", ValueError, "`env` must name an environment that can be made, got Nowhere-v0"),
+        ("gym:no_such_module:Env", SimulatorError, "for which no_such_module is not installed"),
+        ("gym:stand_in_climb:Nobody", ValueError, "`env` must name an environment that can be made"),
+        ("gym:stand_in_climb:Buttons", ValueError, "must have actions that are a vector of floats, got Discrete"),
+        ("gym:stand_in_climb:TwoEyes", ValueError, r"one image in its observations, got \['left', 'right'\]"),
+        ("gym:stand_in_climb:Mute", ValueError, "`instruction` must be given for stand_in_climb:Mute"),
+        ("gym:stand_in_climb:Grey", ValueError, r"must show uint8 images \(height, width, 3\), got uint8 \(4, 6\)"),
+        ("gym:", ValueError, "`env` must be metaworld:TASK"),
+        ("pusht:left", ValueError, "`env` must be metaworld:TASK"),
+        ("maze:1", ValueError, "`env` must be metaworld:TASK"),
+    ],
+)
+def test_what_cannot_be_played_is_said_at_once(env, error, message):
+    with pytest.raises(error, match=message):
+        open_simulator(env)
+
+
+def test_words_of_ones_own():
+    assert open_simulator("gym:stand_in_climb:Mute", instruction="go up").tasks == ("stand_in_climb:Mute",)
+
+
+def test_image_size_is_the_environments_own():
+    with pytest.raises(ValueError, match="`image_size` must be left out for gym"):
+        open_simulator("gym:stand_in_climb:Climb", image_size=32)
+
+
+def test_pusht():
+    try:
+        simulator = open_simulator("pusht", image_size=64)
+    except SimulatorError as error:
+        assert "cyclemimic[pusht]" in str(error)
+        pytest.skip(str(error))
+    assert (simulator.action_dim, simulator.state_dim, simulator.max_steps) == (2, 2, 300)
+    environment = simulator.make_environment("pusht")
+    environment.reset(1)
+    first, state = environment.render(), environment.state
+    assert first.shape == (64, 64, 3)
+    environment.step(np.array([600.0, 20.0]))
+    assert (environment.state != state).all()
+    environment.reset(1)
+    np.testing.assert_array_equal(environment.render(), first)
