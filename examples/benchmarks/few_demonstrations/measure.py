@@ -42,7 +42,6 @@ TASKS = (
 )
 # Numbers of variations of a scene; the evaluation's begin at 500,000. Failed experts are filmed again a million further on.
 FIRST_DEMONSTRATION, FIRST_VIDEO, EVALUATION_SEED = 1_000, 100_000, 0
-MOST_DEMONSTRATIONS = 100
 IMAGE_SIZE = 128
 OTHER_BODIES = "other-bodies"
 # Seconds between the frames of a pair, and the least of it at an episode's end. The arms move more slowly.
@@ -69,7 +68,7 @@ ROWS = {
     for row in (
         *(Row(pretraining, number) for number in (5, 1, 20) for pretraining in ("none", "genie", "ac3", OTHER_BODIES)),
         *(Row("ac3", 5, decoding) for decoding in ("latent", "discrete")),
-        Row("none", MOST_DEMONSTRATIONS),
+        Row("none", 100),
     )
 }
 
@@ -88,13 +87,21 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(INSTRUCTIONS), metavar="TASK")
     parser.add_argument("--videos", type=int, default=100, help="of a task (default: %(default)s)")
+    parser.add_argument(
+        "--demonstrations",
+        type=int,
+        default=100,
+        help="of a task to record; rows take the first (default: %(default)s)",
+    )
     parser.add_argument("--rollouts", type=int, default=20, help="of a task (default: %(default)s)")
-    parser.add_argument("--tokenizer_steps", type=int, default=4000)
-    parser.add_argument("--pretraining_steps", type=int, default=5000)
-    parser.add_argument("--finetuning_steps", type=int, default=2000)
+    parser.add_argument("--tokenizer_steps", type=int, default=3000)
+    parser.add_argument("--pretraining_steps", type=int, default=3000)
+    parser.add_argument("--finetuning_steps", type=int, default=1000)
     arguments = parser.parse_args()
     if arguments.arms is None and any(ROWS[row].pretraining == OTHER_BODIES for row in arguments.rows):
         parser.error(f"--arms must be given for the rows of {OTHER_BODIES}")
+    if arguments.demonstrations < max(ROWS[row].demonstrations for row in arguments.rows):
+        parser.error("--demonstrations must be as many as the rows ask for")
     return arguments
 
 
@@ -140,7 +147,7 @@ def record(arguments: argparse.Namespace) -> tuple[Path, Path]:
     ]
     demonstrations = [
         Shot(task, FIRST_DEMONSTRATION + index, noise=0.15, labelled=True)
-        for index in range(MOST_DEMONSTRATIONS)
+        for index in range(arguments.demonstrations)
         for task in arguments.tasks
     ]
     folders = {"videos": videos, "demonstrations": demonstrations}
