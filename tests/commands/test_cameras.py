@@ -109,7 +109,7 @@ def test_a_mixture_has_one_camera(refuses, pretrained, labels, tmp_path):
     assert "`data` must be no mixture where the policy sees with several cameras, got ['front', 'wrist']" in line
 
 
-def test_metaworld_has_one_camera(refuses, policy, tmp_path):
+def test_simulators_have_one_camera(refuses, policy, tmp_path):
     flags = ["--policy", policy, "--env", "metaworld:reach-v3", "--output", tmp_path / "rollout"]
     line = refuses("rollout", *flags)
-    assert "`policy` must see with one camera, as Metaworld has, got one of ['front', 'wrist']" in line
+    assert "`policy` must see with one camera, as the simulators do, got one of ['front', 'wrist']" in line
