@@ -17,11 +17,11 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
-.PHONY: help setup system demo test lint format clean
+.PHONY: help setup system demo test test-transformers lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*##\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(READY)  ## install everything in .venv
 
@@ -57,6 +57,19 @@ $(VENV)/.extras: $(READY)
 
 test: system $(VENV)/.extras  ## run the tests
 	$(BIN)/pytest -q --durations=10 --numprocesses $(JOBS) --dist loadfile
+
+# The library's tests of models are in its source distribution alone.
+TRANSFORMERS_TESTS := $(VENV)/transformers_tests
+
+$(TRANSFORMERS_TESTS): $(READY)
+	@$(BIN)/pip install --quiet parameterized
+	@$(BIN)/pip download --quiet --no-deps --no-build-isolation --no-binary :all: --dest $@.partial \
+		transformers==$$($(BIN)/python -c 'import transformers; print(transformers.__version__)')
+	@tar -xzf $@.partial/*.tar.gz -C $@.partial --strip-components=1 --wildcards '*/tests'
+	@mv $@.partial $@
+
+test-transformers: $(TRANSFORMERS_TESTS)  ## run transformers' own tests of models on ours
+	TRANSFORMERS_TESTS=$(TRANSFORMERS_TESTS)/tests $(BIN)/pytest -q tests/transformers_suite
 
 lint: $(READY)  ## check style and formatting
 	$(BIN)/ruff check .

@@ -78,6 +78,17 @@ def test_shapes(vision, make_config, tiny_dinov2, pairs):
     assert output.loss.shape == () and output.loss.requires_grad
 
 
+def test_outputs_are_tuples_where_asked_for(model, make_joined_model, pairs):
+    for each in (model.eval(), make_joined_model().eval()):
+        outputs = []
+        for is_named in (True, False):
+            torch.manual_seed(0)  # for the draw from the buffer
+            outputs.append(each(*pairs, return_dict=is_named))
+        named, plain = outputs
+        assert type(plain) is tuple and len(plain) == len(named)
+        assert all(torch.equal(value, expected) for value, expected in zip(plain, named.to_tuple(), strict=True))
+
+
 def test_forward_is_encode_and_decode(model, pairs):
     output, action = model(*pairs), model.encode(*pairs)
     assert torch.equal(output.codes, action.codes) and torch.equal(output.embeddings, action.embeddings)

@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoModelForImageTextToText, Cache, PreTrain
 from transformers import initialization as init
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.utils import ModelOutput, logging
+from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .action_bins_cyclemimic import bin_centres, to_bins
 from .action_decoder_cyclemimic import CycleMimicActionDecoder
@@ -121,8 +121,6 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    # It has few weights, whose errors are the robot's: neither in float16 nor quantised, also to be trained so.
-    _keep_in_fp32_modules = ["action_decoder"]
     # The backbone's own; a dict, so that PEFT looks for them there.
     _tied_weights_keys: dict[str, str] = {}
     _supports_sdpa = True
@@ -445,6 +443,7 @@ class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
         super().__init__(config, backbone)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor,
@@ -494,6 +493,9 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
     (1, 12, 7)
     ```"""
 
+    # It has few weights, whose errors are the robot's: neither in float16 nor quantised, also to be trained so.
+    _keep_in_fp32_modules = ["action_decoder"]
+
     def __init__(self, config: CycleMimicConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config, backbone)
         is_discrete = config.action_decoding == "discrete"
@@ -509,6 +511,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         self.reset()
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .buffer_latent_action_tokenizer import LatentActionBuffer
 from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
@@ -468,6 +468,7 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
             raise ValueError(f"`quantized` must be of shape {expected}, got {tuple(quantized.shape)}.")
         return LatentActionDecoderOutput(self.decoder(pixel_values, quantized))
 
+    @can_return_tuple
     def forward(
         self, pixel_values: torch.FloatTensor, future_pixel_values: torch.FloatTensor
     ) -> LatentActionTokenizerOutput:
@@ -562,6 +563,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         self._ac3_active = False
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.FloatTensor,
