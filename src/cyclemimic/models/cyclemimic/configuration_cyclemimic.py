@@ -9,7 +9,7 @@ from transformers import AutoConfig, LlavaConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from .configuration_prismatic import PrismaticConfig
-from .tiny_cyclemimic import TinyVisionConfig
+from .tiny_vision_cyclemimic import TinyVisionConfig
 
 # What a backbone may be or hold, and transformers does not know: this code also loads without the package. From a
 # checkpoint's folder it is copied, and so read, once a file that is asked for: the first copy counts.

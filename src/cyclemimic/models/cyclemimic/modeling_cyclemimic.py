@@ -27,7 +27,7 @@ from .configuration_cyclemimic import CycleMimicConfig
 from .execution_cyclemimic import ActionChunkQueue
 from .modeling_prismatic import PrismaticForConditionalGeneration, PrismaticModel
 from .processing_cyclemimic import IGNORED_LABEL, IMAGE_INPUTS, CycleMimicProcessor
-from .tiny_cyclemimic import TinyVisionModel
+from .tiny_vision_cyclemimic import TinyVisionModel
 
 logger = logging.get_logger(__name__)
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from cyclemimic.models.cyclemimic.tiny_cyclemimic import TinyVisionConfig, TinyVisionModel
+from cyclemimic.models.cyclemimic.tiny_vision_cyclemimic import TinyVisionConfig, TinyVisionModel
 
 SIZES = {"image_size": 32, "patch_size": 8, "hidden_size": 32}
 
