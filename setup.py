@@ -83,7 +83,7 @@ setup(
     package_dir={"": "src"},
     # The plug-in of LeRobot is a distribution of its own, which LeRobot finds by its name.
     packages=find_packages("src", exclude=["lerobot_policy_*"]),
-    package_data={"": ["py.typed", "*.yaml", "mixtures/*.yaml", "*.html", "*.md", "*.css", "*.js"]},
+    package_data={"": ["py.typed", "mixtures/*.yaml", "templates/*"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={"console_scripts": ["cyclemimic=cyclemimic.cli:main"]},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports point one way: cli -> commands -> cards, demo, planning, serving -> trainers, evaluation, labeling -> models,
+"""Imports point one way: cli -> commands -> demo, planning, serving -> trainers, evaluation, labeling, cards -> models,
 data.
 
 A model folder imports torch, transformers (with what it is built on) and its own siblings only, so that
@@ -28,7 +28,7 @@ ALLOWED = {
     "commands": {"", "training_arguments", "cards", "demo", "hub", "planning", "serving", "models", "data"} | MIDDLE,
     "cards": {"data"},
     "training_arguments": set(),
-    "demo": {"", "models", "data"} | MIDDLE,
+    "demo": {"", "cards", "models", "data"} | MIDDLE,
     "planning": {"trainers", "models"},
     "serving": {"", "models"},
     "trainers": {"models", "data"},

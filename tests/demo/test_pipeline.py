@@ -66,6 +66,9 @@ def test_artefacts_load(output: Path) -> None:
     assert CycleMimicForActionPrediction.from_pretrained(output / "policy").config.chunk_size == 4
     assert (output / "report.html").stat().st_size > 10_000
     assert list((output / "labels").glob("*.parquet"))
+    for folder, words in (("tokenizer", "A latent action tokenizer"), ("policy", "fine-tuned on demonstrations")):
+        card = (output / folder / "README.md").read_text(encoding="utf-8")
+        assert words in card and "| seed | 0 |" in card and str(output) not in card
 
 
 def test_metrics_hold_the_promised_keys(output: Path) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from transformers import AutoConfig, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from cyclemimic.cards.card import CardData, render_model_card
-from cyclemimic.cards.facts import training_facts
+from cyclemimic.cards.card import CardData
+from cyclemimic.cards.training_cards import write_training_cards
 from cyclemimic.data import MixtureDataset, WeightedSource
 
 
@@ -78,8 +78,7 @@ def train_and_save(
         trainer ([`~transformers.Trainer`]): Ready to train.
         checkpoint (`str` or `None`): The checkpoint to go on from.
         data ([`CardData`]): What it learns from, for the card.
-        template (`str`), card (`object`): Of [`~cyclemimic.cards.card.render_model_card`], and what it asks for beside data,
-            facts, configuration and architecture.
+        template (`str`), card (`object`): Of [`~cyclemimic.cards.training_cards.write_training_cards`].
 
     Returns:
         `str` or `None`: What to print; nothing from processes other than the first.
@@ -92,7 +91,7 @@ def train_and_save(
         if not trainer.is_world_process_zero():
             return None
         trainer.save_state()
-        _write_cards(trainer, partial, output_dir.name, data, template, card)
+        write_training_cards(trainer, partial, output_dir.name, data, template, **card)
         for path in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
             if path.is_dir():
                 shutil.rmtree(output_dir / path.name, ignore_errors=True)
@@ -101,15 +100,3 @@ def train_and_save(
         if trainer.is_world_process_zero():
             shutil.rmtree(partial, ignore_errors=True)
     return f"Saved: {output_dir}"
-
-
-def _write_cards(
-    trainer: Trainer, folder: Path, title: str, data: CardData, template: str, card: dict[str, object]
-) -> None:
-    """The model's, and that of the adapter, where there is one beside it."""
-    saved = AutoConfig.from_pretrained(folder)
-    context = {"data": data, "facts": training_facts(trainer), "config": saved, **card}
-    context["architecture"] = saved.architectures[0]
-    for name, path in ((template, folder), ("adapter", folder / "adapter")):
-        if path.is_dir():
-            (path / "README.md").write_text(render_model_card(name, title, **context), encoding="utf-8")

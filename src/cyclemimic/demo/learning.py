@@ -14,6 +14,8 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, Trainer, set_seed
 
+from cyclemimic.cards.card import CardData
+from cyclemimic.cards.training_cards import write_training_cards
 from cyclemimic.data import (
     CycleMimicCollator,
     DemonstrationDataset,
@@ -74,7 +76,8 @@ def train_tokenizer(
         data_collator=LatentActionTokenizerCollator(image_processor, arguments.augmentation),
         processing_class=image_processor,
     )
-    return {"pairs": len(pairs), "history": _train_and_save(trainer, output_dir)}
+    card = {"data": CardData.of_sources(videos), "template": "tokenizer"}
+    return {"pairs": len(pairs), "history": _train_and_save(trainer, output_dir, card)}
 
 
 def label(
@@ -137,6 +140,7 @@ def pretrain(
         settings.pretraining_steps,
         settings.pretraining_learning_rate,
         output_dir,
+        _policy_card(videos, "pretrained on video to predict latent actions. It does not act yet.", acts=False),
     )
     return {"frames": len(frames), "history": history}
 
@@ -172,6 +176,7 @@ def finetune(
         settings.finetuning_steps,
         settings.finetuning_learning_rate,
         output_dir,
+        _policy_card([demonstrations], "fine-tuned on demonstrations to act.", acts=True),
     )
     difference = _difference_of_reloaded(model, output_dir, frames)
     if difference != 0:
@@ -206,6 +211,7 @@ def _train_policy(
     steps: int,
     learning_rate: float,
     output_dir: Path,
+    card: dict[str, Any],
 ) -> History:
     arguments = CycleMimicTrainingArguments(
         image_shift=settings.image_shift,
@@ -219,7 +225,14 @@ def _train_policy(
         data_collator=CycleMimicCollator(processor, dataset_name, arguments.image_shift),
         processing_class=processor,
     )
-    return _train_and_save(trainer, output_dir)
+    return _train_and_save(trainer, output_dir, card)
+
+
+def _policy_card(sources: Sequence[EpisodeSource], trained: str, acts: bool) -> dict[str, Any]:
+    instruction = next(episode.instruction for source in sources for episode in source)
+    kind = f"A vision-language-action policy on a small backbone from scratch, {trained}"
+    data = CardData.of_sources(sources)
+    return {"data": data, "template": "policy", "kind": kind, "acts": acts, "instruction": instruction}
 
 
 def _training_arguments(
@@ -240,11 +253,12 @@ def _training_arguments(
     }
 
 
-def _train_and_save(trainer: Trainer, output_dir: Path) -> History:
-    """Trains, and saves model and processor so that `output_dir` appears whole or not at all."""
+def _train_and_save(trainer: Trainer, output_dir: Path, card: dict[str, Any]) -> History:
+    """Trains, and saves model, processor and card so that `output_dir` appears whole or not at all."""
     trainer.train()
     partial = partial_dir(output_dir)
     trainer.save_model(str(partial))
+    write_training_cards(trainer, partial, output_dir.name, **card)
     shutil.rmtree(output_dir, ignore_errors=True)
     os.replace(partial, output_dir)
     return [entry for entry in trainer.state.log_history if "loss" in entry]
