@@ -27,6 +27,9 @@ def slow_data(tmp_path_factory) -> Path:
     return root
 
 
+BRIDGE = Path(__file__).resolve().parents[3] / "shared" / "data" / "bridge_rlds" / "bridge_dataset"
+
+
 @pytest.fixture(scope="module")
 def wide_data(tmp_path_factory) -> Path:
     """One episode with actions of size 5, at 10 fps."""
@@ -298,3 +301,13 @@ def test_words_keep_the_settings_of_the_pretrained_policy(pretrained, tmp_path):
     last, _ = load_for_actions(str(tmp_path / "third"), sizes, fields)
     for name, value in acting.state_dict().items():
         assert torch.equal(last.state_dict()[name], value), name
+
+
+@pytest.mark.skipif(not BRIDGE.exists(), reason="the recordings of ../shared/data are not here")
+def test_rlds_takes_the_frame_rate_given(verb, pretrained, tokenizer, tmp_path):
+    flags = ["--policy", pretrained, "--data", BRIDGE, "--fps", 5, "--tokenizer", tokenizer, "--num_episodes", 1]
+    times = "--interval_s 0.4 --min_interval_s 0.2 --max_steps 1 --use_cpu --save_strategy no --disable_tqdm true"
+    assert verb("finetune", *flags, "--output_dir", tmp_path / "output", *times.split()) == 0
+    actions, processor = act(tmp_path / "output")
+    assert actions.shape == (1, 2, 7)  # 0.4 s at 5 actions a second
+    assert processor.action_statistics["bridge_dataset"]["fps"] == 5

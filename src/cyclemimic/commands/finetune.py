@@ -31,6 +31,9 @@ class FinetuneArguments:
             "help": "Or: cameras to see with at once, by default the policy's; the first is that of the labels."
         },
     )
+    fps: float | None = field(
+        default=None, metadata={"help": "Frames a second of data that does not say, such as RLDS."}
+    )
     num_episodes: int | None = field(
         default=None, metadata={"help": "Episodes of each data set to learn from, from the first; by default all."}
     )
@@ -97,8 +100,8 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     checkpoint = checkpoint_to_resume(training)
     config = read_config("policy", wanted.policy, "cyclemimic")
     camera, camera_names = choose_cameras(wanted.camera, wanted.cameras, config.camera_names, wanted.skip_broken)
-    sources, broken = open_sources(wanted.data, camera, wanted.num_episodes, skip_broken=wanted.skip_broken)
-    further_cameras = open_further_cameras(wanted.data, camera_names, sources)
+    sources, broken = open_sources(wanted.data, camera, wanted.num_episodes, wanted.fps, wanted.skip_broken)
+    further_cameras = open_further_cameras(wanted.data, camera_names, sources, wanted.fps)
     _check_several(wanted, sources)
     instructions = instructions_of(sources)
     statistics, action_dim = _action_statistics(wanted, sources)
