@@ -42,9 +42,11 @@ class Model(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.shapes: list[tuple[int, ...]] = []
+        self.threads: set[int] = set()
 
     def predict_action_chunk(self, values: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         self.shapes.append(tuple(input_ids.shape))
+        self.threads.add(torch.get_num_threads())
         return (values + 100 * input_ids.shape[0] + 1000 * input_ids.shape[1])[:, None, None].expand(-1, 2, 3)
 
 
@@ -71,6 +73,18 @@ def test_batches_have_one_number_of_rows_and_prompts_of_like_length_share_one():
     policy = EvenBatchPolicy(Model(), Processor(), "arm", 3)
     policy.predict(IMAGES, TEXTS)
     assert policy.model.shapes == [(3, 32), (3, 32), (3, 64)]
+
+
+def test_one_thread_computes_and_the_others_come_back():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        policy = EvenBatchPolicy(Model(), Processor(), "arm", 3)
+        policy.predict(IMAGES, TEXTS)
+        assert policy.model.threads == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_no_rows():

@@ -90,13 +90,13 @@ def test_outcomes_come_in_the_order_of_the_trials(walk):
     assert [result.num_steps for result in results] == [7, 2, 10, 1, 10]
 
 
-def test_policy_is_called_once_for_all_and_its_batch_stays_full(walk):
+def test_policy_is_called_once_for_each_half_and_a_new_trial_joins_its_half(walk):
     policy = StepPolicy()
-    trials = [Trial("go", goal) for goal in (6, 3, 3, 3)]
-    run_rollouts(policy, trials, walk, max_steps=9, num_action_steps=3, num_environments=2)
-    # Slot 0: trial 0 twice, then trial 3. Slot 1: trials 1 and 2.
+    trials = [Trial("go", goal) for goal in (9, 3, 6, 7, 2)]
+    run_rollouts(policy, trials, walk, max_steps=9, num_action_steps=3, num_environments=4)
     shown = [[int(image[0, 0, 2]) for image in images] for images, _ in policy.calls]
-    assert shown == [[6, 3], [6, 3], [3]]
+    # The last trial takes the place of the second while the first goes on, and is seen with it the time after.
+    assert shown == [[9, 3], [6, 7], [9], [6, 7], [9, 2], [7]]
 
 
 def test_policy_sees_the_present_and_nothing_is_rendered_that_nobody_looks_at(walk):
@@ -113,9 +113,9 @@ def test_policy_feels_the_robot_where_it_asks_for_it(walk):
             return super().predict(images, instructions)
 
     states = []
-    trials = [Trial("go", goal) for goal in (7, 3)]
+    trials = [Trial("go", goal) for goal in (7, 3, 2)]
     run_rollouts(StatePolicy(), trials, walk, 20, 4, num_workers=2, use_robot_state=True)
-    assert states == [[[0, 5], [0, 5]], [[4, 5]]]
+    assert states == [[[0, 5], [0, 5]], [[0, 5]], [[4, 5]]]
 
 
 @pytest.mark.parametrize(("goal", "filmed_positions"), [(5, [0, 2, 4, 5]), (6, [0, 2, 4, 6]), (50, [0, 2, 4, 6, 7])])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Episodes a minute of closed-loop rollouts: eight environments in two processes with one call of the policy for all, against
-one environment in one process.
+Episodes a minute of closed-loop rollouts: eight environments in two processes, one half of them moving while the policy looks
+at the other, against one environment in one process.
 
     python measure.py --policy demo_output/policy --env metaworld:drawer-open-v3
 
@@ -69,8 +69,8 @@ def main() -> None:
     trials = [Trial(task, 500_000 + index) for index in range(arguments.episodes) for task in simulator.tasks[:1]]
     ways = [
         Way("one by one, batches of one", 1, 1, 1),
-        Way("one by one, batches of eight", 1, 1, 8),
-        Way("eight at once, two processes", 8, 2, 8),
+        Way("one by one, batches of four", 1, 1, 4),
+        Way("eight at once, two processes", 8, 2, 4),
     ]
     for _ in range(arguments.rounds):
         for way in ways:

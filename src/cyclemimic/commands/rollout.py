@@ -63,12 +63,16 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument("--image_size", type=int, help="pixels of the camera (default: the simulator's)")
     parser.add_argument("--num_workers", type=int, default=2, help="simulator processes (default: %(default)s)")
     parser.add_argument(
-        "--num_environments", type=int, default=8, help="trials under way at once (default: %(default)s)"
+        "--num_environments",
+        type=int,
+        default=8,
+        help="trials under way at once, half of them in the simulators while the policy looks at the others (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--batch_size",
         type=int,
-        default=8,
+        default=4,
         help="rows of every call of the policy, filled up where fewer trials are under way: the last digits of actions "
         "depend on it, and on nothing else (default: %(default)s)",
     )

@@ -3,20 +3,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 
 from cyclemimic.evaluation.rollout import ChunkPolicy
 
 _PADDING = 32
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class EvenBatchPolicy(ChunkPolicy):
     """
     A trained policy that computes every batch in one shape. Matrix products of another size add up in another order, and a
     robot's way amplifies the last digits: without this, what a rollout comes to would depend on how many others were under
-    way. Batches are filled up with copies, prompts padded by their own length.
+    way. Batches are filled up with copies, prompts padded by their own length. On a processor one thread computes: several
+    share the rows out, so that a row's last digits would depend on its place. The other cores are the simulators'.
 
     Args:
         model, processor, dataset: As in [`ChunkPolicy`].
@@ -43,7 +57,8 @@ class EvenBatchPolicy(ChunkPolicy):
                 filled = batch + batch[:1] * (self.batch_size - len(batch))
                 states = None if robot_states is None else [robot_states[row] for row in filled]
                 seen = [images[row] for row in filled], [instructions[row] for row in filled], states
-                actions |= zip(batch, self._predict(*seen, pad_to_multiple_of=_PADDING))
+                with _one_thread():
+                    actions |= zip(batch, self._predict(*seen, pad_to_multiple_of=_PADDING))
         return np.stack([actions[row] for row in range(len(images))])
 
     def _length(self, image: np.ndarray, instruction: str) -> int:

@@ -99,10 +99,10 @@ def run_rollouts(
     on_result: Callable[[TrialResult], None] | None = None,
 ) -> list[TrialResult]:
     """
-    Runs the trials, `num_environments` at a time: all carry out their actions, then the policy is called once for all. A
-    trial that ends makes room for the next; the trials of a worker that dies begin again in a new one. A scene is rendered only when the policy looks, every `num_action_steps`
-    steps, and in filmed trials. The policy sees camera image and instruction, and nothing else unless it is a policy that
-    reads the robot's state.
+    Runs the trials, `num_environments` at a time, in two halves: while one half carries out its actions, the policy is
+    called once for the other. A trial that ends makes room for the next; the trials of a worker that dies begin again in a
+    new one. A scene is rendered only when the policy looks, every `num_action_steps` steps, and in filmed trials. The policy
+    sees camera image and instruction, and nothing else unless it is a policy that reads the robot's state.
 
     Args:
         policy ([`RolloutPolicy`]): What acts.
@@ -114,7 +114,8 @@ def run_rollouts(
         num_workers (`int`, *optional*, defaults to 2): Processes; results do not depend on it.
         film_every (`int`, *optional*, defaults to 2): Steps between two frames of a film.
         description (`str`, *optional*): Label of the progress bar.
-        num_environments (`int`, *optional*, defaults to 8): Trials under way at once, the policy's largest batch.
+        num_environments (`int`, *optional*, defaults to 8): Trials under way at once; half of them are the policy's
+            largest batch.
         use_robot_state (`bool`, *optional*, defaults to `False`): Whether the policy takes the robot's states.
         on_result (`Callable`, *optional*): Called with every result as its trial ends.
 
@@ -139,29 +140,23 @@ def run_rollouts(
         tqdm(total=len(trials), desc=description, unit="trial") as progress,
     ):
         active: dict[int, TrialResult] = {}
-        views = pool.exchange(_assign(range(num_environments), active, pending))
+        half = (num_environments + 1) // 2
+        halves = [range(half), range(half, num_environments)]
+        for slots in halves:
+            pool.submit(_assign(slots, active, pending))
         while active:
-            # By slot, so that a policy that draws random numbers draws them in one order, whatever the processes do.
-            slots = sorted(active)
-            seen = [[views[slot].image for slot in slots], [views[slot].instruction for slot in slots]]
-            if use_robot_state:
-                seen.append([views[slot].robot_state for slot in slots])
-            chunks = policy.predict(*seen)[:, :num_action_steps]
-            steps_left = [max_steps - active[slot].num_steps for slot in slots]
-            requests = [
-                Act(slot, chunk[:steps], last=steps <= len(chunk))
-                for slot, chunk, steps in zip(slots, chunks, steps_left, strict=True)
-            ]
-            views = pool.exchange(requests)
-            finished = _record(views, active)
-            for slot in finished:
-                if on_result is not None:
-                    on_result(active[slot])
-                del active[slot]
-            progress.update(len(finished))
-            begun = pool.exchange(_assign(finished, active, pending))
-            _record(begun, active)
-            views |= begun
+            for slots in halves:
+                views = pool.collect([slot for slot in slots if slot in active])
+                finished = _record(views, active)
+                for slot in finished:
+                    if on_result is not None:
+                        on_result(active[slot])
+                    del active[slot]
+                progress.update(len(finished))
+                pool.submit(_assign(finished, active, pending))
+                looking = {slot: view for slot, view in views.items() if view.image is not None}
+                if looking:
+                    pool.submit(_act(policy, looking, active, max_steps, num_action_steps, use_robot_state))
     return results
 
 
@@ -174,6 +169,26 @@ def _assign(free: Iterable[int], active: dict[int, TrialResult], pending: Iterat
             active[slot] = result
             requests.append(Reset(slot, result.trial.task, result.trial.initial_state, result.trial.filmed))
     return requests
+
+
+def _act(
+    policy: RolloutPolicy,
+    views: dict[int, Outcome],
+    active: dict[int, TrialResult],
+    max_steps: int,
+    num_action_steps: int,
+    use_robot_state: bool,
+) -> list[Act]:
+    """What the policy does where it is its turn."""
+    seen = [[view.image for view in views.values()], [view.instruction for view in views.values()]]
+    if use_robot_state:
+        seen.append([view.robot_state for view in views.values()])
+    chunks = policy.predict(*seen)[:, :num_action_steps]
+    steps_left = [max_steps - active[slot].num_steps for slot in views]
+    return [
+        Act(slot, chunk[:steps], last=steps <= len(chunk))
+        for slot, chunk, steps in zip(views, chunks, steps_left, strict=True)
+    ]
 
 
 def _record(outcomes: dict[int, Outcome], active: dict[int, TrialResult]) -> list[int]:

@@ -111,9 +111,27 @@ def test_a_trial_that_kills_every_worker_is_given_up(walk, tmp_path, monkeypatch
 
 def test_the_others_go_on_where_they_were(walk):
     with EnvironmentPool(partial(EnvironmentWorker, walk, 1), 2) as pool:
-        views = pool.exchange([Reset(0, "go", 9), Reset(1, "go", 9)])
+        pool.submit([Reset(0, "go", 9), Reset(1, "go", 9)])
+        pool.collect([0, 1])
         step = np.ones((1, 1), dtype=np.float32)
-        views = pool.exchange([Act(0, step), Act(1, step)])
+        pool.submit([Act(0, step), Act(1, step)])
+        pool.collect([0, 1])
         os.kill(pool._workers[1]._process.pid, signal.SIGKILL)
-        views = pool.exchange([Act(0, step), Act(1, step)])
+        pool.submit([Act(0, step), Act(1, step)])
+        views = pool.collect([0, 1])
     assert [(view.image[0, 0, 0], view.repeated) for _, view in sorted(views.items())] == [(2, False), (0, True)]
+
+
+def test_a_death_repeats_what_was_answered_but_not_collected(walk):
+    """Slots 0 and 1 of one process: the answer of slot 1 has come when the process dies over slot 0's next request."""
+    step = np.ones((1, 1), dtype=np.float32)
+    with EnvironmentPool(partial(EnvironmentWorker, walk, 1), 1) as pool:
+        pool.submit([Reset(0, "go", 9), Reset(1, "go", 1)])
+        pool.collect([0, 1])
+        pool.submit([Act(0, step), Act(1, step)])
+        assert pool.collect([0])[0].image[0, 0, 0] == 1
+        os.kill(pool._workers[0]._process.pid, signal.SIGKILL)
+        pool.submit([Act(0, step)])
+        views = pool.collect([0, 1])
+    assert (views[0].image[0, 0, 0], views[0].repeated) == (0, True)
+    assert (views[1].success, views[1].repeated) == (True, False)  # it had ended before

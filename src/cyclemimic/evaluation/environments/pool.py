@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Outcome, Reset, WorkerDied
 
@@ -28,6 +28,7 @@ class EnvironmentPool:
         self._make_worker = make_worker
         self._workers = [make_worker() for _ in range(num_workers)]
         self._playing: dict[int, Reset] = {}
+        self._outcomes: dict[int, Outcome] = {}
 
     def __enter__(self) -> EnvironmentPool:
         return self
@@ -36,41 +37,47 @@ class EnvironmentPool:
         for worker in self._workers:
             worker.__exit__(*error)
 
-    def exchange(self, requests: Sequence[Reset | Act]) -> dict[int, Outcome]:
+    def submit(self, requests: Sequence[Reset | Act]) -> None:
+        """Sends the requests, and waits for nothing. All slots that play must have one before the next `collect`."""
+        self._playing |= {request.slot: request for request in requests if isinstance(request, Reset)}
+        for number, worker in enumerate(self._workers):
+            if batch := self._of_worker(number, requests):
+                worker.send(batch)
+
+    def collect(self, slots: Iterable[int]) -> dict[int, Outcome]:
         """
-        Sends every request before it waits for the first answer, so that the workers run side by side.
+        Waits for what became of the last requests in `slots`.
 
         Returns:
-            `dict[int, Outcome]`: By slot. Those of a worker that died have a `repeated` outcome each, asked for or not.
+            `dict[int, Outcome]`: By slot. Those of a worker that died since are `repeated`.
 
         Raises:
             WorkerDied: over one trial, more than `MAX_REPEATS` times.
             RuntimeError: an environment failed.
         """
-        self._playing |= {request.slot: request for request in requests if isinstance(request, Reset)}
-        asked = {number: self._of_worker(number, requests) for number in range(len(self._workers))}
-        asked = {number: batch for number, batch in asked.items() if batch}
-        outcomes: dict[int, Outcome] = {}
-        while asked:
-            for number, batch in asked.items():
-                self._workers[number].send(batch)
-            again: dict[int, list[Reset | Act]] = {}
-            for number in asked:
-                try:
-                    outcomes |= {outcome.slot: outcome for outcome in self._workers[number].receive()}
-                except WorkerDied as death:
-                    again[number] = self._restart(number, death)
-            asked = again
-        for slot, outcome in outcomes.items():
+        collected = {}
+        for slot in slots:
+            while slot not in self._outcomes:
+                self._receive(slot % len(self._workers))
+            collected[slot] = self._outcomes.pop(slot)
+        return collected
+
+    def _receive(self, number: int) -> None:
+        try:
+            outcomes = self._workers[number].receive()
+        except WorkerDied as death:
+            self._restart(number, death)
+            return
+        for outcome in outcomes:
+            self._outcomes[outcome.slot] = outcome
             if outcome.image is None:
-                del self._playing[slot]
-        return outcomes
+                del self._playing[outcome.slot]
 
     def _of_worker(self, number: int, requests: Sequence[Reset | Act]) -> list[Reset | Act]:
         return [request for request in requests if request.slot % len(self._workers) == number]
 
-    def _restart(self, number: int, death: WorkerDied) -> list[Reset | Act]:
-        """A new process in the place of a dead one; what it must be asked to begin its trials again."""
+    def _restart(self, number: int, death: WorkerDied) -> None:
+        """A new process in the place of a dead one, in which its trials begin again."""
         lost = self._of_worker(number, list(self._playing.values()))
         repeats = 1 + max(request.repeats for request in lost)
         if repeats > MAX_REPEATS:
@@ -79,5 +86,4 @@ class EnvironmentPool:
         self._workers[number].kill()
         self._workers[number] = self._make_worker()
         again = [dataclasses.replace(request, repeats=request.repeats + 1) for request in lost]
-        self._playing |= {request.slot: request for request in again}
-        return again
+        self.submit(again)
