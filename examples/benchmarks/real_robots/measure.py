@@ -90,16 +90,20 @@ def rows(errors: list[dict[str, Any]]) -> dict[str, list[tuple[float, list[float
     }
 
 
-def main() -> None:
-    arguments = parse()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    table = rows([measure_fold(arguments, fold) for fold in range(arguments.folds)])
-    print("| actions | error, a fold each | mean | a dimension each |\n|---|---|---|---|")
-    for label, folds in table.items():
+def table(errors: list[dict[str, Any]]) -> str:
+    lines = ["| actions | error, a fold each | mean | a dimension each |", "|---|---|---|---|"]
+    for label, folds in rows(errors).items():
         means = [mean for mean, _ in folds]
         dimensions = [statistics.mean(values) for values in zip(*(each for _, each in folds))]
         cells = [", ".join(f"{value:.2f}" for value in values) for values in (means, dimensions)]
-        print(f"| {label} | {cells[0]} | {statistics.mean(means):.3f} | {cells[1]} |")
+        lines.append(f"| {label} | {cells[0]} | {statistics.mean(means):.3f} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    arguments = parse()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    print(table([measure_fold(arguments, fold) for fold in range(arguments.folds)]))
 
 
 if __name__ == "__main__":
