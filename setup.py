@@ -51,6 +51,7 @@ EXTRAS_REQUIRE = {
     "serve": ["msgpack>=1.0", "websockets>=14.0"],
     # datasets and pandas are second readers: the tests check with them what the package writes.
     "dev": [
+        "build>=1.2",
         "datasets>=4.0",
         "google-crc32c>=1.5",
         "msgpack>=1.0",
@@ -58,6 +59,7 @@ EXTRAS_REQUIRE = {
         "pytest>=8.0",
         "pytest-xdist>=3.6",
         "ruff>=0.12",
+        "setuptools>=77",
         "websockets>=14.0",
     ],
 }

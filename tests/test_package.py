@@ -98,19 +98,3 @@ def test_constraints_pin_every_dependency_that_is_declared_without_extra():
         if isinstance(node, ast.Assign) and node.targets[0].id == "INSTALL_REQUIRES"
     )
     assert {requirement.split(">=")[0] for requirement in install_requires} - pinned == set()
-
-
-def test_the_wheel_has_every_file_that_is_no_code():
-    """`package_data` counts from packages: folders that are none must be named."""
-    (patterns,) = (
-        ast.literal_eval(keyword.value)[""]
-        for node in ast.walk(ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        for keyword in node.keywords
-        if keyword.arg == "package_data"
-    )
-    source = ROOT / "src" / "cyclemimic"
-    packages = [path.parent for path in source.rglob("__init__.py")]
-    taken = {path for package in packages for pattern in patterns for path in package.glob(pattern)}
-    files = {path for path in source.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
-    assert files and sorted(str(path.relative_to(source)) for path in files - taken) == []
