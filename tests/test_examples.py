@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Executes the examples in their order, each on what the one before has made."""
+"""Executes the examples in their order, each on what the one before has made. `tests/hub` executes the one of the Hub."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cyclemimic.evaluation.environments.metaworld import MetaworldEnvironment, S
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 STAGES = ["01_train_tokenizer", "02_label_videos", "03_pretrain_policy", "04_finetune_policy", "05_rollout"]
+STAGES += ["06_evaluate_tokenizer", "07_publish", "08_serve"]
 INTERVAL = "--interval_s 0.3"
 FLAGS = {
     "01_train_tokenizer": f"--data {{data}} --max_steps 2 {INTERVAL}",
@@ -22,6 +23,8 @@ FLAGS = {
     "03_pretrain_policy": "--data {data} --max_steps 2 --image_size 32",
     "04_finetune_policy": "--data {data} --max_steps 2 --demonstrations 2",
     "05_rollout": "--tasks reach-v3 --episodes 2 --action_repeat 40",
+    "06_evaluate_tokenizer": f"--data {{data}} --max_pairs 24 {INTERVAL}",
+    "08_serve": "--data {data}",
 }
 
 
@@ -55,12 +58,35 @@ def test_pipeline(run_example, workspace, capsys):
     assert (policy.config.chunk_size, policy.config.action_dim) == (3, 4)
 
 
+def needs(made: Path) -> None:
+    """Skips a test where it runs without test_pipeline, or after it failed."""
+    if not made.exists():
+        pytest.skip(f"needs the {made.name} of test_pipeline")
+
+
 def test_rollout(run_example, workspace, capsys):
-    if not (workspace / "outputs" / "policy").exists():
-        pytest.skip("needs the policy of test_pipeline")
+    needs(workspace / "outputs" / "policy")
     try:
         MetaworldEnvironment("reach-v3").close()
     except SimulatorError as error:
         pytest.skip(str(error))
     run_example("05_rollout")
     assert "mean: " in capsys.readouterr().out
+
+
+def test_evaluation(run_example, workspace, capsys):
+    needs(workspace / "outputs" / "tokenizer")
+    run_example("06_evaluate_tokenizer")
+    assert "words in use, cycle accuracy " in capsys.readouterr().out.splitlines()[0]
+    assert (workspace / "outputs" / "quality" / "quality.json").is_file()
+
+
+def test_serving(run_example, workspace, capsys):
+    needs(workspace / "outputs" / "policy")
+    pytest.importorskip("msgpack")
+    pytest.importorskip("websockets")
+    run_example("08_serve")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"frame {index}, 'go right'" for index in range(3)]
+    # Half of a chunk of three is one action: the policy looks at every frame, and these differ.
+    assert len({line.split(":")[1] for line in lines}) == 3
