@@ -50,9 +50,10 @@ system: $(READY)  ## install the simulator's Debian packages, where root may
 demo: system  ## from video to a moving robot; the result is demo_output/report.html
 	$(BIN)/cyclemimic demo $(ARGS)
 
-# For the tests alone: the demo has no use for these, and they say so at every start.
+# For the tests alone: the demo has no use for these, and some say so at every start. A browser is not among them: without
+# chromium on the PATH its test is skipped.
 $(VENV)/.extras: $(READY)
-	@$(BIN)/pip install --quiet --constraint constraints.txt deepspeed bitsandbytes
+	@$(BIN)/pip install --quiet --constraint constraints.txt deepspeed bitsandbytes gradio playwright
 	@touch $@
 
 test: system $(VENV)/.extras  ## run the tests
