@@ -59,7 +59,7 @@ $(VENV)/.extras: $(READY)
 test: system $(VENV)/.extras  ## run the tests
 	$(BIN)/pytest -q --durations=10 --numprocesses $(JOBS) --dist loadfile
 
-# The library's tests of models are in its source distribution alone.
+# The library's tests of models and processors are in its source distribution alone.
 TRANSFORMERS_TESTS := $(VENV)/transformers_tests
 
 $(TRANSFORMERS_TESTS): $(READY)
@@ -69,7 +69,7 @@ $(TRANSFORMERS_TESTS): $(READY)
 	@tar -xzf $@.partial/*.tar.gz -C $@.partial --strip-components=1 --wildcards '*/tests'
 	@mv $@.partial $@
 
-test-transformers: $(TRANSFORMERS_TESTS)  ## run transformers' own tests of models on ours
+test-transformers: $(TRANSFORMERS_TESTS)  ## run transformers' own tests of models and processors on ours
 	TRANSFORMERS_TESTS=$(TRANSFORMERS_TESTS)/tests $(BIN)/pytest -q tests/transformers_suite
 
 lint: $(READY)  ## check style and formatting

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import unittest
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,16 +21,10 @@ from cyclemimic import (
 )
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
 
+from .leaving_out import left_out
+
 BATCH_SIZE = 3
 ONE_OF_MANY = "a model of several transformers: which one's states or attentions would be meant?"
-
-
-def left_out(reason: str) -> Callable[..., None]:
-    @unittest.skip(reason)
-    def test(self: unittest.TestCase) -> None:
-        raise NotImplementedError
-
-    return test
 
 
 class TokenizerTester:

@@ -50,6 +50,25 @@ def test_padding_to_a_multiple_adds_padding_alone(processor, images, texts, code
     assert processor(images, texts, codes, pad_to_multiple_of=length)["input_ids"].shape[1] == length
 
 
+def test_padding_as_transformers_names_it(processor, images, texts, codes):
+    padded = processor(images, texts, codes, padding="max_length", max_length=60, padding_side="left")
+    plain = processor(images, texts, codes, padding_side="left", padding=True)
+    length = plain["input_ids"].shape[1]
+    assert padded["input_ids"].shape[1] == 60 > length and not padded["attention_mask"][:, :-length].any()
+    for name in ("input_ids", "attention_mask", "labels"):
+        assert torch.equal(padded[name][:, -length:], plain[name]), name
+        assert torch.equal(processor(images, texts, codes, text_kwargs={"padding_side": "left"})[name], plain[name])
+    alike = processor(images, ["reach"] * 3, padding="do_not_pad")
+    assert alike["attention_mask"].all()
+    assert torch.equal(processor(images, ["reach"] * 3)["input_ids"], alike["input_ids"])
+
+
+def test_arguments_of_the_image_processor(processor, images, texts):
+    expected = processor(images, texts)["pixel_values"] / 2 + 0.5
+    for arguments in ({"do_normalize": False}, {"images_kwargs": {"do_normalize": False}}):
+        assert torch.allclose(processor(images, texts, **arguments)["pixel_values"], expected, atol=1e-6)
+
+
 def test_tokens_are_added_once(processor):
     vocab = processor.tokenizer.get_vocab()
     assert processor.latent_token_ids == [vocab[f"<LACT_{k}>"] for k in range(16)]
@@ -197,8 +216,7 @@ def test_save_and_load(processor, images, texts, codes, actions, tmp_path, loade
     reloaded = loader.from_pretrained(tmp_path)
     assert type(reloaded) is CycleMimicProcessor
     assert reloaded.action_statistics == processor.action_statistics
-    # Saving notes where the code is; loading needs it no more.
-    assert reloaded.to_dict() | {"auto_map": processor.auto_map} == processor.to_dict()
+    assert reloaded.to_dict() == processor.to_dict()
     names = ["base", "arm", "base"]
     expected = processor(images, texts, codes, actions, dataset=names)
     for key, value in reloaded(images, texts, codes, actions, dataset=names).items():
@@ -236,6 +254,14 @@ BAD_CALLS = {
     "text with an image": ({"text": ["reach <image>"] * 3}, "`text` must not hold the image token '<image>'"),
     "numpy wanted": ({"return_tensors": "np"}, "`return_tensors` must be 'pt', got 'np'"),
     "multiple": ({"pad_to_multiple_of": 0}, "`pad_to_multiple_of` must be at least 1, got 0"),
+    "padding": ({"padding": "shortest"}, "`padding` must be True, False, 'longest' or 'max_length', got 'shortest'"),
+    "no padding": ({"padding": False}, "`padding` must be True for samples of unequal lengths, .* got False"),
+    "no room": ({"padding": "max_length", "max_length": 9}, "`max_length` must be at least [0-9]+, .* got 9"),
+    "no length": ({"padding": "max_length"}, "`max_length` must be at least [0-9]+, .* got None"),
+    "twice": ({"padding": True, "text_kwargs": {"padding": False}}, "padding was passed two times"),
+    "unknown": ({"latent_action": [0]}, "further arguments must be of padding .* got \\['latent_action'\\]"),
+    "unknown of text": ({"text_kwargs": {"truncation": True}}, "got \\['truncation'\\]"),
+    "numpy wanted of text": ({"text_kwargs": {"return_tensors": "np"}}, "`return_tensors` must be 'pt', got 'np'"),
     "padding side": ({"padding_side": "top"}, "`padding_side` must be 'left' or 'right', got 'top'"),
 }
 

@@ -86,6 +86,9 @@ def test_save_and_load(tmp_path):
     reloaded = LatentActionTokenizerImageProcessor.from_pretrained(tmp_path)
     assert (reloaded.size, reloaded.image_mean, reloaded.image_std) == (12, [0.1, 0.2, 0.3], [1.0, 2.0, 3.0])
     assert torch.equal(reloaded(FRAMES)["pixel_values"], processor(FRAMES)["pixel_values"])
+    assert reloaded.to_dict() == processor.to_dict()
+    module = LatentActionTokenizerImageProcessor.__module__.split(".")[-1]
+    assert reloaded.auto_map == {"AutoImageProcessor": f"{module}.LatentActionTokenizerImageProcessor"}
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,12 @@ from transformers import (
     SiglipImageProcessorPil,
 )
 from transformers.image_utils import is_pil_image
+from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
 from transformers.utils import logging
 
 from .configuration_cyclemimic import CycleMimicConfig, check_camera_names
 from .normalization_cyclemimic import bounds_of, checked_statistics, denormalize, normalize, resolve_dataset
+from .padding_cyclemimic import PADDING, padded_length
 
 logger = logging.get_logger(__name__)
 
@@ -37,6 +39,7 @@ CONFIG_FIELDS = (
 )
 # What image processors make that a backbone reads; they make more, such as counts of tiles, that it does not.
 IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_position_ids", "image_sizes")
+_AUTO_MAP = {"AutoProcessor": "processing_cyclemimic.CycleMimicProcessor"}
 DEFAULT_PROMPT_TEMPLATE = "{image}In: What action should the robot take to {instruction}?\nOut:"
 
 
@@ -191,6 +194,15 @@ class CycleMimicProcessor(ProcessorMixin):
         )
 
     @property
+    def auto_map(self) -> dict[str, str]:
+        """The code beside the settings, for the Auto class where the package is not installed."""
+        # A copy: transformers writes into it as it saves.
+        return dict(_AUTO_MAP)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "auto_map": self.auto_map}
+
+    @property
     def num_cameras(self) -> int:
         """Images of a sample."""
         return 1 if self.camera_names is None else len(self.camera_names)
@@ -234,6 +246,7 @@ class CycleMimicProcessor(ProcessorMixin):
         pad_to_multiple_of: int | None = None,
         return_tensors: str = "pt",
         robot_state: Any = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         """
         Args:
@@ -251,6 +264,9 @@ class CycleMimicProcessor(ProcessorMixin):
                 length make batches of one shape: what is compiled is compiled once a shape.
             return_tensors (`"pt"`): Torch tensors are the only form.
             robot_state (floats of shape `(B, state_dim)`, *optional*): In physical units, normalised as actions are.
+            kwargs: As transformers' processors take them, plain or in `text_kwargs`, `images_kwargs` and `common_kwargs`: how
+                prompts are padded (`padding="max_length"` with `max_length`; none is ever cut), and arguments of the image
+                processor. A policy sees well only what is made as in its training.
 
         Returns:
             [`BatchFeature`]: as tabled above.
@@ -258,13 +274,10 @@ class CycleMimicProcessor(ProcessorMixin):
         Raises:
             ValueError: an argument of the wrong form; it names the argument, what is allowed, and what came.
         """
-        if return_tensors != "pt":
-            raise ValueError(f"`return_tensors` must be 'pt', got {return_tensors!r}.")
-        padding_side = padding_side or self.tokenizer.padding_side
-        if padding_side not in ("left", "right"):
-            raise ValueError(f"`padding_side` must be 'left' or 'right', got {padding_side!r}.")
-        if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
-            raise ValueError(f"`pad_to_multiple_of` must be at least 1, got {pad_to_multiple_of}.")
+        _check_return_tensors(return_tensors)
+        padding, images_kwargs = self._merged_arguments(
+            padding_side=padding_side, pad_to_multiple_of=pad_to_multiple_of, **kwargs
+        )
         images = self._check_images(self._one_after_another(images))
         batch_size = len(images) // self.num_cameras
         texts = [text] if isinstance(text, str) else list(text)
@@ -281,8 +294,8 @@ class CycleMimicProcessor(ProcessorMixin):
             data["actions"], data["actions_mask"] = self._encode_actions(actions, actions_mask, dataset, batch_size)
         if robot_state is not None:
             data["robot_state"] = self._encode_state(robot_state, dataset, batch_size)
-        data.update(self._encode_text(prompts, codes, padding_side, pad_to_multiple_of or 1))
-        encoded = self._encode_images(images)
+        data.update(self._encode_text(prompts, codes, padding))
+        encoded = self._encode_images(images, images_kwargs)
         if self.num_cameras > 1:
             encoded = {name: values.unflatten(0, (batch_size, self.num_cameras)) for name, values in encoded.items()}
         data.update(encoded)
@@ -396,6 +409,34 @@ class CycleMimicProcessor(ProcessorMixin):
         if missing:
             self.tokenizer.add_tokens(missing, special_tokens=True)
 
+    def _merged_arguments(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Those of a call that say how prompts are padded, and those for the image processor."""
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        self._check_names(kwargs)
+        merged = self._merge_kwargs(ProcessingKwargs, **kwargs)
+        text, images = merged["text_kwargs"], merged["images_kwargs"]
+        for part in (text, images):
+            _check_return_tensors(part.pop("return_tensors", "pt"))
+        padding = {name: text[name] for name in PADDING if name in text}
+        return {"padding_side": self.tokenizer.padding_side, **padding}, images
+
+    def _check_names(self, arguments: Mapping[str, Any]) -> None:
+        """An argument that transformers would ignore with a warning is a slip of the pen in a policy's input."""
+        of_images = getattr(self.image_processor, "valid_kwargs", None) or ImagesKwargs
+        known = {
+            "text_kwargs": {*PADDING, "return_tensors"},
+            "images_kwargs": {*ImagesKwargs.__annotations__, *of_images.__annotations__},
+            "common_kwargs": {"return_tensors"},
+        }
+        unknown = arguments.keys() - known.keys() - set().union(*known.values())
+        for part, names in known.items():
+            unknown |= arguments.get(part, {}).keys() - names
+        if unknown:
+            raise ValueError(
+                f"A call's further arguments must be of padding ({', '.join(PADDING)}) or the image processor's, "
+                f"got {sorted(unknown)}."
+            )
+
     def _encode_prompt(self, instruction: str) -> torch.Tensor:
         """Token ids of one prompt, the image expanded; instructions are few, so each is tokenised once."""
         if instruction in self._prompts:
@@ -430,13 +471,13 @@ class CycleMimicProcessor(ProcessorMixin):
         return self.prompt_template.replace(image, image * self.num_cameras)
 
     def _encode_text(
-        self, prompts: list[torch.Tensor], codes: torch.Tensor | None, padding_side: str, multiple: int
+        self, prompts: list[torch.Tensor], codes: torch.Tensor | None, padding: Mapping[str, Any]
     ) -> dict[str, torch.Tensor]:
         num_latent_tokens = 0 if codes is None else self.num_latent_tokens
         prompt_lengths = torch.tensor([len(prompt) for prompt in prompts])
-        length = int(prompt_lengths.max()) + num_latent_tokens
-        length += -length % multiple
-        starts = length - prompt_lengths - num_latent_tokens if padding_side == "left" else 0 * prompt_lengths
+        length = padded_length((prompt_lengths + num_latent_tokens).tolist(), **padding)
+        is_left = padding["padding_side"] == "left"
+        starts = length - prompt_lengths - num_latent_tokens if is_left else 0 * prompt_lengths
         input_ids = torch.full((len(prompts), length), self.tokenizer.pad_token_id)
         for row, prompt, start in zip(input_ids, prompts, starts.tolist()):
             row[start : start + len(prompt)] = prompt
@@ -532,16 +573,16 @@ class CycleMimicProcessor(ProcessorMixin):
             raise ValueError(f"{allowed}, got an empty list.")
         return images
 
-    def _encode_images(self, images: list[Any]) -> dict[str, torch.Tensor]:
+    def _encode_images(self, images: list[Any], images_kwargs: dict[str, Any]) -> dict[str, torch.Tensor]:
         images = self._squared(images)
         shapes = {image.shape if isinstance(image, np.ndarray) else None for image in images}
-        if len(shapes) == 1 and None not in shapes:
+        if len(shapes) == 1 and None not in shapes and not images_kwargs:
             affine_map = self._affine_map(images[0].shape)
             if affine_map is not None:
                 scale, offset = affine_map
                 pixel_values = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
                 return {"pixel_values": pixel_values.float().mul_(scale).add_(offset)}
-        return self._run_image_processor(images)
+        return self._run_image_processor(images, **images_kwargs)
 
     def _squared(self, images: list[Any]) -> list[Any]:
         if self.square_size is None:
@@ -600,6 +641,11 @@ class CycleMimicProcessor(ProcessorMixin):
 
 def _is_image(value: Any) -> bool:
     return is_pil_image(value) or (isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 3)
+
+
+def _check_return_tensors(return_tensors: str) -> None:
+    if return_tensors != "pt":
+        raise ValueError(f"`return_tensors` must be 'pt', got {return_tensors!r}.")
 
 
 def _clean_instruction(instruction: str) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 
 Frame = Image.Image | np.ndarray | torch.Tensor
+_AUTO_MAP = {"AutoImageProcessor": "image_processing_latent_action_tokenizer.LatentActionTokenizerImageProcessor"}
 
 
 class LatentActionTokenizerImageProcessor(BaseImageProcessor):
@@ -44,12 +46,22 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
         image_std: Sequence[float] = (0.229, 0.224, 0.225),
         **kwargs,
     ) -> None:
+        kwargs.pop("auto_map", None)
         super().__init__(**kwargs)
         if size < 1:
             raise ValueError(f"`size` must be at least 1, got {size}.")
         self.size = int(size)
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
+
+    @property
+    def auto_map(self) -> dict[str, str]:
+        """The code beside the settings, for the Auto class where the package is not installed."""
+        # A copy: transformers takes the class for a tokenizer's, by its name, and writes a pair of classes into it.
+        return dict(_AUTO_MAP)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "auto_map": self.auto_map}
 
     def __call__(
         self,
