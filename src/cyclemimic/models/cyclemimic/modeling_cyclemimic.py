@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partialmethod
-from importlib import import_module
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModel, AutoModelForImageTextToText, Cache, PreTrainedModel, StaticCache
 from transformers import initialization as init
-from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
@@ -25,7 +21,9 @@ from .action_decoder_cyclemimic import CycleMimicActionDecoder
 from .backbone_inputs_cyclemimic import merge_cameras, next_position, position_ids, token_types_of
 from .configuration_cyclemimic import CycleMimicConfig
 from .execution_cyclemimic import ActionChunkQueue
+from .loss_cyclemimic import masked_mean_absolute_error, mean_of_unmasked
 from .modeling_prismatic import PrismaticForConditionalGeneration, PrismaticModel
+from .new_rows_cyclemimic import gathered, initialise_rows
 from .processing_cyclemimic import IGNORED_LABEL, IMAGE_INPUTS, CycleMimicProcessor
 from .tiny_vision_cyclemimic import TinyVisionModel
 
@@ -202,8 +200,8 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         new_ids = torch.tensor([*unknown_ids, *range(known_size, size)]).unique()
         tables = (backbone.get_input_embeddings(), backbone.get_output_embeddings())
         for weight in {id(table.weight): table.weight for table in tables}.values():
-            with _gathered(weight):
-                _initialise_rows(weight, new_ids.to(weight.device))
+            with gathered(weight):
+                initialise_rows(weight, new_ids.to(weight.device))
         model = cls(config, backbone=backbone)
         for name, part in model.named_children():
             if name != "backbone":  # which may be quantised, and then must not be cast
@@ -406,26 +404,6 @@ def _last_attended(hidden_states: torch.Tensor, attention_mask: torch.Tensor) ->
     return hidden_states.gather(1, last[:, None, None].expand(-1, -1, hidden_states.shape[-1]))
 
 
-@contextmanager
-def _gathered(weight: nn.Parameter) -> Iterator[None]:
-    """The whole weight where ZeRO-3 has shared it out over the processes; what the first process makes of it stays."""
-    if not is_deepspeed_zero3_enabled():
-        yield
-        return
-    # By its name: with an import statement, the code that goes to the Hub would need it everywhere.
-    deepspeed = import_module("deepspeed")
-    with deepspeed.zero.GatheredParameters([weight], modifier_rank=0):
-        yield
-
-
-@torch.no_grad()
-def _initialise_rows(weight: torch.Tensor, rows: torch.Tensor) -> None:
-    others = torch.ones(len(weight), dtype=torch.bool, device=weight.device)
-    others[rows] = False
-    spread, mean = torch.std_mean(weight[others].float(), dim=0)
-    weight[rows] = (mean + 0.1 * spread * torch.randn(len(rows), len(mean), device=weight.device)).to(weight.dtype)
-
-
 class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
     """
     The policy in pretraining: it predicts the latent action from image and instruction (paper §4, `L_π`).
@@ -558,7 +536,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
             predicted = self._decode_actions(input_ids, prompt_states, appended_states, robot_state)
             action_loss = None
             if actions is not None:
-                action_loss = _masked_mean_absolute_error(predicted, actions, actions_mask, is_global=self.training)
+                action_loss = masked_mean_absolute_error(predicted, actions, actions_mask, is_global=self.training)
         latent_action_loss = loss = None
         scores: dict[str, torch.Tensor] = {}
         if labels is not None:
@@ -675,7 +653,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         total = F.cross_entropy(
             logits.flatten(0, 2).float(), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
         )
-        loss = _mean_of_unmasked(total, (targets != IGNORED_LABEL).sum(), is_global=self.training)
+        loss = mean_of_unmasked(total, (targets != IGNORED_LABEL).sum(), is_global=self.training)
         return bin_centres(logits.argmax(dim=-1), num_bins), loss
 
     def _decode_bins(self, state: _DecodingState, token_ids: torch.LongTensor) -> torch.FloatTensor:
@@ -700,22 +678,6 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         num_visual = self.config.num_cameras * self.config.num_image_tokens
         visual_states, _ = _gather_marked(prompt_states, is_image, num_visual)
         return self.action_decoder(visual_states, act_states, robot_state=robot_state)
-
-
-def _masked_mean_absolute_error(
-    predictions: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor | None, is_global: bool
-) -> torch.Tensor:
-    errors = (predictions.float() - targets.float()).abs().mean(dim=-1)
-    return errors.mean() if mask is None else _mean_of_unmasked((errors * mask).sum(), mask.sum(), is_global)
-
-
-def _mean_of_unmasked(total: torch.Tensor, count: torch.Tensor, is_global: bool) -> torch.Tensor:
-    """With `is_global`, the mean over data-parallel ranks of what they return is that over all that they count."""
-    count, num_ranks = count.float(), 1
-    if is_global and dist.is_initialized():
-        dist.all_reduce(count)
-        num_ranks = dist.get_world_size()
-    return total * num_ranks / count.clamp(min=1)
 
 
 # With this, `save_pretrained` puts this module and its siblings beside the weights.
