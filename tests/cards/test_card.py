@@ -26,7 +26,10 @@ def test_a_tokenizers_card(data):
     card = ModelCard(text)
     assert card.data.library_name == "transformers" and "latent-actions" in card.data.tags
     assert "4 words out of 16" in card.text and "consistency (AC3)" in card.text
-    assert "| a\\|\\<b\\> | 100.00% | 2 | 16 | 10 |" in card.text and "left out: lo\\*st." in card.text
+    assert (
+        "| a\\|\\<b\\> | 100.00% | 2 | 16 | 10 | unknown | image | 0 | unknown |" in card.text
+        and "left out: lo\\*st." in card.text
+    )
     assert "| steps | 4, of 8 samples |" in card.text
     assert "Nothing has been measured" in card.text and "@inproceedings" in card.text
     config = LatentActionTokenizerConfig(cycle_weight=0, adversarial_weight=0)
@@ -46,7 +49,7 @@ def test_a_policys_card(data, acts):
         backbone="some/<backbone>",
         instruction='say "hello"\n```',
     )
-    assert ('text="say \\"hello\\"\\n```")' in text) and ("some/\\<backbone\\>" in text)
+    assert ('text="say \\"hello\\"\\n```")' in text) and ("and of \\<backbone\\> (licence unknown) bind" in text)
     assert ("(1, 5, 3), physical units" in text) == acts
     code = text.split("```python\n")[1].split("\n```\n")[0]
     compile(code, "card", "exec")

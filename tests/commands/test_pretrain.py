@@ -34,6 +34,10 @@ def test_goes_on_from_a_policy(verb, pretrained, square_data, labels, tmp_path):
     )
     assert verb("pretrain", "--config", config, "--output_dir", output) == 0
     assert predict(output)[1].config.hidden_size == 32
+    card = (output / "README.md").read_text()
+    assert "| squares | 100.00% | 4 | 48 | 10 | square | observation.images.main | 0 | unknown |" in card
+    assert "Latent actions: labels (licence unknown), made by the tokenizer tokenizer at " in card
+    assert "above and of pretrained (licence unknown) bind it" in card and str(pretrained.parent) not in card
 
 
 @pytest.fixture

@@ -220,7 +220,7 @@ def test_broken_episodes_are_left_out_where_asked_for(films, verb, tokenizer_con
     assert verb("train-tokenizer", *flags, "--skip_broken", "true") == 0
     assert "films: episode 1 left out: video" in caplog.text and "films: episode 2 left out: video" in caplog.text
     card = (output / "README.md").read_text()
-    assert "| films | 100.00% | 1 | 12 | 10 | unknown | video | 2 (1, 2) |" in card
+    assert "| films | 100.00% | 1 | 12 | 10 | unknown | video | 2 (1, 2) | unknown |" in card
 
 
 def test_the_card_tells_what_a_mixture_lacks(verb, square_data, tokenizer_config, tmp_path, caplog):

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import jinja2
 from huggingface_hub import DatasetCardData, ModelCardData
 
-from cyclemimic.data import EpisodeSource
+from cyclemimic.data import EpisodeSource, LatentLabels
 from cyclemimic.data.checking import BrokenEpisode
 from cyclemimic.data.mixture import OpenedMixture
+
+from .origins import describe_checkpoint, describe_labels
 
 _MAX_NAMED = 20
 _TAGS = ["cyclemimic", "robotics", "latent-actions"]
@@ -26,10 +28,12 @@ class CardData:
         rows (`list[list[str]]`): The cells of a data set each.
         left_out (`list[str]`): Data sets of the mixture that could not be opened. Reasons are in the log, with the paths of
             this machine.
+        labels (`str`, *optional*): The latent actions, where it learned from some.
     """
 
     rows: list[list[str]]
     left_out: list[str]
+    labels: str | None = None
 
     @classmethod
     def of_sources(
@@ -38,16 +42,22 @@ class CardData:
         weights: Sequence[float] | None = None,
         left_out: Sequence[str] = (),
         broken: Mapping[str, Sequence[BrokenEpisode]] | None = None,
+        labels: LatentLabels | None = None,
     ) -> CardData:
-        """Of data sets, how often each is drawn from (by default by its frames), and the episodes left out of them."""
+        """
+        Of data sets, how often each is drawn from (by default by its frames), the episodes left out of them, and their
+        labels.
+        """
         weights = weights or [sum(episode.num_frames for episode in source) for source in sources]
-        return cls(list(_rows(sources, weights, broken or {})), [plain(name) for name in left_out])
+        rows = list(_rows(sources, weights, broken or {}))
+        described = None if labels is None else plain(describe_labels(labels))
+        return cls(rows, [plain(name) for name in left_out], described)
 
     @classmethod
-    def of_mixture(cls, opened: OpenedMixture) -> CardData:
-        """Of a mixture as it was opened."""
+    def of_mixture(cls, opened: OpenedMixture, labels: LatentLabels | None = None) -> CardData:
+        """Of a mixture as it was opened, and its labels."""
         sources, weights = zip(*((entry.source, entry.weight) for entry in opened.sources), strict=True)
-        return cls.of_sources(sources, weights, list(opened.left_out), opened.broken)
+        return cls.of_sources(sources, weights, list(opened.left_out), opened.broken, labels)
 
 
 def render_model_card(template: str, title: str, **context: object) -> str:
@@ -58,11 +68,11 @@ def render_model_card(template: str, title: str, **context: object) -> str:
         template (`str`): `"tokenizer"`, `"policy"` or `"adapter"`.
         title (`str`): Its headline.
         context (`object`): What the template asks for: `data` ([`CardData`]), `facts` (`dict`), `config`; `backbone`, the
-            name of the model that it was made of, where there is one.
+            folder or the id on the Hub of the model that it was made of, where there is one.
     """
     header = ModelCardData(library_name="transformers", tags=_TAGS, pipeline_tag=_PIPELINES.get(template)).to_yaml()
     backbone = context.pop("backbone", None)
-    named = None if backbone is None else plain(backbone)
+    named = None if backbone is None else plain(describe_checkpoint(backbone))
     return _render(template, header=header, title=plain(title), backbone=named, **context)
 
 
@@ -98,6 +108,7 @@ def _rows(
         cells = [
             *(source.name, f"{weight / sum(weights):.2%}", len(source), frames, f"{source.fps:g}"),
             *(source.embodiment, source.camera, f"{len(indices)} ({named})" if indices else "0"),
+            source.licence or "unknown",
         ]
         yield [plain(cell) for cell in cells]
 

@@ -145,11 +145,11 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     return train_and_save(
         trainer,
         checkpoint,
-        CardData.of_sources(sources, broken=broken),
+        CardData.of_sources(sources, broken=broken, labels=labels),
         "policy",
         kind="A vision-language-action policy, fine-tuned on demonstrations to act.",
         acts=True,
-        backbone=Path(wanted.policy).name,
+        backbone=wanted.policy,
         instruction=instructions[0],
     )
 
@@ -238,7 +238,10 @@ def _read_or_make_labels(arguments: FinetuneArguments, sources: Sequence[Episode
             arguments.min_interval_s,
             tokenizer_name=arguments.tokenizer,
         )
-        return LatentLabels.from_folder(path)
+        labels = LatentLabels.from_folder(path)
+    # Gone by now.
+    labels.folder = labels.name = None
+    return labels
 
 
 def _check_all_labelled(labels: LatentLabels, sources: Sequence[EpisodeSource]) -> None:

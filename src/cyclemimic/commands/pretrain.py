@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cyclemimic.commands.mixture_arguments import MixtureArguments
@@ -108,10 +107,10 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
     return train_and_save(
         trainer,
         checkpoint,
-        CardData.of_mixture(opened),
+        CardData.of_mixture(opened, labels),
         "policy",
         kind="A vision-language-action policy, pretrained on video to predict latent actions. It does not act yet.",
         acts=False,
-        backbone=Path(wanted.backbone or wanted.policy or "a small one from scratch").name,
+        backbone=wanted.backbone or wanted.policy,
         instruction=instructions[0] if instructions else "",
     )

@@ -78,7 +78,14 @@ def run(
         data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )
-    return train_and_save(trainer, checkpoint, CardData.of_mixture(opened), "tokenizer")
+    return train_and_save(trainer, checkpoint, CardData.of_mixture(opened), "tokenizer", backbone=_made_of(wanted))
+
+
+def _made_of(arguments: TrainTokenizerArguments) -> str | None:
+    """The checkpoint whose weights the tokenizer starts with: another tokenizer's or a vision model's, if any."""
+    if arguments.tokenizer is not None or "vision_config" in read_tokenizer_config(arguments.tokenizer_config):
+        return arguments.tokenizer
+    return arguments.vision_model
 
 
 def make_pairs(

@@ -202,7 +202,7 @@ class EpisodeSource(Protocol):
     """A data set as a sequence of [`Episode`]s of one embodiment, camera and frame rate.
 
     [`LeRobotSource`] reads one from disk, [`InMemorySource`] wraps episodes that exist. `camera` is the one read, of those
-    in `cameras`.
+    in `cameras`; `licence` is what the data set says of it, if anything.
     """
 
     name: str
@@ -210,6 +210,7 @@ class EpisodeSource(Protocol):
     camera: str
     cameras: Sequence[str]
     fps: float
+    licence: str | None
 
     def __len__(self) -> int: ...
 

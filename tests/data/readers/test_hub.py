@@ -31,7 +31,7 @@ class FakeHub:
         self._check(repository, repo_type, revision)
         for path in self.root.rglob("*"):
             relative = path.relative_to(self.root).as_posix()
-            if path.is_file() and fnmatch.fnmatch(relative, allow_patterns):
+            if path.is_file() and any(fnmatch.fnmatch(relative, pattern) for pattern in allow_patterns):
                 self._link(relative)
         return str(self.snapshot)
 
@@ -77,6 +77,11 @@ def test_a_data_set_of_the_hub_is_the_local_one(hub):
         np.testing.assert_array_equal(ours.read_frames(), theirs.read_frames())
         np.testing.assert_array_equal(ours.actions, theirs.actions)
         assert ours.instruction == theirs.instruction
+
+
+def test_its_card_comes_with_what_describes_it(hub):
+    (hub.root / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    assert open_source("someone/arms").licence == "cc-by-4.0"
 
 
 def test_data_files_come_when_they_are_needed_and_once(hub):

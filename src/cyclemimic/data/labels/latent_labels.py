@@ -37,7 +37,8 @@ class LatentLabels:
     Attributes:
         codebook_size (`int`), num_latent_tokens (`int`), tokenizer (`str` or `None`): Of the tokenizer that made them.
         metadata (`dict`): All that was kept with them.
-        folder (`Path` or `None`): Where they were loaded from.
+        folder (`Path` or `None`), name (`str` or `None`): Where they were loaded from, and the folder's name or the id on the
+            Hub.
 
     Example:
 
@@ -53,6 +54,7 @@ class LatentLabels:
     def __init__(self, columns: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
         self.metadata = dict(metadata)
         self.folder: Path | None = None
+        self.name: str | None = None
         self.codebook_size = int(metadata["codebook_size"])
         self.num_latent_tokens = int(metadata["num_latent_tokens"])
         self.tokenizer: str | None = metadata.get("tokenizer")
@@ -121,7 +123,7 @@ class LatentLabels:
         columns["source"] = np.array(sources.dictionary.to_pylist(), dtype=object)[sources.indices.to_numpy()]
         columns["codes"] = codes.reshape(-1, length)
         labels = cls(columns, metadata[0])
-        labels.folder = Path(path)
+        labels.folder, labels.name = Path(path), Path(path).resolve().name
         return labels
 
     @classmethod
@@ -131,7 +133,9 @@ class LatentLabels:
         Raises:
             DataError: If there is no such data set or no access to it, and as `from_folder`.
         """
-        return cls.from_folder(open_hub_folder(repo_id, revision, "*.parquet").path)
+        labels = cls.from_folder(open_hub_folder(repo_id, revision, ["*.parquet", "README.md"]).path)
+        labels.name = repo_id
+        return labels
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> CommitInfo:
         """Publish the folder that they were loaded from as a data set: see [`~cyclemimic.hub.upload.push_folder`].

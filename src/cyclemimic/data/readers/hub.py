@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +52,20 @@ def is_repository_id(path: str | Path) -> bool:
     return _REPOSITORY.fullmatch(str(path)) is not None
 
 
-def open_hub_folder(repository: str, revision: str | None = None, patterns: str = "meta/*") -> HubFolder:
-    """Download files of a data set; by default what describes one of LeRobot, its folder `meta/`.
+def public_name(path: str | Path) -> str:
+    """What to call a folder, or an id on the Hub, where others read it: a path is of this machine alone."""
+    return str(path) if is_repository_id(path) and not Path(path).exists() else Path(path).resolve().name
+
+
+def open_hub_folder(
+    repository: str, revision: str | None = None, patterns: Sequence[str] = ("meta/*", "README.md")
+) -> HubFolder:
+    """Download files of a data set; by default what describes one of LeRobot, its folder `meta/` and its card.
 
     Args:
         repository (`str`): Id on the Hub, `owner/name`.
         revision (`str`, *optional*): Branch, tag or commit; the main branch by default.
-        patterns (`str`, *optional*, defaults to `"meta/*"`): The files.
+        patterns (`Sequence[str]`, *optional*): The files.
 
     Raises:
         DataError: If there is no such data set, or no access to it or to the Hub.
@@ -65,7 +73,7 @@ def open_hub_folder(repository: str, revision: str | None = None, patterns: str 
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=patterns)
+        folder = snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
     except (OSError, ValueError) as error:
         at = f" at revision {revision!r}" if revision else ""
         raise DataError(

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..episode import DataError, Episode
 from .images import decode_image
+from .licences import read_licence
 from .plain_files import FramesOnly, choose_episodes, iter_files
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -60,6 +61,7 @@ class ImageFolderSource:
         self.name = name or self.root.resolve().name
         self.fps = float(fps)
         self.embodiment = embodiment or "unknown"
+        self.licence = read_licence(self.root)
         self._trajectories = self._select(_find_trajectories(self.root), episodes)
 
     def __len__(self) -> int:

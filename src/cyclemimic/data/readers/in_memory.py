@@ -20,6 +20,7 @@ class InMemorySource:
         self._episodes = list(episodes)
         self.name, self.embodiment, self.camera, self.fps = kinds.pop()
         self.cameras = (self.camera,)
+        self.licence: str | None = None
 
     def __len__(self) -> int:
         return len(self._episodes)

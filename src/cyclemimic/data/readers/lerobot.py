@@ -16,6 +16,7 @@ from .hub import HubFolder
 from .images import decode_image
 from .lerobot_episodes import EpisodeRecord, read_tasks
 from .lerobot_metadata import LeRobotMetadata
+from .licences import read_licence
 from .parquet import parquet_columns, read_column, read_parquet
 from .video import iter_frames
 
@@ -65,6 +66,7 @@ class LeRobotSource:
         self.name = name or (hub.repository.split("/")[1] if hub else self.root.resolve().name)
         self._metadata = LeRobotMetadata(self.root, self.name, hub)
         self.fps = self._metadata.fps
+        self.licence = read_licence(self.root, self._metadata.info)
         self.embodiment = embodiment or self._metadata.robot_type
         self._records = self._select(episodes)
         # Real data sets list features whose files were never published.

@@ -16,6 +16,7 @@ from ..checking import BrokenEpisode, BrokenEpisodesError
 from ..episode import DataError, Episode
 from .cameras import choose_camera
 from .images import decode_image
+from .licences import read_licence
 from .plain_files import choose_episodes, inside, read_json_object
 from .tfrecord import Record, count_numbers, index_records, read_example
 
@@ -72,6 +73,8 @@ class RldsSource:
         info = _read_json(self.root, "dataset_info.json")
         self.name = name or str(info.get("name") or self.root.resolve().parent.name)
         self.embodiment = embodiment or "unknown"
+        said = info.get("redistributionInfo")
+        self.licence = read_licence(self.root, said if isinstance(said, dict) else None)
         self._features = _flatten(_read_json(self.root, "features.json"), "")
         self.cameras = [key.rsplit("/", 1)[1] for key, feature in self._features.items() if _is_picture(key, feature)]
         if not self.cameras:

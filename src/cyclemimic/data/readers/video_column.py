@@ -16,6 +16,7 @@ import numpy as np
 from ..episode import DataError, Episode, check_num_frames
 from .arrow_tables import ArrowTable, find_tables, is_saved, is_table, open_table, wrap_dataset
 from .cameras import choose_camera
+from .licences import read_licence
 from .plain_files import FramesOnly, choose_episodes, find_files, inside, split_pattern
 from .video import NamedVideo, iter_frames
 from .video_files import VideoHeader, check_fps, fps_to_look_with, read_header, read_headers
@@ -81,6 +82,7 @@ class VideoColumnSource:
         table, self._what, root, known_as = _open(data)
         self.name = name or known_as
         self.embodiment = embodiment or "unknown"
+        self.licence = None if root is None else read_licence(root)
         self.cameras = _video_columns(table.schema)
         if not self.cameras:
             raise DataError(

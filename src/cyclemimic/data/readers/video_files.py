@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ..checking import BrokenEpisode, BrokenEpisodesError
 from ..episode import DataError, Episode, check_num_frames
 from .clips import Clip, read_clips
+from .licences import read_licence
 from .plain_files import FramesOnly, choose_episodes, find_files, split_pattern
 from .video import NamedVideo, iter_frames, open_video
 
@@ -71,6 +72,7 @@ class VideoFileSource:
         self.root, pattern = split_pattern(Path(root))
         self.name = name or self.root.resolve().stem
         self.embodiment = embodiment or "unknown"
+        self.licence = read_licence(self.root)
         clips = read_clips(self.root, _find_videos(self.root, pattern), are_all=pattern is None)
         chosen = choose_episodes(self.root, len(clips), episodes)
         # Several clips may be of one file.
