@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both models through transformers' common tests; what is left out says why."""
+"""Both models, and the paper's backbone, through transformers' common tests; what is left out says why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from tests_of_transformers.generation.test_utils import GenerationTesterMixin
 from tests_of_transformers.test_modeling_common import ModelTesterMixin
+from transformers import LlamaConfig
 
 from cyclemimic import (
     CycleMimicConfig,
@@ -18,13 +20,17 @@ from cyclemimic import (
     LatentActionTokenizerConfig,
     LatentActionTokenizerForPreTraining,
     LatentActionTokenizerModel,
+    PrismaticConfig,
+    PrismaticForConditionalGeneration,
 )
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
 
+from ..models.cyclemimic.prismatic_checkpoints import TEXT, VISION
 from .leaving_out import left_out
 
 BATCH_SIZE = 3
 ONE_OF_MANY = "a model of several transformers: which one's states or attentions would be meant?"
+ONE_OF_TWO = "two towers, whose features come one beside the other"
 
 
 class TokenizerTester:
@@ -119,3 +125,45 @@ class PolicyTest(ModelTesterMixin, unittest.TestCase):
     test_hidden_states_output = left_out(ONE_OF_MANY)
     test_correct_missing_keys = left_out("makes a configuration without the tokens that its processor adds")
     test_tied_weights_keys = left_out("what is tied is the backbone's to say")
+
+
+class PrismaticTester:
+    """A small Prismatic, and a batch of an image and a text."""
+
+    is_training = True
+    batch_size, seq_length = BATCH_SIZE, 8
+    hidden_size, num_hidden_layers, num_attention_heads, image_size = 32, 2, 2, 28
+    image_token_id = 5
+
+    def get_config(self) -> PrismaticConfig:
+        text_config = LlamaConfig(**TEXT, vocab_size=64, pad_token_id=0)
+        return PrismaticConfig(**VISION, text_config=text_config, image_token_id=self.image_token_id)
+
+    def prepare_config_and_inputs_for_common(self) -> tuple[PrismaticConfig, dict[str, torch.Tensor]]:
+        input_ids = torch.tensor([[1, *[self.image_token_id] * 4, 9, 10, 11]] * self.batch_size)
+        pixel_values = torch.rand(self.batch_size, 3, self.image_size, self.image_size) * 2 - 1
+        inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "pixel_values": pixel_values}
+        return self.get_config(), inputs
+
+
+class PrismaticTest(ModelTesterMixin, GenerationTesterMixin, unittest.TestCase):
+    all_model_classes = (PrismaticForConditionalGeneration,)
+    is_encoder_decoder = False
+
+    def setUp(self) -> None:
+        self.model_tester = PrismaticTester()
+
+    def _prepare_for_class(
+        self, inputs_dict: dict[str, Any], model_class: type, return_labels: bool = False
+    ) -> dict[str, Any]:
+        inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels)
+        return {**inputs, "labels": inputs["input_ids"]} if return_labels else inputs
+
+    test_get_image_features_hidden_states = left_out(ONE_OF_TWO)
+    test_get_image_features_attentions = left_out(ONE_OF_TWO)
+    test_get_image_features_output_0 = left_out(ONE_OF_TWO)
+    test_get_image_features_output_1 = left_out(ONE_OF_TWO)
+    test_get_image_features_output_2 = left_out(ONE_OF_TWO)
+    test_internal_model_config_and_subconfig_are_same = left_out(
+        "a tower has a layer fewer than its configuration says, and a configuration of its own that says so"
+    )

@@ -154,9 +154,7 @@ def test_bad_inputs(inputs):
         input_ids = inputs["input_ids"].clone()
         input_ids[0, 1] = 9
         model(**{**inputs, "input_ids": input_ids})
-    embeddings = model.get_input_embeddings()(inputs["input_ids"])
-    with pytest.raises(ValueError, match="`pixel_values` must come with `input_ids`"):
-        model(pixel_values=inputs["pixel_values"], inputs_embeds=embeddings)
+        model(inputs_embeds=model.get_input_embeddings()(input_ids), pixel_values=inputs["pixel_values"])
     with pytest.raises(ValueError, match="Exactly one of `input_ids` and `inputs_embeds`"):
         model(attention_mask=inputs["attention_mask"])
 

@@ -166,20 +166,18 @@ class PrismaticModel(PrismaticPreTrainedModel):
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): With
                 `config.num_image_tokens` placeholders `config.image_token_id` an image.
             pixel_values (`torch.FloatTensor` of shape `(num_images, 3, height, width)`, *optional*): In [-1, 1]; the
-                images in the order of their placeholders. Needs `input_ids`.
+                images in the order of their placeholders.
             attention_mask (`torch.Tensor`), position_ids (`torch.LongTensor` of shape
                 `(batch_size, sequence_length)`), past_key_values ([`Cache`]), kwargs: The language model's.
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*): In
-                place of `input_ids`.
+                place of `input_ids`. Images then go where the placeholder's own embedding is.
 
         Raises:
-            ValueError: not exactly one of `input_ids` and `inputs_embeds`, images without `input_ids`, or
-                placeholders that are not as many as the images' patches.
+            ValueError: not exactly one of `input_ids` and `inputs_embeds`, or placeholders that are not as many as the
+                images' patches.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Exactly one of `input_ids` and `inputs_embeds` must be given.")
-        if pixel_values is not None and input_ids is None:
-            raise ValueError("`pixel_values` must come with `input_ids`, which hold the place of the image; got None.")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         image_states = None
@@ -202,9 +200,13 @@ class PrismaticModel(PrismaticPreTrainedModel):
         )
 
     def _put_in_place(
-        self, image_states: torch.Tensor, input_ids: torch.Tensor, inputs_embeds: torch.Tensor
+        self, image_states: torch.Tensor, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor
     ) -> torch.Tensor:
-        is_image = input_ids == self.config.image_token_id
+        if input_ids is None:
+            image_token_id = torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
+            is_image = (inputs_embeds == self.get_input_embeddings()(image_token_id)).all(dim=-1)
+        else:
+            is_image = input_ids == self.config.image_token_id
         num_features = image_states.shape[0] * image_states.shape[1]
         # A compiled graph would break here.
         if not torch.compiler.is_compiling() and int(is_image.sum()) != num_features:
@@ -229,6 +231,9 @@ class PrismaticForConditionalGeneration(PrismaticPreTrainedModel, GenerationMixi
     >>> inputs = processor(images=image, text="<image>In: What is on the table?\nOut:", return_tensors="pt")
     >>> processor.decode(model.generate(**inputs, max_new_tokens=20)[0])  # doctest: +SKIP
     ```"""
+
+    # A head that is tied is sharded as the embeddings are, and must say so itself.
+    _tp_plan = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: PrismaticConfig) -> None:
         super().__init__(config)
