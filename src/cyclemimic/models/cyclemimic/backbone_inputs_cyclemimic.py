@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -34,11 +35,11 @@ def token_types_of(backbone: PreTrainedModel) -> tuple[str, str] | None:
 
 def position_ids(
     backbone: PreTrainedModel,
-    input_ids: torch.LongTensor,
+    input_ids: torch.Tensor,
     attention_mask: torch.Tensor,
     is_image: torch.Tensor,
-    image_grid_thw: torch.LongTensor | None = None,
-) -> torch.LongTensor:
+    image_grid_thw: torch.Tensor | None = None,
+) -> torch.Tensor:
     """
     Positions that count attended tokens only, so that padding on either side changes nothing: of shape
     `(batch_size, sequence_length)`, or `(3, batch_size, sequence_length)` where the backbone places image tokens by
@@ -47,10 +48,11 @@ def position_ids(
     Raises:
         ValueError: several images of a prompt stand side by side, which backbones of the second kind take for one.
     """
-    if image_grid_thw is not None and hasattr(backbone.base_model, "get_rope_index"):
+    body: Any = backbone.base_model
+    if image_grid_thw is not None and hasattr(body, "get_rope_index"):
         if len(image_grid_thw) > len(input_ids):
             _check_apart(is_image, len(image_grid_thw))
-        return backbone.base_model.get_rope_index(
+        return body.get_rope_index(
             input_ids,
             mm_token_type_ids=is_image.int(),
             image_grid_thw=image_grid_thw,
@@ -80,7 +82,7 @@ def _check_apart(is_image: torch.Tensor, num_images: int) -> None:
         )
 
 
-def next_position(positions: torch.LongTensor) -> torch.LongTensor:
+def next_position(positions: torch.Tensor) -> torch.Tensor:
     """Position of the token that would follow, `(batch_size, 1)`, after `positions` of [`position_ids`]."""
     positions = positions.amax(dim=0) if positions.ndim == 3 else positions
     return positions.amax(dim=-1, keepdim=True) + 1

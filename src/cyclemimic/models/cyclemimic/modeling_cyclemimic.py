@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModel, AutoModelForImageTextToText, Cache, PreTrainedModel, StaticCache
 from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
@@ -52,11 +53,11 @@ class CycleMimicLatentActionOutput(ModelOutput):
         hidden_states (`tuple(torch.FloatTensor)`): With `output_hidden_states=True`: the backbone's, a layer each.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    latent_token_accuracy: torch.FloatTensor | None = None
-    latent_action_accuracy: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    latent_token_accuracy: torch.Tensor | None = None
+    latent_action_accuracy: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -72,13 +73,13 @@ class CycleMimicActionOutput(ModelOutput):
         logits, latent_token_accuracy, latent_action_accuracy: With `labels`, as in [`CycleMimicLatentActionOutput`].
     """
 
-    loss: torch.FloatTensor | None = None
-    latent_action_loss: torch.FloatTensor | None = None
-    action_loss: torch.FloatTensor | None = None
-    actions: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    latent_token_accuracy: torch.FloatTensor | None = None
-    latent_action_accuracy: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    latent_action_loss: torch.Tensor | None = None
+    action_loss: torch.Tensor | None = None
+    actions: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    latent_token_accuracy: torch.Tensor | None = None
+    latent_action_accuracy: torch.Tensor | None = None
 
 
 @dataclass
@@ -94,11 +95,11 @@ class _DecodingState:
         read_states (`list[torch.FloatTensor]`): Of what has been read since, `(batch_size, n, hidden_size)` each.
     """
 
-    hidden_states: torch.FloatTensor
+    hidden_states: torch.Tensor
     cache: Cache
-    attention_mask: torch.LongTensor
-    next_position: torch.LongTensor
-    read_states: list[torch.FloatTensor] = field(default_factory=list)
+    attention_mask: torch.Tensor
+    next_position: torch.Tensor
+    read_states: list[torch.Tensor] = field(default_factory=list)
 
 
 def _gather_marked(hidden_states: torch.Tensor, marks: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,9 +116,15 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
     """The backbone, its token ids, and what both stages share: reading a prompt and decoding latent actions."""
 
     config_class = CycleMimicConfig
+    config: CycleMimicConfig
+    backbone: PreTrainedModel
+    latent_token_ids: torch.Tensor
+    act_token_ids: torch.Tensor
+    new_token_ids: torch.Tensor
+    action_bin_token_ids: torch.Tensor  # where actions are read as words
     base_model_prefix = "backbone"
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     # The backbone's own; a dict, so that PEFT looks for them there.
     _tied_weights_keys: dict[str, str] = {}
@@ -129,7 +136,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False
     # What the Hub recommends for a file, and a small memory can load.
     save_pretrained = partialmethod(PreTrainedModel.save_pretrained, max_shard_size="5GB")
-    push_to_hub = partialmethod(PreTrainedModel.push_to_hub, max_shard_size="5GB")
+    push_to_hub = partialmethod(PreTrainedModel.push_to_hub, max_shard_size="5GB")  # type: ignore[assignment]
 
     def __init__(self, config: CycleMimicConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
@@ -190,7 +197,8 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
                 f"`processor` must use the backbone's image token (id {image_token_id}), "
                 f"got {processor.image_token!r} (id {processor.image_token_id})."
             )
-        known_size = backbone.get_input_embeddings().num_embeddings
+        table: Any = backbone.get_input_embeddings()
+        known_size: int = table.num_embeddings
         size = max(known_size, len(processor.tokenizer))
         size += -size % (pad_to_multiple_of or 1)
         if size > known_size:
@@ -198,7 +206,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         config = processor.make_config(backbone.config, **kwargs)
         unknown_ids = config.new_token_ids if new_token_ids is None else new_token_ids
         new_ids = torch.tensor([*unknown_ids, *range(known_size, size)]).unique()
-        tables = (backbone.get_input_embeddings(), backbone.get_output_embeddings())
+        tables: list[Any] = [backbone.get_input_embeddings(), backbone.get_output_embeddings()]
         for weight in {id(table.weight): table.weight for table in tables}.values():
             with gathered(weight):
                 initialise_rows(weight, new_ids.to(weight.device))
@@ -206,7 +214,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         for name, part in model.named_children():
             if name != "backbone":  # which may be quantised, and then must not be cast
                 part.to(dtype=backbone.dtype)
-        return model.to(backbone.device)
+        return model.to(backbone.device)  # type: ignore[arg-type]  # transformers wraps `to`, and loses its type
 
     def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
@@ -228,11 +236,11 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def predict_latent_actions(
         self,
-        input_ids: torch.LongTensor,
-        pixel_values: torch.FloatTensor,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> torch.LongTensor:
+    ) -> torch.Tensor:
         """
         Decode the latent action greedily, among the K latent action tokens only. The prompt is read once, then one
         token a step through a cache that has room for all of them from the start. Use it in `eval` mode.
@@ -251,11 +259,11 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
 
     def _decode_latent_actions(
         self,
-        input_ids: torch.LongTensor,
-        pixel_values: torch.FloatTensor,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> tuple[torch.LongTensor, _DecodingState]:
+    ) -> tuple[torch.Tensor, _DecodingState]:
         """Codes, and the state after all but the last of them have been read."""
         if answers := sorted({"labels", "actions", "actions_mask"}.intersection(kwargs)):
             raise ValueError(
@@ -278,14 +286,14 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
 
     def _read(
         self,
-        input_ids: torch.LongTensor,
-        pixel_values: torch.FloatTensor,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor,
         attention_mask: torch.Tensor,
         use_cache: bool,
-        image_grid_thw: torch.LongTensor | None = None,
-        robot_state: torch.FloatTensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        robot_state: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> tuple[ModelOutput, torch.LongTensor]:
+    ) -> tuple[BaseModelOutputWithPast, torch.Tensor]:
         """
         The backbone's body over a whole sequence, without the vocabulary head: training and prediction share it. Returns
         its output and the positions of the tokens. A `robot_state` in the batch is the action decoder's, not its own.
@@ -329,7 +337,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         cap = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def _logits_of(self, token_ids: torch.LongTensor, states: torch.Tensor) -> torch.Tensor:
+    def _logits_of(self, token_ids: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """The logits of some tokens alone, `(batch_size, length, num_tokens)`."""
         head = self.get_output_embeddings()
         if type(head) is not nn.Linear or getattr(self.config.get_text_config(), "final_logit_softcapping", None):
@@ -337,7 +345,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         # Their rows of the vocabulary are read instead of all.
         return F.linear(states, head.weight[token_ids], None if head.bias is None else head.bias[token_ids])
 
-    def _best_of(self, token_ids: torch.LongTensor, last_state: torch.Tensor) -> torch.LongTensor:
+    def _best_of(self, token_ids: torch.Tensor, last_state: torch.Tensor) -> torch.Tensor:
         """Which of the tokens comes next, `(batch_size, 1)`, after a state `(batch_size, 1, hidden_size)`."""
         return self._logits_of(token_ids, last_state).argmax(dim=-1)
 
@@ -346,7 +354,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         """Tokens that are read after the latent action."""
         return 0
 
-    def _extend(self, state: _DecodingState, token_ids: torch.LongTensor) -> torch.FloatTensor:
+    def _extend(self, state: _DecodingState, token_ids: torch.Tensor) -> torch.Tensor:
         """Read `token_ids` `(batch_size, n)` through the cache; returns their own last-layer states, and moves on."""
         num_tokens = token_ids.shape[1]
         state.attention_mask = F.pad(state.attention_mask, (0, num_tokens), value=1)
@@ -424,10 +432,10 @@ class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor,
-        pixel_values: torch.FloatTensor,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CycleMimicLatentActionOutput:
         """
@@ -492,13 +500,13 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor,
-        pixel_values: torch.FloatTensor,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-        actions: torch.FloatTensor | None = None,
-        actions_mask: torch.BoolTensor | None = None,
-        robot_state: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        actions: torch.Tensor | None = None,
+        actions_mask: torch.Tensor | None = None,
+        robot_state: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CycleMimicActionOutput:
         """
@@ -552,12 +560,12 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
     @torch.no_grad()
     def predict_action_chunk(
         self,
-        input_ids: torch.LongTensor,
-        pixel_values: torch.FloatTensor,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        robot_state: torch.FloatTensor | None = None,
+        robot_state: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> torch.FloatTensor:
+    ) -> torch.Tensor:
         """
         Decode the latent action greedily, then the action chunk. The backbone runs once on the prompt and
         `num_latent_tokens` times on a token or two through the cache; discrete actions take a step each. Use it in `eval`
@@ -595,11 +603,11 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
     @torch.no_grad()
     def select_action(
         self,
-        input_ids: torch.LongTensor,
-        pixel_values: torch.FloatTensor,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> torch.FloatTensor:
+    ) -> torch.Tensor:
         """
         The next action of a batch of robots that step together. The inputs are looked at only where a new chunk is due:
         after `config.n_action_steps` actions, or before every one with `config.temporal_ensemble_coeff`.
@@ -631,7 +639,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         num_words = config.chunk_size * config.action_dim - 1  # the last is predicted, and not read
         return {"act": config.num_act_tokens, "latent": 0, "discrete": num_words}[config.action_decoding]
 
-    def _appended_token_ids(self, actions: torch.Tensor | None, batch_size: int) -> torch.LongTensor:
+    def _appended_token_ids(self, actions: torch.Tensor | None, batch_size: int) -> torch.Tensor:
         """What is read after the latent action, `(batch_size, n)`: without `actions`, no words of them."""
         if self.config.action_decoding == "act":
             return self.act_token_ids.expand(batch_size, -1)
@@ -656,7 +664,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         loss = mean_of_unmasked(total, (targets != IGNORED_LABEL).sum(), is_global=self.training)
         return bin_centres(logits.argmax(dim=-1), num_bins), loss
 
-    def _decode_bins(self, state: _DecodingState, token_ids: torch.LongTensor) -> torch.FloatTensor:
+    def _decode_bins(self, state: _DecodingState, token_ids: torch.Tensor) -> torch.Tensor:
         bins = []
         for _ in range(self.config.chunk_size * self.config.action_dim):
             last_state = self._extend(state, token_ids)
@@ -667,11 +675,11 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
 
     def _decode_actions(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         prompt_states: torch.Tensor,
         act_states: torch.Tensor,
         robot_state: torch.Tensor | None,
-    ) -> torch.FloatTensor:
+    ) -> torch.Tensor:
         if not self.action_decoder.reads_image:
             return self.action_decoder(None, act_states, robot_state=robot_state)
         is_image = input_ids == self.config.image_token_id

@@ -26,7 +26,7 @@ class PrismaticModelOutputWithPast(BaseModelOutputWithPast):
             `pixel_values`: what stands in the place of the image placeholders.
     """
 
-    image_hidden_states: torch.FloatTensor | None = None
+    image_hidden_states: torch.Tensor | None = None
 
 
 @dataclass
@@ -41,12 +41,12 @@ class PrismaticCausalLMOutputWithPast(ModelOutput):
             `pixel_values`: what stands in the place of the image placeholders.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
     past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    image_hidden_states: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    image_hidden_states: torch.Tensor | None = None
 
 
 class PrismaticProjector(nn.Module):
@@ -65,7 +65,7 @@ class PrismaticProjector(nn.Module):
         return self.fc3(self.activation(self.fc2(self.activation(self.fc1(features)))))
 
 
-def _make_tower(config: PreTrainedConfig) -> PreTrainedModel:
+def _make_tower(config: PreTrainedConfig | dict[str, Any]) -> PreTrainedModel:
     """
     A vision model that ends where the features are read, behind its second-to-last layer: the last layer and the norm
     behind it would be weights that nothing depends on. Its `last_hidden_state` holds the features.
@@ -91,7 +91,7 @@ class PrismaticPreTrainedModel(PreTrainedModel):
     config: PrismaticConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
@@ -128,7 +128,7 @@ class PrismaticModel(PrismaticPreTrainedModel):
         self.language_model.set_input_embeddings(value)
 
     @can_return_tuple
-    def get_image_features(self, pixel_values: torch.FloatTensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`): In [-1, 1].
@@ -153,12 +153,12 @@ class PrismaticModel(PrismaticPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
-        pixel_values: torch.FloatTensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> PrismaticModelOutputWithPast:
         """
@@ -257,20 +257,20 @@ class PrismaticForConditionalGeneration(PrismaticPreTrainedModel, GenerationMixi
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.lm_head = new_embeddings
 
-    def get_image_features(self, pixel_values: torch.FloatTensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """As [`PrismaticModel.get_image_features`]."""
         return self.model.get_image_features(pixel_values, **kwargs)
 
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
-        pixel_values: torch.FloatTensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> PrismaticCausalLMOutputWithPast:

@@ -59,13 +59,14 @@ def bounds_of(
     name: str, statistics: Mapping[str, Any], dataset: str | Sequence[str] | None, shape: tuple[int, ...]
 ) -> Bounds:
     """Of values of `shape`, the samples first, by the data set of all or of each sample. Raises as [`resolve_dataset`]."""
-    per_sample = isinstance(dataset, Sequence) and not isinstance(dataset, str)
-    given = [resolve_dataset(name, statistics, each) for each in (dataset if per_sample else [dataset])]
-    if per_sample and (len(shape) < 2 or len(given) != shape[0]):
+    of_all = dataset is None or isinstance(dataset, str)
+    datasets: Sequence[Any] = [dataset] if of_all else dataset
+    given = [resolve_dataset(name, statistics, each) for each in datasets]
+    if not of_all and (len(shape) < 2 or len(given) != shape[0]):
         raise ValueError(f"`dataset` must be one name, or one a sample of {shape}, got {len(given)} names.")
     used = list(dict.fromkeys(given))
     rows = [used.index(each) for each in given]
-    bounds_shape = (len(given), *[1] * (len(shape) - 2), shape[-1]) if per_sample else shape[-1:]
+    bounds_shape = (len(given), *[1] * (len(shape) - 2), shape[-1]) if not of_all else shape[-1:]
     return Bounds(
         *(
             np.asarray([statistics[each][key] for each in used], dtype=dtype)[rows].reshape(bounds_shape)

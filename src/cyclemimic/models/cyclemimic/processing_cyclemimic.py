@@ -378,9 +378,9 @@ class CycleMimicProcessor(ProcessorMixin):
         images = self._squared(self._check_images(images))
         resized = self._run_image_processor(images, do_rescale=False, do_normalize=False)["pixel_values"]
         if resized.ndim == 4:
-            resized = np.ascontiguousarray(resized.to(torch.uint8).permute(0, 2, 3, 1).numpy())
-            if self._affine_map(resized.shape[1:]) is not None:
-                return resized
+            frames = np.ascontiguousarray(resized.to(torch.uint8).permute(0, 2, 3, 1).numpy())
+            if self._affine_map(frames.shape[1:]) is not None:
+                return frames
         return np.stack([np.asarray(image) for image in images])
 
     def _check_arguments(self) -> None:
@@ -413,7 +413,7 @@ class CycleMimicProcessor(ProcessorMixin):
         """Those of a call that say how prompts are padded, and those for the image processor."""
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         self._check_names(kwargs)
-        merged = self._merge_kwargs(ProcessingKwargs, **kwargs)
+        merged = self._merge_kwargs(ProcessingKwargs, **kwargs)  # type: ignore[arg-type]  # the class, says its docstring
         text, images = merged["text_kwargs"], merged["images_kwargs"]
         for part in (text, images):
             _check_return_tensors(part.pop("return_tensors", "pt"))
@@ -526,9 +526,7 @@ class CycleMimicProcessor(ProcessorMixin):
             )
         return torch.from_numpy(normalised), torch.from_numpy(mask)
 
-    def _encode_state(
-        self, robot_state: Any, dataset: str | Sequence[str] | None, batch_size: int
-    ) -> torch.FloatTensor:
+    def _encode_state(self, robot_state: Any, dataset: str | Sequence[str] | None, batch_size: int) -> torch.Tensor:
         if self.state_dim is None:
             raise ValueError("`robot_state` must be left out of a processor whose `state_dim` is None, got one.")
         states = _as_array("robot_state", robot_state).astype(np.float64)

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import LlavaProcessor, PreTrainedConfig, PreTrainedTokenizerBase, SiglipImageProcessorPil
 
 IMAGE_TOKEN = "<image>"
 PAD_TOKEN = "<PAD>"
 
 
-def make_prismatic_processor(tokenizer: PreTrainedTokenizerBase, vision_config: PreTrainedConfig) -> LlavaProcessor:
+def make_prismatic_processor(
+    tokenizer: PreTrainedTokenizerBase, vision_config: PreTrainedConfig | dict[str, Any]
+) -> LlavaProcessor:
     """
     The processor of a Prismatic model. Images are squeezed to the towers' size, as Prismatic's `resize-naive` does,
     and every `<image>` of a text becomes a placeholder a patch.

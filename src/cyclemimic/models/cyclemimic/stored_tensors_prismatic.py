@@ -7,6 +7,7 @@ import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def open_safetensors(path: Path, prefix: str = "") -> list[StoredTensor]:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: must be a safetensors file, {str(error).strip().splitlines()[0]}.") from error
-    return [StoredTensor(prefix + name, shape, lambda name=name: load(name)) for name, shape in shapes.items()]
+    return [StoredTensor(prefix + name, shape, partial(load, name)) for name, shape in shapes.items()]
 
 
 def open_torch(path: Path) -> list[StoredTensor]:
@@ -72,7 +73,7 @@ def open_torch(path: Path) -> list[StoredTensor]:
     flat = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
     if odd := [name for name, tensor in flat.items() if not isinstance(tensor, torch.Tensor)]:
         raise ValueError(f"{path}: must hold tensors, got something else as {shorten(odd)}.")
-    return [StoredTensor(name, tuple(value.shape), lambda value=value: value) for name, value in flat.items()]
+    return [StoredTensor(name, tuple(value.shape), value.detach) for name, value in flat.items()]
 
 
 def read_json(path: Path) -> dict[str, Any]:

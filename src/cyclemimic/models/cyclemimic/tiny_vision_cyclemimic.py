@@ -57,7 +57,7 @@ class TinyVisionModel(PreTrainedModel):
     config: TinyVisionConfig
     base_model_prefix = "vision"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
 
     def __init__(self, config: TinyVisionConfig) -> None:
         super().__init__(config)
@@ -77,7 +77,7 @@ class TinyVisionModel(PreTrainedModel):
         self.norm = nn.LayerNorm(config.hidden_size)
         self.post_init()
 
-    def forward(self, pixel_values: torch.FloatTensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, image_size, image_size)`).

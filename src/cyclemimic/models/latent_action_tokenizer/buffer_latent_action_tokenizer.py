@@ -16,17 +16,21 @@ class LatentActionBuffer(nn.Module):
     indices, so a sampled action always stands for the codebook's vectors of today. Global over data-parallel ranks.
     """
 
+    codes: torch.Tensor
+    embodiment_ids: torch.Tensor
+    filled: torch.Tensor
+
     def __init__(self, config: LatentActionTokenizerConfig) -> None:
         super().__init__()
         self.sampling = config.buffer_sampling
         self.codebook_size = config.codebook_size
-        shape = (config.buffer_batches, config.buffer_batch_size)
+        shape = config.buffer_batches, config.buffer_batch_size
         self.register_buffer("codes", torch.zeros(*shape, config.num_latent_tokens, dtype=torch.long))
         self.register_buffer("embodiment_ids", torch.full(shape, -1))
         self.register_buffer("filled", torch.zeros(shape, dtype=torch.bool))
 
     @torch.no_grad()
-    def add(self, codes: torch.LongTensor, embodiment_ids: torch.LongTensor) -> None:
+    def add(self, codes: torch.Tensor, embodiment_ids: torch.Tensor) -> None:
         """Puts one batch in, `(batch_size, num_latent_tokens)` and `(batch_size,)`, and the oldest batch out."""
         codes, embodiment_ids = all_gather_rows(codes), all_gather_rows(embodiment_ids)
         kept = min(codes.shape[0], self.codes.shape[1])
@@ -38,7 +42,7 @@ class LatentActionBuffer(nn.Module):
         self.filled[0] = torch.arange(self.filled.shape[1], device=codes.device) < kept
 
     @torch.no_grad()
-    def sample(self, embodiment_ids: torch.LongTensor) -> torch.LongTensor:
+    def sample(self, embodiment_ids: torch.Tensor) -> torch.Tensor:
         """
         One action for each frame, from another body than the frame's wherever the buffer has one (paper §3.1, step 4).
 
@@ -60,7 +64,7 @@ class LatentActionBuffer(nn.Module):
         return codes[(weights / own_exponentials(weights)).argmax(-1)]
 
 
-def number_rows(codes: torch.LongTensor, codebook_size: int) -> torch.LongTensor:
+def number_rows(codes: torch.Tensor, codebook_size: int) -> torch.Tensor:
     """
     The same number for the same action: `(num_actions, num_latent_tokens)` → `(num_actions,)`, each in `[0, num_actions)`.
     Of shapes that are known beforehand, unlike `torch.unique`, for which the host must wait.

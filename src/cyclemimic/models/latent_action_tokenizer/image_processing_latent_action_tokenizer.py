@@ -44,7 +44,7 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
         size: int = 224,
         image_mean: Sequence[float] = (0.485, 0.456, 0.406),
         image_std: Sequence[float] = (0.229, 0.224, 0.225),
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         kwargs.pop("auto_map", None)
         super().__init__(**kwargs)
@@ -63,7 +63,7 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "auto_map": self.auto_map}
 
-    def __call__(
+    def __call__(  # type: ignore[override]  # two frames, where others take one
         self,
         current: Frame | Sequence[Frame],
         future: Frame | Sequence[Frame] | None = None,
@@ -92,7 +92,12 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
                 raise ValueError(f"`future` must hold as many frames as `current` ({counts[0]}), got {counts[1]}.")
         return BatchFeature(features)
 
-    def preprocess(self, current: Frame | Sequence[Frame], future=None, return_tensors: str = "pt") -> BatchFeature:
+    def preprocess(
+        self,
+        current: Frame | Sequence[Frame],
+        future: Frame | Sequence[Frame] | None = None,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
         """The same as calling the processor."""
         return self(current, future, return_tensors)
 
@@ -111,9 +116,9 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
 
     def normalize_frames(self, frames: np.ndarray) -> torch.Tensor:
         """uint8 `(batch_size, height, width, 3)` → float32 `(batch_size, 3, height, width)`, mean 0 and deviation 1."""
-        frames = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+        channels_first = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
         # Channels apart first, then one multiplication and one subtraction in place: ten times as fast as the formula.
-        pixel_values = torch.empty(frames.shape).copy_(frames)
+        pixel_values = torch.empty(channels_first.shape).copy_(channels_first)
         mean, std = self._moments(pixel_values)
         return pixel_values.mul_(1 / (255 * std)).sub_(mean / std)
 
@@ -131,7 +136,7 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
         if frame.shape[:2] == (self.size, self.size):
             return frame
         # The same filter as Pillow's, to a rounding, in a fifth of its time.
-        channels_last = torch.from_numpy(np.require(frame, requirements="CW")).permute(2, 0, 1)[None]
+        channels_last = torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1)[None]
         resized = F.interpolate(channels_last, (self.size, self.size), mode="bicubic", antialias=True)
         return resized[0].permute(1, 2, 0).numpy()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +28,7 @@ def eager_attention_forward(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     weights = torch.softmax(query @ key.transpose(2, 3) * scaling, dim=-1)
     return (weights @ value).transpose(1, 2), weights
@@ -108,7 +109,7 @@ class LatentActionTokenizerSpatioTemporalLayer(LatentActionTokenizerSpatialLayer
         self.temporal_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.temporal_attention = LatentActionTokenizerAttention(config)
 
-    def forward(
+    def forward(  # type: ignore[override]  # time is remembered
         self, hidden_states: torch.Tensor, past: Memory | None = None, num_read: int | None = None
     ) -> tuple[torch.Tensor, Memory]:
         """
@@ -124,11 +125,13 @@ class LatentActionTokenizerSpatioTemporalLayer(LatentActionTokenizerSpatialLayer
         """
         spatial = hidden_states[:, :num_read] + self.spatial_attention(self.spatial_norm(hidden_states), num_read)
         positions = spatial.flatten(0, 1).unsqueeze(1)
-        query, *memory = self.temporal_attention.project(self.temporal_norm(positions))
-        seen = memory if past is None else [torch.cat(pair, dim=2) for pair in zip(past, memory, strict=True)]
+        query, key, value = self.temporal_attention.project(self.temporal_norm(positions))
+        seen = (key, value)
+        if past is not None:
+            seen = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
         positions = positions + self.temporal_attention.attend(query, *seen)
         positions = positions + self.mlp(self.mlp_norm(positions))
-        return positions.view_as(spatial), tuple(memory)
+        return positions.view_as(spatial), (key, value)
 
 
 class LatentActionTokenizerEmbeddingNorm(nn.Module):
@@ -137,6 +140,8 @@ class LatentActionTokenizerEmbeddingNorm(nn.Module):
     running statistics otherwise: batch normalisation without scale and shift, whose statistics are alike on all ranks.
     """
 
+    running_mean: torch.Tensor
+    running_variance: torch.Tensor
     momentum = 0.1
     # Early embeddings differ by little from pair to pair; a larger floor would leave them so.
     eps = 1e-6

@@ -109,7 +109,7 @@ def generator_loss(*logits: torch.Tensor) -> torch.Tensor:
     Returns:
         `torch.Tensor`: scalar, in nats.
     """
-    return sum(F.softplus(-head).mean() for head in logits)
+    return torch.stack([F.softplus(-head).mean() for head in logits]).sum()
 
 
 def discriminator_loss(real_logits: Sequence[torch.Tensor], generated_logits: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -121,8 +121,8 @@ def discriminator_loss(real_logits: Sequence[torch.Tensor], generated_logits: Se
     Returns:
         `torch.Tensor`: scalar, in nats.
     """
-    real = sum(F.softplus(-head).mean() for head in real_logits)
-    return real + sum(F.softplus(head).mean() for head in generated_logits)
+    heads = [F.softplus(-head).mean() for head in real_logits] + [F.softplus(head).mean() for head in generated_logits]
+    return torch.stack(heads).sum()
 
 
 def codebook_perplexity(codes: torch.Tensor, codebook_size: int) -> torch.Tensor:

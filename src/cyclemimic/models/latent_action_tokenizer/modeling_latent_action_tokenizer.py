@@ -52,9 +52,9 @@ class LatentActionEncoderOutput(ModelOutput):
         embeddings (`torch.FloatTensor` of the same shape): `z_t^e`, before quantisation.
     """
 
-    codes: torch.LongTensor | None = None
-    quantized: torch.FloatTensor | None = None
-    embeddings: torch.FloatTensor | None = None
+    codes: torch.Tensor | None = None
+    quantized: torch.Tensor | None = None
+    embeddings: torch.Tensor | None = None
 
 
 @dataclass
@@ -65,7 +65,7 @@ class LatentActionDecoderOutput(ModelOutput):
             normalisation of the input.
     """
 
-    pixel_values: torch.FloatTensor | None = None
+    pixel_values: torch.Tensor | None = None
 
 
 @dataclass
@@ -78,14 +78,14 @@ class LatentActionTokenizerOutput(ModelOutput):
         codes, quantized, embeddings: as in [`LatentActionEncoderOutput`].
     """
 
-    loss: torch.FloatTensor | None = None
-    reconstruction_loss: torch.FloatTensor | None = None
-    codebook_loss: torch.FloatTensor | None = None
-    commitment_loss: torch.FloatTensor | None = None
-    pixel_values: torch.FloatTensor | None = None
-    codes: torch.LongTensor | None = None
-    quantized: torch.FloatTensor | None = None
-    embeddings: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    reconstruction_loss: torch.Tensor | None = None
+    codebook_loss: torch.Tensor | None = None
+    commitment_loss: torch.Tensor | None = None
+    pixel_values: torch.Tensor | None = None
+    codes: torch.Tensor | None = None
+    quantized: torch.Tensor | None = None
+    embeddings: torch.Tensor | None = None
 
 
 @dataclass
@@ -107,18 +107,18 @@ class LatentActionTokenizerForPreTrainingOutput(ModelOutput):
         codes (`torch.LongTensor` of shape `(batch_size, num_latent_tokens)`): of the real pairs.
     """
 
-    loss: torch.FloatTensor | None = None
-    reconstruction_loss: torch.FloatTensor | None = None
-    codebook_loss: torch.FloatTensor | None = None
-    commitment_loss: torch.FloatTensor | None = None
-    cycle_loss: torch.FloatTensor | None = None
-    generator_loss: torch.FloatTensor | None = None
-    discriminator_loss: torch.FloatTensor | None = None
-    codebook_perplexity: torch.FloatTensor | None = None
-    cycle_accuracy: torch.FloatTensor | None = None
-    copy_ratio: torch.FloatTensor | None = None
-    ac3_scale: torch.FloatTensor | None = None
-    codes: torch.LongTensor | None = None
+    loss: torch.Tensor | None = None
+    reconstruction_loss: torch.Tensor | None = None
+    codebook_loss: torch.Tensor | None = None
+    commitment_loss: torch.Tensor | None = None
+    cycle_loss: torch.Tensor | None = None
+    generator_loss: torch.Tensor | None = None
+    discriminator_loss: torch.Tensor | None = None
+    codebook_perplexity: torch.Tensor | None = None
+    cycle_accuracy: torch.Tensor | None = None
+    copy_ratio: torch.Tensor | None = None
+    ac3_scale: torch.Tensor | None = None
+    codes: torch.Tensor | None = None
 
 
 class LatentActionTokenizerVisionFeatures(nn.Module):
@@ -273,7 +273,7 @@ class LatentActionTokenizerPreTrainedModel(PreTrainedModel):
     config: LatentActionTokenizerConfig
     base_model_prefix = "tokenizer"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     # Checkpoints from before it have their words in the codebook itself.
     _keys_to_ignore_on_load_missing = [r"codebook_shift$"]
     supports_gradient_checkpointing = True
@@ -283,7 +283,7 @@ class LatentActionTokenizerPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["LatentActionTokenizerSpatialLayer", "LatentActionTokenizerSpatioTemporalLayer"]
     # What the Hub recommends for a file, and a small memory can load.
     save_pretrained = partialmethod(PreTrainedModel.save_pretrained, max_shard_size="5GB")
-    push_to_hub = partialmethod(PreTrainedModel.push_to_hub, max_shard_size="5GB")
+    push_to_hub = partialmethod(PreTrainedModel.push_to_hub, max_shard_size="5GB")  # type: ignore[assignment]
 
     def get_input_embeddings(self) -> None:
         """There are no tokens to embed; FSDP asks."""
@@ -353,9 +353,7 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         self.decoder = LatentActionTokenizerDecoder(config)
         self.post_init()
 
-    def encode(
-        self, pixel_values: torch.FloatTensor, future_pixel_values: torch.FloatTensor
-    ) -> LatentActionEncoderOutput:
+    def encode(self, pixel_values: torch.Tensor, future_pixel_values: torch.Tensor) -> LatentActionEncoderOutput:
         """
         Names the change between two frames: `z_t^q = E(o_t, o_{t+H})`.
 
@@ -392,9 +390,9 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
 
     def decode(
         self,
-        pixel_values: torch.FloatTensor,
-        codes: torch.LongTensor | None = None,
-        quantized: torch.FloatTensor | None = None,
+        pixel_values: torch.Tensor,
+        codes: torch.Tensor | None = None,
+        quantized: torch.Tensor | None = None,
     ) -> LatentActionDecoderOutput:
         """
         Applies an action to a frame: `ô_{t+H} = D(o_t, z_t^q)`.
@@ -422,9 +420,7 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         return LatentActionDecoderOutput(self.decoder(pixel_values, quantized))
 
     @can_return_tuple
-    def forward(
-        self, pixel_values: torch.FloatTensor, future_pixel_values: torch.FloatTensor
-    ) -> LatentActionTokenizerOutput:
+    def forward(self, pixel_values: torch.Tensor, future_pixel_values: torch.Tensor) -> LatentActionTokenizerOutput:
         """
         Encodes a pair and reconstructs its future frame, with the losses of a plain VQ-VAE.
 
@@ -468,7 +464,7 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
     def vq_vae_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         """The weighted sum of [`~LatentActionTokenizerModel.vq_vae_terms`]."""
         weights = self.config.reconstruction_weight, self.config.codebook_weight, self.config.commitment_weight
-        return sum(weight * term for weight, term in zip(weights, terms.values(), strict=True))
+        return torch.stack([weight * term for weight, term in zip(weights, terms.values(), strict=True)]).sum()
 
     def _check_frames(self, *frames: torch.Tensor) -> None:
         expected = (self.config.num_channels, self.config.image_size, self.config.image_size)
@@ -484,7 +480,7 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
                 f"got {frames[0].shape[0]} and {frames[1].shape[0]}."
             )
 
-    def _checked_codes(self, codes: torch.LongTensor, batch_size: int) -> torch.LongTensor:
+    def _checked_codes(self, codes: torch.Tensor, batch_size: int) -> torch.Tensor:
         expected = (batch_size, self.config.num_latent_tokens)
         if tuple(codes.shape) != expected:
             raise ValueError(f"`codes` must be of shape {expected}, got {tuple(codes.shape)}.")
@@ -501,6 +497,10 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
     consistency (AC3, paper §3.1): an action met in one scene, applied to a frame of another, must be read back from the
     generated frame. `cycle_weight=0, adversarial_weight=0` is the Genie objective.
     """
+
+    mean_copy_ratio: torch.Tensor
+    steps: torch.Tensor
+    ac3_steps: torch.Tensor
 
     def __init__(self, config: LatentActionTokenizerConfig) -> None:
         super().__init__(config)
@@ -519,9 +519,9 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        pixel_values: torch.FloatTensor,
-        future_pixel_values: torch.FloatTensor,
-        embodiment_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor,
+        future_pixel_values: torch.Tensor,
+        embodiment_ids: torch.Tensor | None = None,
     ) -> LatentActionTokenizerForPreTrainingOutput:
         """
         One training step's losses. In training mode it also moves the buffer and the schedule of AC3 on.
@@ -547,9 +547,9 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
 
     def _compute(
         self,
-        pixel_values: torch.FloatTensor,
-        future_pixel_values: torch.FloatTensor,
-        embodiment_ids: torch.LongTensor,
+        pixel_values: torch.Tensor,
+        future_pixel_values: torch.Tensor,
+        embodiment_ids: torch.Tensor,
         ac3_joins: bool,
     ) -> LatentActionTokenizerForPreTrainingOutput:
         """All of a step that the device does: torch.compile makes one graph of it."""
@@ -580,7 +580,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         )
 
     def _decode_both(
-        self, pixel_values: torch.Tensor, quantized: torch.Tensor, sampled: torch.LongTensor
+        self, pixel_values: torch.Tensor, quantized: torch.Tensor, sampled: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Reconstruction and generated frame in one call of D; the batch's current frames serve as `o_c`."""
         # The codebook is trained by the real pairs only: L_C must not drag the words to where the cycle is easy.
@@ -589,7 +589,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         return frames.chunk(2)
 
     def _ac3_terms(
-        self, current: list[Memory], real: torch.Tensor, generated: torch.Tensor, sampled: torch.LongTensor
+        self, current: list[Memory], real: torch.Tensor, generated: torch.Tensor, sampled: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Cycle and adversarial terms of the generated frames (paper §3.1, §3.3)."""
         quantizer = self.tokenizer.quantizer
@@ -649,7 +649,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
 
     @torch.compiler.disable
     @torch.no_grad()
-    def _advance(self, codes: torch.LongTensor, embodiment_ids: torch.LongTensor, copy_ratio: torch.Tensor) -> None:
+    def _advance(self, codes: torch.Tensor, embodiment_ids: torch.Tensor, copy_ratio: torch.Tensor) -> None:
         if not self.config.uses_ac3:
             return
         self.buffer.add(codes, embodiment_ids)
@@ -660,9 +660,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         self.steps += 1
         self._host_steps += 1
 
-    def _checked_embodiment_ids(
-        self, embodiment_ids: torch.LongTensor | None, pixel_values: torch.Tensor
-    ) -> torch.LongTensor:
+    def _checked_embodiment_ids(self, embodiment_ids: torch.Tensor | None, pixel_values: torch.Tensor) -> torch.Tensor:
         if embodiment_ids is None:
             return torch.zeros(pixel_values.shape[0], dtype=torch.long, device=pixel_values.device)
         if tuple(embodiment_ids.shape) != (pixel_values.shape[0],):

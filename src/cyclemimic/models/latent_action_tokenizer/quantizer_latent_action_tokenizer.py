@@ -14,6 +14,9 @@ from .ranks_latent_action_tokenizer import all_gather_rows
 class LatentActionTokenizerQuantizer(nn.Module):
     """Nearest word of the codebook, straight-through (VQ-VAE, paper §3), with dead words brought back."""
 
+    codebook_shift: torch.Tensor
+    idle_steps: torch.Tensor
+
     def __init__(self, config: LatentActionTokenizerConfig) -> None:
         super().__init__()
         self.dead_code_steps = config.dead_code_steps
@@ -31,11 +34,11 @@ class LatentActionTokenizerQuantizer(nn.Module):
         words = self.codebook + self.codebook_shift
         return F.normalize(words, dim=-1) if self.normalize else words
 
-    def lookup(self, codes: torch.LongTensor) -> torch.Tensor:
+    def lookup(self, codes: torch.Tensor) -> torch.Tensor:
         """Vectors of word indices: `(...)` → `(..., codebook_dim)`."""
         return F.embedding(codes, self.words)
 
-    def forward(self, embeddings: torch.Tensor) -> tuple[torch.LongTensor, torch.Tensor]:
+    def forward(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Args:
             embeddings (`torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`): `z^e`.
@@ -53,7 +56,7 @@ class LatentActionTokenizerQuantizer(nn.Module):
             self.idle_steps.copy_((self.idle_steps + 1) * ~used)
         return codes, self.lookup(codes)
 
-    def nearest(self, embeddings: torch.Tensor) -> torch.LongTensor:
+    def nearest(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Word indices: `(batch_size, num_latent_tokens, codebook_dim)` → `(batch_size, num_latent_tokens)`."""
         # In fp32 whatever the autocast: near ties decide which word is trained.
         return torch.cdist(embeddings.float(), self.words.detach().float()[None]).argmin(-1)
