@@ -17,6 +17,7 @@ from tqdm import tqdm
 from cyclemimic.data import DataError, Episode, EpisodeSource, FramePairDataset, LabelFolder
 from cyclemimic.data.episode import list_episodes
 from cyclemimic.data.pairs import future_indices
+from cyclemimic.data.readers.hub import public_name
 from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
     LatentActionTokenizerImageProcessor,
 )
@@ -52,7 +53,8 @@ def label_videos(
         sources (`Sequence[EpisodeSource]`): Data sets; actions are not read.
         output_dir (`str` or `Path`): Folder to make; until it is complete, the work is in `<output_dir>.partial`.
         interval_s, min_interval_s (`float`): As in [`cyclemimic.data.FramePairDataset`].
-        tokenizer_name (`str`): Folder or Hub id, kept with the labels.
+        tokenizer_name (`str`): Folder or Hub id. With the labels, which are there to be published, is kept the id or the
+            folder's name, and a hash of the weights.
         batch_size (`int`, *optional*, defaults to 128): Frames, and pairs, a forward.
         rows_per_shard (`int`, *optional*, defaults to 10,000): Rows after which a shard takes no further episode.
         rank, world_size (`int`, *optional*, default to 0 and 1): Which of how many processes this is.
@@ -68,7 +70,7 @@ def label_videos(
     times = {source.name: (interval_s, min_interval_s) for source in sources} | dict(own_intervals or {})
     shards = _plan_shards(list_episodes(sources), times, rows_per_shard)
     settings = {
-        "tokenizer": tokenizer_name,
+        "tokenizer": public_name(tokenizer_name),
         "tokenizer_revision": tokenizer_revision(tokenizer, image_processor),
         "codebook_size": tokenizer.config.codebook_size,
         "num_latent_tokens": tokenizer.config.num_latent_tokens,
@@ -99,10 +101,10 @@ def label_videos(
 def tokenizer_revision(
     tokenizer: LatentActionTokenizerModel, image_processor: LatentActionTokenizerImageProcessor
 ) -> str:
-    """What tells a tokenizer from one trained again: its commit on the Hub, or a hash of its weights and how it sees."""
-    commit = getattr(tokenizer.config, "_commit_hash", None)
-    if commit:
-        return commit
+    """
+    What tells a tokenizer from one trained again: a hash of its weights and how it sees, the same for a folder and for what
+    was pushed of it.
+    """
     digest = hashlib.sha256(image_processor.to_json_string().encode())
     for name, value in tokenizer.state_dict().items():
         digest.update(name.encode())

@@ -144,6 +144,14 @@ def test_a_part_of_the_policy_is_trained_and_the_whole_is_saved(verb, pretrained
         ("--data {data} --labels {labels}", "the following arguments are required: --policy"),
         ("--policy {pretrained} --data {data}", "Exactly one of `labels` and `tokenizer` must be given"),
         ("--policy {pretrained} --data {data} --labels {labels} --tokenizer {tokenizer}", "got both or neither"),
+        (
+            "--policy {pretrained} --data {data} --labels {labels} --labels_revision v1",
+            "leave out their revision, got 'v1'",
+        ),
+        (
+            "--policy {pretrained} --data {data} --tokenizer {tokenizer} --labels_revision v1",
+            "left out without `labels`",
+        ),
         ("--policy {tokenizer} --data {data} --labels {labels}", "must be a checkpoint of model type cyclemimic"),
         ("--policy {pretrained} --data {data} --tokenizer {pretrained}", "model type latent_action_tokenizer"),
         ("--policy {pretrained} --data {data} --labels {labels} --chunk_size 0", "`chunk_size` must be"),

@@ -116,6 +116,7 @@ def test_a_label_set_is_where_near_pairs_are_looked_for(tokenizer, labels, squar
     [
         ("--serve --output o", "give either --output, for a gallery on disk, or --serve"),
         ("", "give either --output, for a gallery on disk, or --serve"),
+        ("--serve --labels_revision v1", "give --labels_revision with --labels only"),
         ("--serve", "the page needs the package gradio: pip install 'cyclemimic[space]'"),
     ],
 )

@@ -12,12 +12,15 @@ from cyclemimic.data import LatentLabels
 def test_labels_every_pair(labels, tokenizer):
     written = LatentLabels.from_folder(labels)
     assert len(written) == 4 * 10
-    assert written.tokenizer == str(tokenizer)
+    assert written.tokenizer == "tokenizer" and len(written.metadata["tokenizer_revision"]) == 40
     assert written.metadata["interval_s"] == 0.3
     assert written.lookup("squares", 3, 9).shape == (4,)
     card = (labels / "README.md").read_text()
     assert "Latent actions of 40 pairs" in card and "| squares | 100.00% | 4 | 48 | 10 |" in card
-    assert str(tokenizer.parent) not in card
+    assert f"the tokenizer tokenizer at {written.metadata['tokenizer_revision']} reads" in card
+    # What is published says nothing of this machine.
+    published = [path for path in labels.iterdir() if path.suffix in (".parquet", ".md")]
+    assert len(published) == 2 and not any(str(tokenizer.parent).encode() in path.read_bytes() for path in published)
 
 
 def test_images_take_the_frame_rate_given(tokenizer, tmp_path):

@@ -43,7 +43,10 @@ class FinetuneArguments:
             "help": "Decode everything once before, and go on without episodes that cannot be used, each named in the log."
         },
     )
-    labels: str | None = field(default=None, metadata={"help": "Folder that `cyclemimic label` made of the data."})
+    labels: str | None = field(
+        default=None, metadata={"help": "Folder that `cyclemimic label` made of the data, or its id on the Hub."}
+    )
+    labels_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of labels on the Hub."})
     tokenizer: str | None = field(default=None, metadata={"help": "Or: tokenizer checkpoint to label the data with."})
     interval_s: float = field(
         default=1.0, metadata={"help": "With `tokenizer`: seconds between the frames of a pair, as in its training."}
@@ -220,12 +223,14 @@ def _one_size(what: str, statistics: dict[str, dict[str, Any]]) -> int:
 
 def _read_or_make_labels(arguments: FinetuneArguments, sources: Sequence[EpisodeSource]) -> LatentLabels:
     from cyclemimic.commands.inputs import choose_device, load_tokenizer
-    from cyclemimic.data import LatentLabels
+    from cyclemimic.data import LatentLabels, open_labels
     from cyclemimic.data.pairs import check_intervals
     from cyclemimic.labeling import label_videos
 
     if arguments.labels is not None:
-        return LatentLabels.from_folder(arguments.labels)
+        return open_labels(arguments.labels, arguments.labels_revision)
+    if arguments.labels_revision is not None:
+        raise ValueError(f"`labels_revision` must be left out without `labels`, got {arguments.labels_revision!r}.")
     check_intervals(arguments.interval_s, arguments.min_interval_s)
     tokenizer, image_processor = load_tokenizer(arguments.tokenizer, choose_device(None))
     with tempfile.TemporaryDirectory() as folder:

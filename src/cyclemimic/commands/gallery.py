@@ -38,8 +38,9 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     page.add_argument(
         "--labels",
         metavar="DIR",
-        help="labels of the data, to look for near pairs in; by default max_pairs are encoded",
+        help="labels of the data, or their id on the Hub, to look for near pairs in; by default max_pairs are encoded",
     )
+    page.add_argument("--labels_revision", help="branch, tag or commit of labels on the Hub")
     page.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)"
     )
@@ -47,6 +48,8 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.serve == (arguments.output is not None):
         parser.error("give either --output, for a gallery on disk, or --serve, for a page to use")
+    if arguments.labels is None and arguments.labels_revision is not None:
+        parser.error("give --labels_revision with --labels only")
     return arguments
 
 
@@ -114,13 +117,13 @@ def open_explorer(arguments: argparse.Namespace) -> ActionExplorer:
         DataError, ValueError: The flags do not go together, or what they name cannot be used.
     """
     from cyclemimic.commands.inputs import open_tokenizer_and_data
-    from cyclemimic.data import FramePairDataset, LatentLabels
+    from cyclemimic.data import FramePairDataset, open_labels
     from cyclemimic.evaluation.action_page.action_explorer import ActionExplorer
     from cyclemimic.evaluation.action_page.labelled_pairs import LabelledPairs
     from cyclemimic.evaluation.pair_gallery import evenly_spread
     from cyclemimic.labeling import encode_pairs, tokenizer_revision
 
-    labels = LatentLabels.from_folder(arguments.labels) if arguments.labels else None
+    labels = open_labels(arguments.labels, arguments.labels_revision) if arguments.labels else None
     tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments)
     pairs = FramePairDataset([entry.source for entry in weighted], arguments.interval_s, arguments.min_interval_s)
     if labels is None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from cyclemimic.commands.tokenizer_flags import add_tokenizer_flags
 
@@ -60,7 +59,7 @@ def run(arguments: argparse.Namespace) -> str:
     if not arguments.output.exists():
         return f"Done with this process's share; {arguments.output} appears when the other processes are"
     labels = LatentLabels.from_folder(arguments.output)
-    metadata = labels.metadata | {"tokenizer": plain(Path(labels.metadata["tokenizer"]).name)}
+    metadata = labels.metadata | {"tokenizer": plain(labels.tokenizer)}
     data = CardData.of_sources([entry.source for entry in weighted], [entry.weight for entry in weighted])
     card = render_label_card(arguments.output.name, data=data, metadata=metadata, num_pairs=len(labels))
     write_atomically(arguments.output / "README.md", card.encode())

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 class PretrainArguments:
     """What `cyclemimic pretrain` trains; the help of each field says what it is."""
 
-    labels: str = field(metadata={"help": "Folder that `cyclemimic label` made of these data sets."})
+    labels: str = field(
+        metadata={"help": "Folder that `cyclemimic label` made of these data sets, or its id on the Hub."}
+    )
+    labels_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of labels on the Hub."})
     policy: str | None = field(default=None, metadata={"help": "Policy checkpoint to go on from."})
     backbone: str | None = field(
         default=None, metadata={"help": "Or: any checkpoint for AutoModelForImageTextToText, to make a policy of."}
@@ -58,7 +61,7 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
     from cyclemimic.commands.inputs import check_labels, instructions_of, open_mixture_or_sources, read_config
     from cyclemimic.commands.policies import load_policy, make_policy_of_backbone, make_tiny_policy
     from cyclemimic.commands.training import checkpoint_to_resume, stream_pairs, train_and_save
-    from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LabelledMixture, LatentLabels
+    from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LabelledMixture, open_labels
     from cyclemimic.data.mixture import is_mixture
 
     mixture, wanted, training = arguments
@@ -70,7 +73,7 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
             f"`pad_vocabulary_to` must be at least 1 and come with `backbone`, got {wanted.pad_vocabulary_to}."
         )
     checkpoint = checkpoint_to_resume(training)
-    labels = LatentLabels.from_folder(wanted.labels)
+    labels = open_labels(wanted.labels, wanted.labels_revision)
     times = labels.metadata.get("interval_s", 1.0), labels.metadata.get("min_interval_s", 0.5)
     of_policy = read_config("policy", wanted.policy, "cyclemimic").camera_names if wanted.policy else None
     camera, camera_names = choose_cameras(mixture.camera, wanted.cameras, of_policy, mixture.skip_broken)

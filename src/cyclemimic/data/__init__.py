@@ -9,7 +9,7 @@ from .frame_store import FrameStore
 from .labelled_mixture import LabelledMixture
 from .labels.label_folder import LabelFolder
 from .labels.label_writer import write_labels
-from .labels.latent_labels import LatentLabels
+from .labels.latent_labels import LatentLabels, open_labels
 from .mixture import MixtureEntry, open_mixture, read_mixture
 from .mixture_dataset import MixtureDataset, WeightedSource
 from .pairs import FramePairDataset
@@ -52,6 +52,7 @@ __all__ = [
     "compute_state_statistics",
     "decode_frames",
     "encode_video",
+    "open_labels",
     "open_mixture",
     "open_source",
     "read_mixture",

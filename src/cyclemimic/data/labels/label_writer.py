@@ -14,6 +14,7 @@ import numpy as np
 
 from ..atomic_folder import AtomicFolder
 from ..episode import DataError
+from ..readers.hub import public_name
 from .latent_labels import COLUMNS, INTEGER_COLUMNS, METADATA_KEY
 
 FORMAT_VERSION = 1
@@ -37,7 +38,7 @@ def write_labels(
             `(num_rows, num_latent_tokens)`, in `[0, codebook_size)`.
         codebook_size (`int`): Number of codes `K`.
         num_latent_tokens (`int`): Number of codes a pair `L`.
-        tokenizer (`str`): Which tokenizer made the codes: its folder or Hub id.
+        tokenizer (`str`): Which tokenizer made the codes: its Hub id, or its folder, whose name is kept.
         metadata (`Mapping`, *optional*): Further JSON values to keep, such as `{"interval_s": 1.0}`.
         overwrite (`bool`, *optional*, defaults to `False`): Replace a folder that is there already.
 
@@ -51,7 +52,7 @@ def write_labels(
         )
     own = {
         "format_version": FORMAT_VERSION,
-        "tokenizer": tokenizer,
+        "tokenizer": public_name(tokenizer),
         "codebook_size": codebook_size,
         "num_latent_tokens": num_latent_tokens,
     }

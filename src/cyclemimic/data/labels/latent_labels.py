@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..episode import DataError
-from ..readers.hub import open_hub_folder
+from ..readers.hub import is_repository_id, open_hub_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -187,6 +187,24 @@ class LatentLabels:
             known = sorted({name for name, _ in self._slices})
             raise KeyError(f"{source}, episode {episode_index}, has no labels; there are labels for {known}")
         return self._frame_index[rows], self._codes[rows]
+
+
+def open_labels(path: str | Path, revision: str | None = None) -> LatentLabels:
+    """Load labels by a folder or, where there is no such folder, by the id of a data set on the Hub.
+
+    Args:
+        path (`str` or `Path`): Folder that `cyclemimic label` has made, or `owner/name`.
+        revision (`str`, *optional*): Branch, tag or commit of labels on the Hub; the main branch by default.
+
+    Raises:
+        DataError: If there are no such labels, or a folder is given with `revision`.
+    """
+    # While they are made, the folder has another name; `from_folder` says so.
+    if is_repository_id(path) and not any(Path(f"{path}{suffix}").exists() for suffix in ("", ".partial")):
+        return LatentLabels.from_hub(str(path), revision)
+    if revision is not None:
+        raise DataError(f"{path} holds no labels on the Hub; leave out their revision, got {revision!r}")
+    return LatentLabels.from_folder(path)
 
 
 def _metadata_of(table: Any, path: Path) -> dict[str, Any]:
