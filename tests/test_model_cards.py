@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 
 import cyclemimic
 from cyclemimic import cli
+from cyclemimic.evaluation.environments import libero
 
 from .documents import commands
 
@@ -37,6 +38,12 @@ def test_commands_have_their_flags(name, monkeypatch):
         # A machine without GPU refuses bf16 otherwise.
         no_gpu = ["--use_cpu", "true"] if verb in ("train-tokenizer", "pretrain", "finetune") else []
         cli.VERBS[verb].parse([*flags, *no_gpu], f"cyclemimic {verb}")
+
+
+def test_files_and_suites_of_the_commands_are_there():
+    words = [word for page in PLANNED.values() for command in commands(page) for word in command]
+    assert [word for word in words if word.startswith("examples/") and not (ROOT / word).is_file()] == []
+    assert {word.removeprefix("libero:") for word in words if word.startswith("libero:")} == set(libero.MAX_STEPS)
 
 
 def test_the_citation_is_of_this_version():
