@@ -36,6 +36,7 @@ def test_goes_on_from_a_policy(verb, pretrained, square_data, labels, tmp_path):
     assert predict(output)[1].config.hidden_size == 32
     card = (output / "README.md").read_text()
     assert "| squares | 100.00% | 4 | 48 | 10 | square | observation.images.main | 0 | unknown |" in card
+    assert "| optimizer | adamw_torch_fused, learning rate 2e-05 (constant), weight decay 0 |" in card
     assert "Latent actions: labels (licence unknown), made by the tokenizer tokenizer at " in card
     assert "above and of pretrained (licence unknown) bind it" in card and str(pretrained.parent) not in card
 

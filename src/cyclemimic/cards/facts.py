@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 from transformers import Trainer
+from transformers.trainer_utils import SchedulerType
+from transformers.training_args import OptimizerNames
 
 _PACKAGES = ("cyclemimic", "torch", "transformers", "accelerate", "peft", "datasets")
 # Losses and the like of the last log line; what says how fast it went is told otherwise.
@@ -32,10 +34,12 @@ def training_facts(trainer: Trainer) -> dict[str, str]:
     batch_size = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     lines = [line for line in state.log_history if "loss" in line]
     seconds = next((line["train_runtime"] for line in state.log_history if "train_runtime" in line), None)
+    # Of these the Trainer keeps members of enumerations, whose text is not their name.
+    optimizer, schedule = OptimizerNames(arguments.optim).value, SchedulerType(arguments.lr_scheduler_type).value
     facts = {
         "parameters": f"{sum(weight.numel() for weight in trainer.model.parameters()) / 1e6:.1f} million",
         "steps": f"{state.global_step}, of {batch_size} samples",
-        "optimizer": f"{arguments.optim}, learning rate {arguments.learning_rate:g} ({arguments.lr_scheduler_type}), "
+        "optimizer": f"{optimizer}, learning rate {arguments.learning_rate:g} ({schedule}), "
         f"weight decay {arguments.weight_decay:g}",
         "precision": "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "float32",
         "hardware": f"{arguments.world_size} x {_device()}",
