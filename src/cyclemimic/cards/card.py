@@ -60,18 +60,17 @@ class CardData:
         return cls.of_sources(sources, weights, list(opened.left_out), opened.broken, labels)
 
 
-def render_model_card(template: str, title: str, **context: object) -> str:
+def render_model_card(template: str, title: str, backbone: str | None = None, **context: object) -> str:
     """
     Returns the text of a model's `README.md`.
 
     Args:
         template (`str`): `"tokenizer"`, `"policy"` or `"adapter"`.
         title (`str`): Its headline.
-        context (`object`): What the template asks for: `data` ([`CardData`]), `facts` (`dict`), `config`; `backbone`, the
-            folder or the id on the Hub of the model that it was made of, where there is one.
+        backbone (`str`, *optional*): Folder or id on the Hub of the model that it was made of.
+        context (`object`): What the template asks for: `data` ([`CardData`]), `facts` (`dict`), `config` ...
     """
     header = ModelCardData(library_name="transformers", tags=_TAGS, pipeline_tag=_PIPELINES.get(template)).to_yaml()
-    backbone = context.pop("backbone", None)
     named = None if backbone is None else plain(describe_checkpoint(backbone))
     return _render(template, header=header, title=plain(title), backbone=named, **context)
 
