@@ -78,6 +78,8 @@ _REGISTRATIONS = [
     ),
 ]
 
+_PIPELINE_TASK = "latent-actions"
+
 _WATCHED_PACKAGES = ("transformers", _MODELS_PACKAGE)
 _executing = threading.local()  # .depth: watched modules that this thread is executing, one inside the other
 
@@ -106,6 +108,16 @@ def register_available() -> None:
             auto_class.register(config_class, image_processor_classes=backends, exist_ok=True)
         else:
             auto_class.register(config_class, own_class, exist_ok=True)
+    _register_pipeline(sys.modules.get("transformers.pipelines"))
+
+
+def _register_pipeline(pipelines: ModuleType | None) -> None:
+    if pipelines is None:
+        return
+    own_class = _import_class("latent_action_tokenizer.pipeline_latent_action_tokenizer", "LatentActionPipeline")
+    registry = pipelines.PIPELINE_REGISTRY
+    if _PIPELINE_TASK not in registry.supported_tasks:  # the import may have come here itself
+        registry.register_pipeline(_PIPELINE_TASK, own_class, pt_model=pipelines.AutoModel, type="image")
 
 
 def _import_class(module_name: str, class_name: str) -> type:

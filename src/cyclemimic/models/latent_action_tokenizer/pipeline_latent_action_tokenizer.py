@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latent actions by transformers' `pipeline`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import BatchFeature, Pipeline
+from transformers.image_utils import load_image
+
+from .image_processing_latent_action_tokenizer import Frame
+
+
+class LatentActionPipeline(Pipeline):
+    """
+    What happened between two frames, in words of the codebook. A pair is a tuple of frames: images, uint8 arrays, or paths and
+    links of them; a list of pairs is answered in its order, `batch_size` at a time.
+
+    ```python
+    >>> import cyclemimic
+    >>> from transformers import pipeline
+
+    >>> read = pipeline("latent-actions", model="demo_output/tokenizer")  # doctest: +SKIP
+    >>> read(("before.png", "after.png"))  # doctest: +SKIP
+    {'codes': [3, 11, 0, 7]}
+    ```"""
+
+    _load_processor = False
+    _load_image_processor = True
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def _sanitize_parameters(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        return {}, {}, {}
+
+    def preprocess(self, pair: tuple[Frame | str, Frame | str]) -> BatchFeature:
+        """
+        Raises:
+            ValueError: not a pair, or a frame that is none.
+        """
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            got = f"a tuple of {len(pair)}" if isinstance(pair, tuple) else type(pair).__name__
+            raise ValueError(f"An input must be a tuple of two frames, current and future, got {got}.")
+        current, future = (load_image(frame) if isinstance(frame, str) else frame for frame in pair)
+        return self.image_processor(current, future)
+
+    def _forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"codes": self.model.encode(**inputs).codes}
+
+    def postprocess(self, outputs: dict[str, torch.Tensor]) -> dict[str, list[int]]:
+        """`{"codes": …}`, as many words as a latent action has."""
+        return {"codes": outputs["codes"][0].tolist()}
+
+
+__all__ = ["LatentActionPipeline"]
