@@ -15,8 +15,8 @@ from types import ModuleType
 FOLDER = os.environ.get("TRANSFORMERS_TESTS")
 collect_ignore_glob = [] if FOLDER else ["test_*.py"]
 
-# What the common tests import of folders that a source distribution leaves out, but a checkout has. What they document of
-# `generate` is tested in `tests/models/cyclemimic/test_generation.py` without them.
+# What the common tests import of folders that a source distribution leaves out. What those of generation document is
+# tested in `tests/models/cyclemimic/test_generation.py`, what those of Trainer do in `tests/trainers/test_plain_trainer.py`.
 ABSENT = {"generation.test_utils": "GenerationTesterMixin", "exporters.test_export": "ExportTesterMixin"}
 PACKAGE = "tests_of_transformers"
 

@@ -162,7 +162,6 @@ class PrismaticTest(ModelTesterMixin, GenerationTesterMixin, unittest.TestCase):
     test_get_image_features_hidden_states = left_out(ONE_OF_TWO)
     test_get_image_features_attentions = left_out(ONE_OF_TWO)
     test_get_image_features_output_0 = left_out(ONE_OF_TWO)
-    test_get_image_features_output_1 = left_out(ONE_OF_TWO)
     test_get_image_features_output_2 = left_out(ONE_OF_TWO)
     test_internal_model_config_and_subconfig_are_same = left_out(
         "a tower has a layer fewer than its configuration says, and a configuration of its own that says so"

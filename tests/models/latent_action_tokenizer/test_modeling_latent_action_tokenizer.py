@@ -89,6 +89,17 @@ def test_outputs_are_tuples_where_asked_for(model, make_joined_model, pairs):
         assert all(torch.equal(value, expected) for value, expected in zip(plain, named.to_tuple(), strict=True))
 
 
+def test_outputs_without_losses(model, make_joined_model, pairs):
+    full, bare = model(*pairs), model(*pairs, return_loss=False)
+    assert set(full) - set(bare) == {"loss", "reconstruction_loss", "codebook_loss", "commitment_loss"}
+    assert torch.equal(bare.pixel_values, full.pixel_values)
+    pretraining = make_joined_model()
+    steps = int(pretraining.steps)
+    assert list(pretraining.train()(*pairs, return_loss=False)) == ["codes"] and int(pretraining.steps) == steps
+    codes = pretraining.eval()(*pairs).codes
+    assert torch.equal(pretraining(*pairs, return_loss=False).codes, codes)
+
+
 def test_forward_is_encode_and_decode(model, pairs):
     output, action = model(*pairs), model.encode(*pairs)
     assert torch.equal(output.codes, action.codes) and torch.equal(output.embeddings, action.embeddings)

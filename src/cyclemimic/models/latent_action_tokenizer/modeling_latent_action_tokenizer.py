@@ -420,18 +420,24 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         return LatentActionDecoderOutput(self.decoder(pixel_values, quantized))
 
     @can_return_tuple
-    def forward(self, pixel_values: torch.Tensor, future_pixel_values: torch.Tensor) -> LatentActionTokenizerOutput:
+    def forward(
+        self, pixel_values: torch.Tensor, future_pixel_values: torch.Tensor, return_loss: bool = True
+    ) -> LatentActionTokenizerOutput:
         """
         Encodes a pair and reconstructs its future frame, with the losses of a plain VQ-VAE.
 
         Args:
             pixel_values, future_pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`).
+            return_loss (`bool`, *optional*, defaults to `True`): By this name a Trainer knows that there is a loss without
+                labels. Where `False`, there is none.
 
         Returns:
             [`LatentActionTokenizerOutput`]
         """
         action = self.encode(pixel_values, future_pixel_values)
         reconstruction = self.decoder(pixel_values, action.quantized)
+        if not return_loss:
+            return LatentActionTokenizerOutput(pixel_values=reconstruction, **action)
         terms = self.vq_vae_terms(reconstruction, future_pixel_values, pixel_values, action)
         return LatentActionTokenizerOutput(
             loss=self.vq_vae_loss(terms), **terms, pixel_values=reconstruction, **action
@@ -522,6 +528,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         pixel_values: torch.Tensor,
         future_pixel_values: torch.Tensor,
         embodiment_ids: torch.Tensor | None = None,
+        return_loss: bool = True,
     ) -> LatentActionTokenizerForPreTrainingOutput:
         """
         One training step's losses. In training mode it also moves the buffer and the schedule of AC3 on.
@@ -531,6 +538,8 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
                 normalised frames.
             embodiment_ids (`torch.LongTensor` of shape `(batch_size,)`, *optional*): the body in each pair, so that
                 sampled actions cross bodies; all one body where it is not given.
+            return_loss (`bool`, *optional*, defaults to `True`): As in [`LatentActionTokenizerModel`]. Where `False`, there
+                are the codes alone, and AC3 does not move on.
 
         Returns:
             [`LatentActionTokenizerForPreTrainingOutput`]
@@ -538,6 +547,9 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         Raises:
             ValueError: as [`LatentActionTokenizerModel.encode`]; `embodiment_ids` of another length.
         """
+        if not return_loss:
+            codes = self.tokenizer.encode(pixel_values, future_pixel_values).codes
+            return LatentActionTokenizerForPreTrainingOutput(codes=codes)
         self.tokenizer._check_frames(pixel_values, future_pixel_values)
         embodiment_ids = self._checked_embodiment_ids(embodiment_ids, pixel_values)
         output = self._compute(pixel_values, future_pixel_values, embodiment_ids, self._ac3_joins())
