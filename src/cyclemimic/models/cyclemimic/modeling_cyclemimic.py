@@ -26,6 +26,7 @@ from .loss_cyclemimic import masked_mean_absolute_error, mean_of_unmasked
 from .modeling_prismatic import PrismaticForConditionalGeneration, PrismaticModel
 from .new_rows_cyclemimic import gathered, initialise_rows
 from .processing_cyclemimic import IGNORED_LABEL, IMAGE_INPUTS, CycleMimicProcessor
+from .read_states_cyclemimic import gather_marked, last_attended
 from .tiny_vision_cyclemimic import TinyVisionModel
 
 logger = logging.get_logger(__name__)
@@ -100,16 +101,6 @@ class _DecodingState:
     attention_mask: torch.Tensor
     next_position: torch.Tensor
     read_states: list[torch.Tensor] = field(default_factory=list)
-
-
-def _gather_marked(hidden_states: torch.Tensor, marks: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    States at the marked positions of each row, in order, and the positions: `(batch_size, count, hidden_size)` and
-    `(batch_size, count)`. The count is fixed, unlike with a boolean index, so nothing waits for the device.
-    """
-    positions = marks.int().topk(count, dim=1).indices.sort(dim=1).values
-    index = positions[:, :, None].expand(-1, -1, hidden_states.shape[-1])
-    return hidden_states.gather(1, index), positions
 
 
 class CycleMimicPreTrainedModel(PreTrainedModel):
@@ -277,7 +268,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         )
         hidden_states = outputs.last_hidden_state
         state = _DecodingState(hidden_states, cache, attention_mask, next_position(positions))
-        last_state = _last_attended(hidden_states, attention_mask)
+        last_state = last_attended(hidden_states, attention_mask)
         codes = [self._best_of(self.latent_token_ids, last_state)]
         for _ in range(self.config.num_latent_tokens - 1):
             last_state = self._extend(state, self.latent_token_ids[codes[-1]])
@@ -375,7 +366,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """`L_π`, and its logits and accuracies. Only the N states that predict a latent token meet the vocabulary."""
         targets = labels[:, 1:]
-        states, positions = _gather_marked(
+        states, positions = gather_marked(
             hidden_states[:, :-1], targets != IGNORED_LABEL, self.config.num_latent_tokens
         )
         logits = self._vocabulary_logits(states)
@@ -403,13 +394,6 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
                 init.copy_(module.action_bin_token_ids, torch.tensor(self.config.action_bin_token_ids))
         elif isinstance(module, CycleMimicActionDecoder):
             module.init_own_parameters()
-
-
-def _last_attended(hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """State of each row's last token that is not padding, `(batch_size, 1, hidden_size)`."""
-    columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-    last = (attention_mask * columns).argmax(dim=1)
-    return hidden_states.gather(1, last[:, None, None].expand(-1, -1, hidden_states.shape[-1]))
 
 
 class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
@@ -454,7 +438,7 @@ class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
         outputs, _ = self._read(input_ids, pixel_values, attention_mask, use_cache=False, **kwargs)
         hidden_states = outputs.last_hidden_state
         if labels is None:
-            loss, scores = None, {"logits": self._vocabulary_logits(_last_attended(hidden_states, attention_mask))}
+            loss, scores = None, {"logits": self._vocabulary_logits(last_attended(hidden_states, attention_mask))}
         else:
             loss, scores = self._latent_action_loss(hidden_states, labels)
         return CycleMimicLatentActionOutput(loss=loss, **scores, hidden_states=outputs.hidden_states)
@@ -533,14 +517,14 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         )
         prompt_states, appended_states = outputs.last_hidden_state.tensor_split([input_ids.shape[1]], dim=1)
         if self.action_decoder is None:
-            last_state = _last_attended(prompt_states, attention_mask)
+            last_state = last_attended(prompt_states, attention_mask)
             predicted, action_loss = self._score_bins(
                 torch.cat([last_state, appended_states], 1), actions, actions_mask
             )
         else:
             if self.config.action_decoding == "latent":
                 is_latent = torch.isin(input_ids, self.latent_token_ids)
-                appended_states, _ = _gather_marked(prompt_states, is_latent, self.config.num_latent_tokens)
+                appended_states, _ = gather_marked(prompt_states, is_latent, self.config.num_latent_tokens)
             predicted = self._decode_actions(input_ids, prompt_states, appended_states, robot_state)
             action_loss = None
             if actions is not None:
@@ -684,7 +668,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
             return self.action_decoder(None, act_states, robot_state=robot_state)
         is_image = input_ids == self.config.image_token_id
         num_visual = self.config.num_cameras * self.config.num_image_tokens
-        visual_states, _ = _gather_marked(prompt_states, is_image, num_visual)
+        visual_states, _ = gather_marked(prompt_states, is_image, num_visual)
         return self.action_decoder(visual_states, act_states, robot_state=robot_state)
 
 
