@@ -46,6 +46,11 @@ def test_what_is_no_pair(folder, pair, got):
         pipeline("latent-actions", model=str(folder))(pair)
 
 
+def test_a_parameter(folder, frames):
+    with pytest.raises(ValueError, match=r"takes no parameters, got \['top_k'\]"):
+        pipeline("latent-actions", model=str(folder))(tuple(frames[:2]), top_k=3)
+
+
 @pytest.mark.parametrize(
     "imports",
     [

@@ -26,16 +26,20 @@ class LatentActionPipeline(Pipeline):
     {'codes': [3, 11, 0, 7]}
     ```"""
 
-    _load_processor = False
-    _load_image_processor = True
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    _load_image_processor: Any = True
+    _load_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = False
 
-    def _sanitize_parameters(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def _sanitize_parameters(self, **pipeline_parameters: Any) -> tuple[dict[str, Any], ...]:
+        if pipeline_parameters:
+            raise ValueError(f"A pipeline of latent actions takes no parameters, got {sorted(pipeline_parameters)}.")
         return {}, {}, {}
 
-    def preprocess(self, pair: tuple[Frame | str, Frame | str]) -> BatchFeature:
+    def preprocess(self, pair: tuple[Frame | str, Frame | str], **parameters: Any) -> BatchFeature:
         """
+        The pair as the model reads it.
+
         Raises:
             ValueError: not a pair, or a frame that is none.
         """
@@ -45,10 +49,10 @@ class LatentActionPipeline(Pipeline):
         current, future = (load_image(frame) if isinstance(frame, str) else frame for frame in pair)
         return self.image_processor(current, future)
 
-    def _forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _forward(self, inputs: dict[str, torch.Tensor], **parameters: Any) -> dict[str, torch.Tensor]:
         return {"codes": self.model.encode(**inputs).codes}
 
-    def postprocess(self, outputs: dict[str, torch.Tensor]) -> dict[str, list[int]]:
+    def postprocess(self, outputs: dict[str, torch.Tensor], **parameters: Any) -> dict[str, list[int]]:
         """`{"codes": …}`, as many words as a latent action has."""
         return {"codes": outputs["codes"][0].tolist()}
 
