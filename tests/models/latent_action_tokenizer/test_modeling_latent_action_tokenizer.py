@@ -359,12 +359,15 @@ def textbook_gradients(
     return gradients
 
 
-@pytest.mark.parametrize("vision", ["patches", "dinov2"])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("vision", "num_motions", "checkpointing"),
+    [("patches", 0, False), ("patches", 2, False), ("dinov2", 0, False), ("patches", 2, True), ("dinov2", 0, True)],
+)
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
-def test_one_backward_equals_the_textbook(vision, checkpointing, make_joined_model, tiny_dinov2):
+def test_one_backward_equals_the_textbook(vision, num_motions, checkpointing, make_joined_model, tiny_dinov2):
     model = make_joined_model(
         vision_config=tiny_dinov2 if vision == "dinov2" else None,
+        num_motions=num_motions,
         dead_code_steps=0,
         cycle_weight=0.7,
         adversarial_weight=0.3,

@@ -16,14 +16,13 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .buffer_latent_action_tokenizer import LatentActionBuffer
 from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
+from .decoder_latent_action_tokenizer import LatentActionTokenizerDecoder
 from .discriminator_latent_action_tokenizer import LatentActionTokenizerDiscriminator
 from .layers_latent_action_tokenizer import (
     LatentActionTokenizerEmbeddingNorm,
     LatentActionTokenizerPatchEmbeddings,
-    LatentActionTokenizerSpatialLayer,
     LatentActionTokenizerSpatioTemporalLayer,
     Memory,
-    unpatchify,
 )
 from .loss_latent_action_tokenizer import (
     codebook_loss,
@@ -233,41 +232,6 @@ class LatentActionTokenizerEncoder(nn.Module):
         return hidden_states, memories
 
 
-class LatentActionTokenizerDecoder(nn.Module):
-    """D: current frame and action → future frame, in pixels (paper §3)."""
-
-    def __init__(self, config: LatentActionTokenizerConfig) -> None:
-        super().__init__()
-        self.residual = config.residual_decoder
-        self.num_latent_tokens = config.num_latent_tokens
-        self.patch_size = config.patch_size
-        self.patch_embeddings = LatentActionTokenizerPatchEmbeddings(config)
-        self.action_projection = nn.Linear(config.codebook_dim, config.hidden_size)
-        self.action_position_embeddings = nn.Parameter(torch.zeros(config.num_latent_tokens, config.hidden_size))
-        self.layers = nn.ModuleList(
-            LatentActionTokenizerSpatialLayer(config) for _ in range(config.num_decoder_layers)
-        )
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.head = nn.Linear(config.hidden_size, config.num_channels * config.patch_size**2)
-
-    def forward(self, pixel_values: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`): the current frame.
-            quantized (`torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`): the action.
-
-        Returns:
-            `torch.FloatTensor` of the shape of `pixel_values`: the future frame.
-        """
-        actions = self.action_projection(quantized) + self.action_position_embeddings
-        hidden_states = torch.cat((actions, self.patch_embeddings(pixel_values)), dim=1)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states)
-        patches = self.head(self.norm(hidden_states[:, self.num_latent_tokens :]))
-        output = unpatchify(patches, self.patch_size, pixel_values.shape[-1])
-        return pixel_values + output if self.residual else output
-
-
 class LatentActionTokenizerPreTrainedModel(PreTrainedModel):
     config_class = LatentActionTokenizerConfig
     config: LatentActionTokenizerConfig
@@ -318,6 +282,9 @@ class LatentActionTokenizerPreTrainedModel(PreTrainedModel):
         if isinstance(module, LatentActionTokenizerDecoder) and module.residual:
             # The first reconstruction is a copy of the current frame, plus next to nothing.
             init.zeros_(module.head.weight)
+        if isinstance(module, LatentActionTokenizerDecoder) and module.transport is not None:
+            init.zeros_(module.transport.mask_head.weight)
+            init.copy_(module.transport.mask_head.bias, module.transport.first_mask_bias())
 
 
 class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
