@@ -6,7 +6,10 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from cyclemimic import cli
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "benchmarks" / "few_demonstrations" / "measure.py"
 
@@ -15,9 +18,11 @@ SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "benchmarks" / "few_
 def measure():
     spec = importlib.util.spec_from_file_location("few_demonstrations", SCRIPT)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)
+        spec.loader.exec_module(module)
+        yield module
+    del sys.modules[spec.name], sys.modules["success"]
 
 
 @pytest.fixture
@@ -36,18 +41,164 @@ def test_ten_tasks_and_a_row_for_every_claim(measure):
     assert {"ac3-5-latent", "ac3-5-discrete", "none-100"} <= set(measure.ROWS)
 
 
-def test_the_table_counts_what_the_rollouts_wrote(measure, arguments, tmp_path):
-    parsed = arguments("--rows", "none-5", "ac3-5", "genie-5", "--seeds", "0", "1")
-    for row, seed, successes in (("none-5", 0, 2), ("ac3-5", 0, 5), ("ac3-5", 1, 7)):
+@pytest.fixture
+def stages(measure, monkeypatch, arguments, tmp_path):
+    """Runs one row with further flags, without doing anything; the stages' verbs with their flags, as strings."""
+
+    def run(row: str, *flags: str) -> list[tuple[str, list[str]]]:
+        done: list[tuple[str, list[str]]] = []
+
+        def note(verb: str, *given: object) -> None:
+            done.append((verb, [str(flag) for flag in given]))
+            option = "--output_dir" if "--output_dir" in given else "--output"
+            Path(given[given.index(option) + 1]).mkdir()
+
+        def make_start(arguments, labels, seed, folder) -> None:
+            done.append(("start", ["--labels", str(labels), "--seed", str(seed)]))
+            folder.mkdir()
+
+        monkeypatch.setattr(measure, "cyclemimic", note)
+        monkeypatch.setattr(measure, "make_start", make_start)
+        parsed = arguments("--rows", row, "--arms", "arms/Panda", "arms/UR5e", *flags)
+        measure.run(parsed, measure.ROWS[row], 3, tmp_path / "videos", tmp_path / "demonstrations")
+        return done
+
+    return run
+
+
+def value(flags: list[str], name: str, root: Path) -> str:
+    return flags[flags.index(name) + 1].removeprefix(f"{root}/seed-3/")
+
+
+def test_every_command_line_is_one_of_the_verbs(measure, stages):
+    for row in measure.ROWS:
+        for verb, flags in stages(row):
+            if verb != "start":
+                cli.VERBS[verb].parse(flags, f"cyclemimic {verb}")
+
+
+def test_stages_without_pretraining(stages, tmp_path):
+    done = stages("none-5")
+    assert [verb for verb, _ in done] == ["train-tokenizer", "label", "label", "start", "finetune", "rollout"]
+    tokenizer, _, labels, start, finetune, rollout = (flags for _, flags in done)
+    assert value(tokenizer, "--data", tmp_path) == str(tmp_path / "videos")
+    assert value(labels, "--data", tmp_path) == str(tmp_path / "demonstrations")
+    assert value(start, "--labels", tmp_path) == "ac3/labels"
+    assert value(finetune, "--policy", tmp_path) == "start"
+    assert value(finetune, "--labels", tmp_path) == "ac3/labels_of_demonstrations"
+    assert value(finetune, "--num_episodes", tmp_path) == "50"
+    assert value(rollout, "--policy", tmp_path) == "none-5/policy"
+    assert stages("none-5") == [], "what is done is not done again"
+    assert [verb for verb, _ in stages("ac3-5")] == ["pretrain", "finetune", "rollout"]
+
+
+def test_stages_of_other_bodies(stages, tmp_path):
+    done = stages("other-bodies-5")
+    verbs = ["train-tokenizer", "label", "label", "start", "pretrain", "finetune", "rollout"]
+    assert [verb for verb, _ in done] == verbs
+    tokenizer, labels, labels_here, _, pretrain, finetune, _ = (flags for _, flags in done)
+    for flags in (tokenizer, labels, pretrain):
+        first = flags.index("--data") + 1
+        assert flags[first : first + 2] == ["arms/Panda", "arms/UR5e"]
+    # The arms move more slowly than the robot of the demonstrations.
+    assert [value(flags, "--interval_s", tmp_path) for flags in (tokenizer, labels, labels_here)] == [
+        "0.8",
+        "0.8",
+        "0.15",
+    ]
+    assert value(pretrain, "--policy", tmp_path) == "start"
+    assert value(pretrain, "--labels", tmp_path) == "other-bodies/labels"
+    assert value(finetune, "--policy", tmp_path) == "other-bodies/policy"
+    assert value(finetune, "--labels", tmp_path) == "other-bodies/labels_of_demonstrations"
+
+
+def test_many_demonstrations_are_trained_on_for_longer(stages, tmp_path):
+    (finetune,) = (flags for verb, flags in stages("none-100", "--finetuning_steps", "7") if verb == "finetune")
+    assert value(finetune, "--max_steps", tmp_path) == "70"
+    assert value(finetune, "--output_dir", tmp_path) == "none-100-70-steps/policy.partial"
+
+
+def test_settings_may_be_chosen_in_other_scenes(measure, stages, arguments, tmp_path):
+    stages("none-5")
+    ((verb, flags),) = stages("none-5", "--evaluation_seed", "4")
+    assert (verb, value(flags, "--seed", tmp_path)) == ("rollout", "4")
+    assert value(flags, "--output", tmp_path) == "none-5/rollout-on-seed-4.partial"
+
+
+def test_rollouts_go_on_where_they_were_stopped(measure, tmp_path):
+    def stop(folder):
+        (folder / "episodes").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    def go_on(folder):
+        assert (folder / "episodes").is_dir()
+
+    with pytest.raises(KeyboardInterrupt):
+        measure.once(tmp_path / "rollout", stop, goes_on=True)
+    measure.once(tmp_path / "rollout", go_on, goes_on=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["rollout"]
+
+
+@pytest.fixture
+def roll_out(tmp_path):
+    """Writes what a rollout of two tasks leaves behind: which of the scenes of each succeeded."""
+
+    def write(seed: int, row: str, **successes: tuple[int, ...]) -> None:
         folder = tmp_path / f"seed-{seed}" / row / "rollout"
         folder.mkdir(parents=True)
-        mean = {"successes": successes, "trials": 10}
-        (folder / "results.json").write_text(json.dumps({"success": {"mean": mean}}))
-    _, _, *rows = measure.table(parsed).splitlines()
-    assert rows == [
-        "| none | 5 | act | 0.20 | 0.20 | 0.06 to 0.51 |",
-        "| ac3 | 5 | act | 0.50, 0.70 | 0.60 | 0.39 to 0.78 |",
+        trials = [
+            {"task": task, "initial_state": state, "success": state in states, "num_steps": 9}
+            for task, states in successes.items()
+            for state in range(5)
+        ]
+        (folder / "results.json").write_text(json.dumps({"trials": trials}))
+
+    return write
+
+
+def test_the_table_counts_what_the_rollouts_wrote(measure, arguments, roll_out):
+    roll_out(0, "none-5", door=(0,), drawer=(1,))
+    roll_out(0, "ac3-5", door=(0, 1, 2, 3), drawer=(0,))
+    roll_out(1, "ac3-5", door=(0, 1, 2, 3, 4), drawer=(1, 2))
+    roll_out(0, "none-100-10000-steps", door=(0, 1, 2, 3, 4), drawer=(0, 1, 2, 3, 4))
+    summary = measure.summarise(arguments("--rows", "none-5", "ac3-5", "genie-5", "none-100", "--seeds", "0", "1"))
+    _, _, *rows = measure.table(summary).splitlines()
+    assert rows[:3] == [
+        "| none | 5 | act | 1000 | 0.20 | 0.20 | 0.06 to 0.51 |",
+        "| ac3 | 5 | act | 1000 | 0.50, 0.70 | 0.60 | 0.39 to 0.78 |",
+        "| none | 100 | act | 10000 | 1.00 | 1.00 | 0.72 to 1.00 |",
     ]
+    # Three more doors of ten scenes, in the one seed that both rows have.
+    assert rows[6].startswith("| ac3-5 - none-5 | +0.30 |") and rows[6].endswith("| 1 |") and len(rows) == 7
+    assert summary["rows"]["ac3-5"]["tasks"]["door"]["mean"] == pytest.approx(0.9)
+    assert summary["rows"]["ac3-5"]["tasks"]["drawer"]["mean"] == pytest.approx(0.3)
+    assert summary["evaluation_seed"] == 0 and json.loads(json.dumps(summary))["rows"]["none-5"]["mean"] == 0.2
+
+
+def test_paired_difference_draws_scenes_and_seeds_together(measure):
+    def outcomes(successes):
+        return {seed: {"door": dict(enumerate(each))} for seed, each in enumerate(successes)}
+
+    hard = np.random.default_rng(0).random((3, 200)) < 0.5
+    same = measure.paired_difference(outcomes(hard), outcomes(hard))
+    assert (same.mean, same.low, same.high, same.num_seeds) == (0, 0, 0, 3), "how hard a scene is plays no part"
+    better = hard | (np.arange(200) < 40)
+    found = measure.paired_difference(outcomes(better), outcomes(hard))
+    assert found.mean == pytest.approx((better.astype(int) - hard).mean())
+    # A standard error of some 0.02: one of 200 scenes, over seeds that share them.
+    assert found.mean - 0.06 < found.low < found.mean - 0.02 and found.mean + 0.02 < found.high < found.mean + 0.06
+    # Two seeds of three that agree, and one that does not: scenes alone would say more than is known.
+    split = measure.paired_difference(
+        outcomes(np.ones((3, 200))), outcomes(np.array([[0] * 200, [0] * 200, [1] * 200]))
+    )
+    assert (split.mean, split.low, split.high) == (pytest.approx(2 / 3), 0, 1)
+    assert measure.paired_difference(outcomes(hard), {7: outcomes(hard)[0]}) is None
+
+
+def test_other_scenes_are_not_compared(measure):
+    one, other = ({0: {"door": dict.fromkeys(range(first, 5), True)}} for first in (0, 1))
+    with pytest.raises(ValueError, match="only where they played the same scenes, which seed 0 did not"):
+        measure.paired_difference(one, other)
 
 
 def test_a_stage_is_made_once_and_whole(measure, tmp_path, capsys):

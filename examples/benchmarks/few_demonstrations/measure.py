@@ -6,7 +6,8 @@ What latent pretraining is worth when demonstrations are few: success in closed 
 
 Every row starts from the same untrained policy, sees the same demonstrations for as many steps, and acts in the same scenes,
 which no training saw. Rows differ in what the policy was pretrained on, in how many demonstrations of a task it gets, and in
-how actions are read from it. A stage that is done is not done again. Writes `table.md`.
+how actions are read from it. A stage that is done is not done again, and rollouts go on where they were stopped. Writes
+`table.md`, and `results.json` with the success of every task.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from success import Outcomes, mean_success, paired_difference, rate, read_outcomes, task_success
 
 from cyclemimic.demo.recording import Shot, record_shots
 from cyclemimic.demo.settings import DemoSettings
 from cyclemimic.evaluation.environments.metaworld import TASKS as INSTRUCTIONS
-from cyclemimic.evaluation.intervals import wilson_interval
 
 TASKS = (
     "button-press-topdown-v3",
@@ -41,7 +43,7 @@ TASKS = (
     "plate-slide-v3",
 )
 # Numbers of variations of a scene; the evaluation's begin at 500,000. Failed experts are filmed again a million further on.
-FIRST_DEMONSTRATION, FIRST_VIDEO, EVALUATION_SEED = 1_000, 100_000, 0
+FIRST_DEMONSTRATION, FIRST_VIDEO = 1_000, 100_000
 IMAGE_SIZE = 128
 OTHER_BODIES = "other-bodies"
 # Seconds between the frames of a pair, and the least of it at an episode's end. The arms move more slowly.
@@ -51,16 +53,24 @@ CYCLE_OFF = {"cycle_weight": 0, "adversarial_weight": 0}
 
 @dataclass(frozen=True)
 class Row:
-    """What a policy is pretrained on (`none`, `genie`, `ac3`, `other-bodies`), demonstrations a task, what is read."""
+    """
+    What a policy is pretrained on (`none`, `genie`, `ac3`, `other-bodies`), demonstrations a task, what actions are read from,
+    and how many times as long it is fine-tuned.
+    """
 
     pretraining: str
     demonstrations: int
     action_decoding: str = "act"
+    times_as_long: int = 1
 
     @property
     def name(self) -> str:
         decoding = "" if self.action_decoding == "act" else f"-{self.action_decoding}"
         return f"{self.pretraining}-{self.demonstrations}{decoding}"
+
+    def finetuning_steps(self, steps: int) -> int:
+        """Of this row, where the others take `steps`."""
+        return self.times_as_long * steps
 
 
 ROWS = {
@@ -68,9 +78,13 @@ ROWS = {
     for row in (
         *(Row(pretraining, number) for number in (5, 1, 20) for pretraining in ("none", "genie", "ac3", OTHER_BODIES)),
         *(Row("ac3", 5, decoding) for decoding in ("latent", "discrete")),
-        Row("none", 100),
+        # In as many steps as the others it would see each of its frames about once.
+        Row("none", 100, times_as_long=10),
     )
 }
+
+# The first row is compared with the second.
+COMPARED = (("ac3", "none"), ("ac3", "genie"), (OTHER_BODIES, "none"))
 
 
 def parse() -> argparse.Namespace:
@@ -94,9 +108,15 @@ def parse() -> argparse.Namespace:
         help="of a task to record; rows take the first (default: %(default)s)",
     )
     parser.add_argument("--rollouts", type=int, default=20, help="of a task (default: %(default)s)")
+    parser.add_argument(
+        "--evaluation_seed",
+        type=int,
+        default=0,
+        help="which scenes to act in; settings are to be chosen on another one (default: %(default)s)",
+    )
     parser.add_argument("--tokenizer_steps", type=int, default=3000)
     parser.add_argument("--pretraining_steps", type=int, default=3000)
-    parser.add_argument("--finetuning_steps", type=int, default=1000)
+    parser.add_argument("--finetuning_steps", type=int, default=1000, help="more with 100 demonstrations of a task")
     arguments = parser.parse_args()
     if arguments.arms is None and any(ROWS[row].pretraining == OTHER_BODIES for row in arguments.rows):
         parser.error(f"--arms must be given for the rows of {OTHER_BODIES}")
@@ -105,11 +125,12 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def once(target: Path, make: Callable[[Path], None]) -> Path:
-    """`target`, made where it is not there yet; it takes its name when it is whole."""
+def once(target: Path, make: Callable[[Path], None], goes_on: bool = False) -> Path:
+    """`target`, made where it is not there yet; it takes its name when it is whole. What `goes_on` finds what it left."""
     if not target.exists():
         partial_target = target.with_name(f"{target.name}.partial")
-        shutil.rmtree(partial_target, ignore_errors=True)
+        if not goes_on:
+            shutil.rmtree(partial_target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         print(target, flush=True)
         make(partial_target)
@@ -208,14 +229,14 @@ def finetune(arguments: argparse.Namespace, row: Row, policy: Path, labels: Path
         *("--num_episodes", row.demonstrations * len(arguments.tasks), "--output_dir", folder),
         *("--action_decoding", row.action_decoding, "--action_decoder_context", "act"),
         *("--image_shift", 4, "--weight_decay", 0.05),
-        *training_flags(arguments.finetuning_steps, 1e-3, seed),
+        *training_flags(row.finetuning_steps(arguments.finetuning_steps), 1e-3, seed),
     )
 
 
 def rollout(arguments: argparse.Namespace, policy: Path, folder: Path) -> None:
     cyclemimic(
         *("rollout", "--policy", policy, "--env", f"metaworld:{','.join(arguments.tasks)}", "--output", folder),
-        *("--episodes", arguments.rollouts, "--seed", EVALUATION_SEED, "--clips", 0),
+        *("--episodes", arguments.rollouts, "--seed", arguments.evaluation_seed, "--clips", 0),
     )
 
 
@@ -233,34 +254,68 @@ def run(arguments: argparse.Namespace, row: Row, seed: int, videos: Path, demons
     start = once(root / "start", partial(make_start, arguments, labels, seed))
     if row.pretraining != "none":
         start = once(stage / "policy", lambda to: pretrain(arguments, start, labels, sources, seed, to))
-    policy = once(root / row.name / "policy", lambda to: finetune(arguments, row, start, labels_here, seed, to))
-    once(root / row.name / "rollout", partial(rollout, arguments, policy))
+    folder = row_folder(arguments, row, seed)
+    policy = once(folder / "policy", lambda to: finetune(arguments, row, start, labels_here, seed, to))
+    once(rollout_folder(arguments, row, seed), partial(rollout, arguments, policy), goes_on=True)
 
 
-def successes(arguments: argparse.Namespace, row: Row) -> list[tuple[int, int]]:
-    """Successes and trials of the seeds that are done."""
-    paths = [arguments.output / f"seed-{seed}" / row.name / "rollout" / "results.json" for seed in arguments.seeds]
-    means = [json.loads(path.read_text())["success"]["mean"] for path in paths if path.exists()]
-    return [(mean["successes"], mean["trials"]) for mean in means]
+def row_folder(arguments: argparse.Namespace, row: Row, seed: int) -> Path:
+    steps = "" if row.times_as_long == 1 else f"-{row.finetuning_steps(arguments.finetuning_steps)}-steps"
+    return arguments.output / f"seed-{seed}" / f"{row.name}{steps}"
 
 
-def table(arguments: argparse.Namespace) -> str:
-    """A row a policy: each seed's success, their mean, and Wilson's interval over all trials."""
+def rollout_folder(arguments: argparse.Namespace, row: Row, seed: int) -> Path:
+    return row_folder(arguments, row, seed) / f"rollout{scenes(arguments)}"
+
+
+def scenes(arguments: argparse.Namespace) -> str:
+    """What tells names of other scenes' results from those of the first."""
+    return "" if arguments.evaluation_seed == 0 else f"-on-seed-{arguments.evaluation_seed}"
+
+
+def outcomes_of(arguments: argparse.Namespace, row: Row) -> dict[int, Outcomes]:
+    """By seed, of those that are done."""
+    paths = {seed: rollout_folder(arguments, row, seed) / "results.json" for seed in arguments.seeds}
+    return {seed: read_outcomes(path) for seed, path in paths.items() if path.exists()}
+
+
+def summarise(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `results.json` holds: each row's success, all and a task, and the differences between rows."""
+    done = {name: outcomes for name in arguments.rows if (outcomes := outcomes_of(arguments, ROWS[name]))}
+    rows = {
+        name: {"seeds": {seed: rate(each) for seed, each in outcomes.items()}}
+        | mean_success(outcomes)
+        | {
+            "finetuning_steps": ROWS[name].finetuning_steps(arguments.finetuning_steps),
+            "tasks": task_success(outcomes),
+        }
+        for name, outcomes in done.items()
+    }
+    differences = {}
+    for number in sorted({ROWS[name].demonstrations for name in done}):
+        for one, other in (tuple(f"{start}-{number}" for start in pair) for pair in COMPARED):
+            if one in done and other in done and (found := paired_difference(done[one], done[other])):
+                differences[f"{one} - {other}"] = asdict(found)
+    return {"evaluation_seed": arguments.evaluation_seed, "rows": rows, "differences": differences}
+
+
+def table(summary: dict[str, Any]) -> str:
+    """A row a policy: each seed's success, their mean, and Wilson's interval over all trials; then the differences."""
     lines = [
-        "| pretrained on | demonstrations a task | read from | seeds | mean | 95 % |",
-        "|---|---|---|---|---|---|",
+        "| pretrained on | demonstrations a task | read from | fine-tuning steps | seeds | mean | 95 % |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for row in map(ROWS.get, arguments.rows):
-        found = successes(arguments, row)
-        if not found:
-            continue
-        rates = [count / trials for count, trials in found]
-        low, high = wilson_interval(sum(count for count, _ in found), sum(trials for _, trials in found))
-        seeds = ", ".join(f"{rate:.2f}" for rate in rates)
+    for name, found in summary["rows"].items():
+        row, seeds = ROWS[name], ", ".join(f"{each:.2f}" for each in found["seeds"].values())
         lines.append(
-            f"| {row.pretraining} | {row.demonstrations} | {row.action_decoding} | {seeds} | {statistics.mean(rates):.2f} "
-            f"| {low:.2f} to {high:.2f} |"
+            f"| {row.pretraining} | {row.demonstrations} | {row.action_decoding} | {found['finetuning_steps']} | {seeds} "
+            f"| {found['mean']:.2f} | {found['low']:.2f} to {found['high']:.2f} |"
         )
+    if summary["differences"]:
+        lines += ["", "| difference | mean | 95 %, paired | seeds |", "|---|---|---|---|"]
+    for name, each in summary["differences"].items():
+        ends = f"{each['low']:+.2f} to {each['high']:+.2f}"
+        lines.append(f"| {name} | {each['mean']:+.2f} | {ends} | {each['num_seeds']} |")
     return "\n".join(lines) + "\n"
 
 
@@ -271,8 +326,10 @@ def main() -> None:
     for seed in arguments.seeds:
         for row in arguments.rows:
             run(arguments, ROWS[row], seed, videos, demonstrations)
-            (arguments.output / "table.md").write_text(table(arguments))
-    print(table(arguments))
+            summary = summarise(arguments)
+            (arguments.output / f"results{scenes(arguments)}.json").write_text(json.dumps(summary, indent=2))
+            (arguments.output / f"table{scenes(arguments)}.md").write_text(table(summary))
+    print(table(summary))
 
 
 if __name__ == "__main__":
