@@ -10,6 +10,8 @@ from cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionP
 from cyclemimic.commands.rollout import format_table
 from cyclemimic.data import decode_frames
 from cyclemimic.evaluation.environments.metaworld import MetaworldEnvironment, SimulatorError
+from cyclemimic.evaluation.environments.simulator import open_simulator
+from cyclemimic.models.cyclemimic.tiny_cyclemimic import make_tiny_backbone_config
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,30 @@ def test_acts_by_the_data_set_named(verb, policy_of_two, tmp_path):
     assert verb("rollout", *flags, *sizes.split(), "--output", tmp_path / "rollout") == 0
     given = json.loads((tmp_path / "rollout" / "results.json").read_text())["arguments"]
     assert (given["dataset"], given["action_repeat"]) == ("circles", 4)
+
+
+@pytest.fixture
+def pushing_policy(tmp_path):
+    """A policy with random weights that says where in PushT's 512 × 512 pixels to go."""
+    processor = CycleMimicProcessor.from_texts(["push the T"], image_size=32, chunk_size=4, action_dim=2)
+    processor.add_action_statistics("pushes", {"q01": [0.0] * 2, "q99": [512.0] * 2, "fps": 10})
+    backbone = make_tiny_backbone_config(processor, 32, hidden_size=32, num_text_layers=1)
+    config = processor.make_config(backbone, action_decoder_hidden_size=32, action_decoder_num_heads=1)
+    CycleMimicForActionPrediction(config).save_pretrained(tmp_path / "policy")
+    processor.save_pretrained(tmp_path / "policy")
+    return tmp_path / "policy"
+
+
+def test_pusht(verb, pushing_policy, tmp_path):
+    try:
+        open_simulator("pusht")
+    except SimulatorError as error:
+        pytest.skip(str(error))
+    flags = ["--policy", pushing_policy, "--env", "pusht", "--device", "cpu", "--output", tmp_path / "rollout"]
+    assert verb("rollout", *flags, *"--episodes 2 --clips 1 --max_steps 5 --num_workers 1".split()) == 0
+    results = json.loads((tmp_path / "rollout" / "results.json").read_text())
+    assert [(trial["task"], trial["num_steps"]) for trial in results["trials"]] == [("pusht", 5)] * 2
+    assert (tmp_path / "rollout" / results["trials"][0]["film"]).is_file()
 
 
 # A dot moves as the policy says, in one of the instructions the policy knows. Its process may be killed once, in an episode.

@@ -27,10 +27,13 @@ from cyclemimic.evaluation.rollout import (
 # it is, how often it was rendered since the reset, and which initial state it is in.
 WALK = """
 import os
+from pathlib import Path
 import numpy as np
 
 class Walk:
     def __init__(self, task):
+        with Path(__file__).with_name("built").open("a") as built:
+            built.write(f"{task}\\n")
         if task == "refuse":
             raise ValueError("no such walk; install one")
         self.task, self.instruction = task, f"please {task}"
@@ -134,6 +137,19 @@ def test_results_do_not_depend_on_the_number_of_processes(walk):
     ]
     assert summary(runs[0]) == summary(runs[1])
     assert 0 < sum(result.success for result in runs[0]) < len(trials)
+
+
+def test_scenes_are_built_again_only_where_a_task_runs_out(walk, tmp_path):
+    trials = [Trial(task, goal) for task in ("go", "run", "hop", "swim") for goal in (30, 2, 30, 1, 30)]
+    one_by_one = run_rollouts(StepPolicy(), trials, walk, 8, 4, num_workers=1, num_environments=1)
+    built = tmp_path / "built"
+    assert built.read_text().split() == ["go", "run", "hop", "swim"]
+    for workers in (1, 2):
+        built.unlink()
+        results = run_rollouts(StepPolicy(), trials, walk, 8, 4, num_workers=workers, num_environments=3)
+        assert summary(results) == summary(one_by_one)
+        # Each environment keeps the task it began with, and takes part in the last one.
+        assert sorted(built.read_text().split()) == ["go", "hop", "run", "swim", "swim", "swim"]
 
 
 @pytest.mark.parametrize(

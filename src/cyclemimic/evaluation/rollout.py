@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -106,7 +107,8 @@ def run_rollouts(
 
     Args:
         policy ([`RolloutPolicy`]): What acts.
-        trials (`Sequence[Trial]`): What to run; trials of one task should stand together.
+        trials (`Sequence[Trial]`): What to run. A scene is built anew where an environment changes its task: each keeps its
+            task while there are trials of it, then takes the task with the most trials left.
         make_environment (`Callable`): Task → environment with `reset`, `step`, `render`, `close` and `instruction`;
             must be importable in a new process. With `use_robot_state`, its `state` is what the robot feels of itself.
         max_steps (`int`): Steps after which a trial has failed.
@@ -132,7 +134,7 @@ def run_rollouts(
         if number < 1:
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
     results = [TrialResult(trial) for trial in trials]
-    pending = iter(results)
+    pending = _Pending(results)
     num_environments = min(num_environments, len(trials))
     make_worker = partial(EnvironmentWorker, make_environment, film_every, use_robot_state=use_robot_state)
     with (
@@ -160,11 +162,34 @@ def run_rollouts(
     return results
 
 
-def _assign(free: Iterable[int], active: dict[int, TrialResult], pending: Iterator[TrialResult]) -> list[Reset | Act]:
-    """Gives free slots the next trials."""
+class _Pending:
+    """The trials to come, by task, and which task every slot played last."""
+
+    def __init__(self, results: Sequence[TrialResult]) -> None:
+        self._by_task: dict[str, deque[TrialResult]] = {}
+        for result in results:
+            self._by_task.setdefault(result.trial.task, deque()).append(result)
+        self._last_task: dict[int, str] = {}
+
+    def take(self, slot: int) -> TrialResult | None:
+        """The slot's next trial: of the task it has the scene of, else of the one with most left, the earlier of equals."""
+        task = self._last_task.get(slot)
+        if task not in self._by_task:
+            task = max(self._by_task, key=lambda task: len(self._by_task[task]), default=None)
+        if task is None:
+            return None
+        self._last_task[slot] = task
+        result = self._by_task[task].popleft()
+        if not self._by_task[task]:
+            del self._by_task[task]
+        return result
+
+
+def _assign(free: Iterable[int], active: dict[int, TrialResult], pending: _Pending) -> list[Reset | Act]:
+    """Gives free slots their next trials."""
     requests: list[Reset | Act] = []
     for slot in free:
-        result = next(pending, None)
+        result = pending.take(slot)
         if result is not None:
             active[slot] = result
             requests.append(Reset(slot, result.trial.task, result.trial.initial_state, result.trial.filmed))
@@ -180,7 +205,7 @@ def _act(
     use_robot_state: bool,
 ) -> list[Act]:
     """What the policy does where it is its turn."""
-    seen = [[view.image for view in views.values()], [view.instruction for view in views.values()]]
+    seen: list[Any] = [[view.image for view in views.values()], [view.instruction for view in views.values()]]
     if use_robot_state:
         seen.append([view.robot_state for view in views.values()])
     chunks = policy.predict(*seen)[:, :num_action_steps]

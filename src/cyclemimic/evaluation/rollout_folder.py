@@ -79,7 +79,9 @@ class RolloutFolder:
 
     def load_clip(self, described: dict[str, Any]) -> Clip:
         """The film of an episode that has one."""
-        frames = decode_frames(self.root / described["film"], self.fps, described["num_frames"])
+        # By its name alone: what a run goes on with may come from elsewhere, and name a file elsewhere.
+        film = self.root / _CLIPS / Path(described["film"]).name
+        frames = decode_frames(film, self.fps, described["num_frames"])
         caption = f"initial state {described['initial_state']}"
         return Clip(described["task"], described["success"], frames, fps=self.fps, caption=caption)
 

@@ -97,6 +97,24 @@ def test_a_variation_is_the_same_whatever_came_before(task):
         each.close()
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_a_variation_is_what_two_whole_resets_of_metaworld_come_to(task):
+    environment = make(task)
+    simulator = environment._env
+    for initial_state in (4, 9, 4):
+        frame = first_frame(environment, initial_state)
+        state, places, target = environment.state, simulator.model.body_pos.copy(), simulator._target_pos.copy()
+        simulator.seed(environment._variation_seed(initial_state))
+        for simulator._freeze_rand_vec in (False, True):
+            simulator.reset()
+        environment._mujoco.mj_forward(simulator.model, simulator.data)
+        np.testing.assert_array_equal(environment.render(), frame)
+        np.testing.assert_array_equal(simulator._get_obs()[:4].astype(np.float32), state)
+        np.testing.assert_array_equal(simulator.model.body_pos, places)
+        np.testing.assert_array_equal(simulator._target_pos, target)
+    environment.close()
+
+
 def states_of_expert(environment: MetaworldEnvironment, initial_state: int) -> list[np.ndarray]:
     environment.reset(initial_state)
     states = []

@@ -146,7 +146,7 @@ def _make(task: str, options: dict[str, Any]) -> Any:
 
 
 def _is_image_space(space: Any) -> bool:
-    shape = getattr(space, "shape", None) or ()
+    shape: tuple[int, ...] = getattr(space, "shape", None) or ()
     return getattr(space, "dtype", None) == np.uint8 and len(shape) == 3 and shape[-1] == 3
 
 

@@ -130,7 +130,7 @@ def open_simulator(names: str, image_size: int | None, instruction: str | None) 
     if names not in MAX_STEPS:
         raise ValueError(f"`env` must name a suite out of {sorted(MAX_STEPS)}, got {names!r}.")
     refuse_instruction(instruction, "libero")
-    size = {} if image_size is None else {"image_size": image_size}
+    size: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
     return Simulator(
         tasks=tuple(_tasks_of(names)),
         make_environment=partial(LiberoEnvironment, suite=names, **size),

@@ -80,7 +80,7 @@ class MetaworldEnvironment:
         self._env._set_task_called = True
         self._env.seeded_rand_vec = True
         self._expert = policies[task]()
-        self._observation: np.ndarray | None = None
+        self._observation: Any = None
         self._look = SceneLook(self._env.model)
         self._renderer = self._make_renderer()
 
@@ -92,12 +92,9 @@ class MetaworldEnvironment:
         seed = self._variation_seed(initial_state)
         self._look.draw(np.random.default_rng(seed))
         self._env.seed(seed)
-        self._env._freeze_rand_vec = False
-        self._env.reset()
-        # Metaworld computes parts of a reset from where things were before it. With the drawn variation held, a second
-        # reset starts from the right places, whatever this environment did before.
-        self._env._freeze_rand_vec = True
-        self._env.reset()
+        self._draw_places()
+        self._mujoco.mj_resetData(self._env.model, self._env.data)
+        self._env.reset_model()
         # Places set last are not in the kinematics yet: the first frame and observation would show the ones before.
         self._mujoco.mj_forward(self._env.model, self._env.data)
         self._env._prev_obs = self._env._get_curr_obs_combined_no_goal()
@@ -142,6 +139,19 @@ class MetaworldEnvironment:
         """Frees the renderer; the environment cannot be used afterwards."""
         self._renderer.close()
 
+    def _draw_places(self) -> None:
+        """
+        Puts the model into the variation drawn, and holds it. Metaworld computes parts of a reset from where things were
+        before it; the reset after this one starts from the right places, whatever this environment did before.
+        """
+        move_hand = self._env._reset_hand
+        self._env._reset_hand = lambda steps=0: move_hand(0)  # nearly all of a reset's time, and no part of the places
+        self._env._freeze_rand_vec = False
+        self._env.reset()
+        self._env._freeze_rand_vec = True
+        self._env.reset_model()
+        del self._env._reset_hand
+
     def _variation_seed(self, initial_state: int) -> int:
         # Hashed, so that neither neighbours nor tasks share draws.
         sequence = np.random.SeedSequence([zlib.crc32(self.task.encode()), initial_state])
@@ -168,7 +178,7 @@ def open_simulator(names: str, image_size: int | None, instruction: str | None) 
     if unknown:
         raise ValueError(f"`env` must name tasks out of {sorted(TASKS)}, got {unknown[0]!r}.")
     refuse_instruction(instruction, "metaworld")
-    size = {} if image_size is None else {"image_size": image_size}
+    size: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
     return Simulator(
         tasks=tasks,
         make_environment=partial(MetaworldEnvironment, **size),

@@ -6,10 +6,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Outcome, Reset, WorkerDied
 
 logger = logging.getLogger(__name__)
+
+_Request = TypeVar("_Request", bound=Reset | Act)
 
 MAX_REPEATS = 3
 """How often a trial is begun again because its worker died, before the rollouts are given up."""
@@ -73,7 +76,7 @@ class EnvironmentPool:
             if outcome.image is None:
                 del self._playing[outcome.slot]
 
-    def _of_worker(self, number: int, requests: Sequence[Reset | Act]) -> list[Reset | Act]:
+    def _of_worker(self, number: int, requests: Sequence[_Request]) -> list[_Request]:
         return [request for request in requests if request.slot % len(self._workers) == number]
 
     def _restart(self, number: int, death: WorkerDied) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from typing import Any
 
 from cyclemimic.evaluation.environments.gymnasium import GymnasiumEnvironment, describe
 from cyclemimic.evaluation.environments.simulator import Simulator, SimulatorError
@@ -27,6 +28,7 @@ class PushTEnvironment(GymnasiumEnvironment):
         self, task: str, action_repeat: int = 1, instruction: str = _INSTRUCTION, image_size: int = _IMAGE_SIZE
     ) -> None:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame would look for a screen
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         size = {"observation_width": image_size, "observation_height": image_size}
         try:
             super().__init__(
@@ -34,10 +36,17 @@ class PushTEnvironment(GymnasiumEnvironment):
             )
         except SimulatorError as error:
             raise SimulatorError('PushT is not installed: pip install "cyclemimic[pusht]"') from error
+        except ValueError as error:
+            if not isinstance(error.__cause__, ImportError):
+                raise
+            # Of OpenCV, which gym-pusht imports, and which looks for a screen's libraries.
+            raise SimulatorError(
+                f"PushT cannot run here ({error.__cause__}); on Debian: apt-get install libgl1 libglib2.0-0"
+            ) from error
 
 
 def open_simulator(names: str, image_size: int | None, instruction: str | None) -> Simulator:
     """PushT, the only task."""
-    given = {"image_size": image_size, "instruction": instruction}
-    given = {name: value for name, value in given.items() if value is not None}
+    flags = {"image_size": image_size, "instruction": instruction}
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     return describe(("pusht",), partial(PushTEnvironment, **given))
