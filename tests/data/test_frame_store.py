@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from cyclemimic.data import Episode, FrameStore
 
@@ -107,3 +108,40 @@ def test_workers_receive_the_store_without_frames():
     np.testing.assert_array_equal(copy.frame(0, 7), readers[0].frames[7])
     with pytest.raises(ValueError, match="`max_bytes`"):
         FrameStore(episodes, max_bytes=0)
+
+
+class Bounds(Dataset):
+    """Items are the bound of the process that reads them."""
+
+    def __init__(self, store):
+        self.store = store
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return self.store.max_bytes
+
+
+@pytest.fixture
+def store_of(monkeypatch):
+    """Makes a store where so many GiB are free, and so many ranks run."""
+
+    def make(free, ranks=1, **settings):
+        monkeypatch.setattr("cyclemimic.data.frame_store.free_memory", lambda: free << 30)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+        return FrameStore(make_episodes(1)[0], **settings)
+
+    return make
+
+
+def test_processes_share_a_quarter_of_the_free_memory(store_of):
+    def bounds(store, num_workers):
+        return [bound / (1 << 30) for bound in DataLoader(Bounds(store), batch_size=None, num_workers=num_workers)]
+
+    assert bounds(store_of(96), 0) == [24] * 4
+    assert bounds(store_of(96), 2) == [12] * 4
+    assert bounds(store_of(96, ranks=2), 2) == [6] * 4
+    assert bounds(store_of(96, ranks=8), 2) == [2] * 4, "the least there is"
+    assert bounds(store_of(96, ranks=2, num_stores=2), 2) == [3] * 4
+    assert bounds(store_of(96, max_bytes=5 << 30, num_stores=2), 2) == [2.5] * 4, "what is given is not shared out"

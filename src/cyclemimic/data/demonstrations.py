@@ -26,7 +26,7 @@ class DemonstrationDataset(Dataset):
         chunk_size (`int`, *optional*): Number of actions `T` from the frame on that an item holds; without, items hold
             no actions and the data sets need none.
         transform (`Callable`, *optional*): As in [`FrameStore`].
-        max_bytes (`int`, *optional*, defaults to 2 GiB): As in [`FrameStore`].
+        max_bytes (`int`, *optional*): As in [`FrameStore`], for all cameras together.
         use_robot_state (`bool`, *optional*, defaults to `False`): Whether items hold the robot state.
         further_cameras (`Sequence[Sequence[EpisodeSource]]`, *optional*): The data sets once more for every further camera,
             opened with it; items then hold an image of each.
@@ -40,6 +40,8 @@ class DemonstrationDataset(Dataset):
     Attributes:
         frames (`np.ndarray` of shape `(num_items, 2)`): `int32` position of the episode in `episodes`, frame index.
         episodes (`list[Episode]`): Episodes that have items.
+        sources (`list[EpisodeSource]`), labels (`LatentLabels` or `None`): What it was made of; nothing in the process of
+            a data loader.
         action_dim, state_dim (`int` or `None`): Size of an action and of a robot state, where items hold them.
     """
 
@@ -49,19 +51,21 @@ class DemonstrationDataset(Dataset):
         labels: LatentLabels | None = None,
         chunk_size: int | None = None,
         transform: Callable[[np.ndarray], np.ndarray] | None = None,
-        max_bytes: int = 2 << 30,
+        max_bytes: int | None = None,
         use_robot_state: bool = False,
         further_cameras: Sequence[Sequence[EpisodeSource]] = (),
     ) -> None:
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}")
+        self.sources, self.labels = list(sources), labels
         self.chunk_size = chunk_size
         self.episodes: list[Episode] = []
         self.action_dim: int | None = None
         self.state_dim: int | None = None
         self._actions: list[np.ndarray] = []
         self._states: list[np.ndarray] | None = [] if use_robot_state else None
-        frames, codes = [], []
+        frames: list[np.ndarray] = []
+        codes: list[Any] = []
         for episode in list_episodes(sources):
             labelled = _labelled_frames(episode, labels)
             if labelled is None:
@@ -80,17 +84,21 @@ class DemonstrationDataset(Dataset):
         if not self.episodes:
             raise DataError(
                 f"{[source.name for source in sources]}: no frame has a label; the labels are of "
-                f"{sorted({name for name, _ in labels.episodes})}: label these data sets, or give the labels made of them"
+                f"{sorted({name for name, _ in labels.episodes} if labels else ())}: label these data sets, or give the labels made of them"
             )
         positions = np.repeat(np.arange(len(frames)), [len(indices) for indices in frames])
         self.frames = np.stack([positions, np.concatenate(frames)], axis=1).astype(np.int32)
-        self._codes = None if labels is None else np.concatenate(codes)
+        self._codes: np.ndarray | None = None if labels is None else np.concatenate(codes)
         self._warn_without_instruction()
         views = [self.episodes, *(_same_episodes(self.episodes, camera) for camera in further_cameras)]
-        self._stores = [FrameStore(view, transform, max(1, max_bytes // len(views))) for view in views]
+        self._stores = [FrameStore(view, transform, max_bytes, len(views)) for view in views]
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # All that is read of them are the episodes and their codes.
+        return {**self.__dict__, "sources": [], "labels": None}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return a frame and its targets.

@@ -3,19 +3,27 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
+from torch.utils.data import get_worker_info
 
 from .episode import Episode, stack_frames
+from .free_memory import free_memory
 
 # Frames decoded and resized at a time: an episode of full-size frames is never in memory whole.
 _BLOCK = 32
 
 MAX_BYTES = 2 << 30
-"""Default bound on the decoded frames that a process keeps."""
+"""How many bytes of decoded frames a process may keep on any machine."""
+
+# Of the memory that is free, what all processes of a training keep together.
+_SHARE = 0.25
+
+_OF_ONE_PROCESS = {"_kept", "_num_bytes", "_frame_bytes", "_last"}
 
 
 class FrameStore:
@@ -26,28 +34,45 @@ class FrameStore:
     the place of the least recently used one; otherwise (random order) only the frames asked for are decoded, because
     a whole episode for one item would be decoded for nothing.
 
-    Each process has a store of its own: data loader workers receive it empty, and each may use `max_bytes`.
+    Each process has a store of its own: data loader workers receive it empty, and each may use `max_bytes`. By default the
+    processes of this machine (ranks, and the workers of each) share a quarter of the memory that is free when the store is
+    made, but have 2 GiB each. What is read does not depend on it.
 
     Args:
         episodes (`Sequence[Episode]`): Episodes, addressed by their position here.
         transform (`Callable`, *optional*): Maps `uint8` frames `(num_frames, height, width, 3)` to `uint8` frames of
             another size, such as a resize; what it returns is kept. It is given blocks of an episode.
-        max_bytes (`int`, *optional*, defaults to 2 GiB): Bound on the frames kept, in bytes. At least one episode is
-            kept, however large.
+        max_bytes (`int`, *optional*): Bound on the frames kept by a process, in bytes. At least one episode is kept,
+            however large.
+        num_stores (`int`, *optional*, defaults to 1): Stores of a process that share the bound.
     """
+
+    # Set anew in a process that receives the store.
+    _last: int | None
 
     def __init__(
         self,
         episodes: Sequence[Episode],
         transform: Callable[[np.ndarray], np.ndarray] | None = None,
-        max_bytes: int = MAX_BYTES,
+        max_bytes: int | None = None,
+        num_stores: int = 1,
     ) -> None:
-        if max_bytes <= 0:
+        if max_bytes is not None and max_bytes <= 0:
             raise ValueError(f"`max_bytes` must be above 0, got {max_bytes}")
         self.episodes = list(episodes)
         self.transform = transform
-        self.max_bytes = max_bytes
+        self._given_bytes, self._num_stores = max_bytes, num_stores
+        self._rank_bytes = int(free_memory() * _SHARE) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         self._clear()
+
+    @property
+    def max_bytes(self) -> int:
+        """Bound on the frames kept in this process."""
+        max_bytes = self._given_bytes
+        if max_bytes is None:
+            worker = get_worker_info()
+            max_bytes = max(MAX_BYTES, self._rank_bytes // (1 if worker is None else worker.num_workers))
+        return max(1, max_bytes // self._num_stores)
 
     @property
     def num_bytes(self) -> int:
@@ -55,7 +80,8 @@ class FrameStore:
         return self._num_bytes
 
     def frame(self, episode_position: int, frame_index: int) -> np.ndarray:
-        """Return one frame, `uint8` of shape `(height, width, 3)`, as [`FrameStore.frames`]."""
+        """Return frame `frame_index` of the episode at `episode_position`, `uint8` of shape `(height, width, 3)`, as
+        [`FrameStore.frames`]."""
         return self.frames(episode_position, [frame_index])[0]
 
     def frames(self, episode_position: int, frame_indices: Sequence[int]) -> np.ndarray:
@@ -85,7 +111,7 @@ class FrameStore:
 
     def __getstate__(self) -> dict[str, object]:
         # Gigabytes of frames are no part of what a data loader worker should be sent.
-        return {"episodes": self.episodes, "transform": self.transform, "max_bytes": self.max_bytes}
+        return {name: value for name, value in self.__dict__.items() if name not in _OF_ONE_PROCESS}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -95,7 +121,7 @@ class FrameStore:
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self._num_bytes = 0
         self._frame_bytes = 0
-        self._last: int | None = None
+        self._last = None
 
     def _has_room(self, episode_position: int) -> bool:
         expected = self.episodes[episode_position].num_frames * self._frame_bytes

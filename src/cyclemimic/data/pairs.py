@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from .episode import DataError, Episode, EpisodeSource, list_episodes
-from .frame_store import MAX_BYTES, FrameStore
+from .frame_store import FrameStore
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class FramePairDataset(Dataset):
         interval_s (`float`): Time from the current to the future frame, in seconds; at least one frame is taken.
         min_interval_s (`float`): Shortest time allowed at an episode's end, in seconds; at least one frame is taken.
         transform (`Callable`, *optional*): As in [`FrameStore`].
-        max_bytes (`int`, *optional*, defaults to 2 GiB): As in [`FrameStore`].
+        max_bytes (`int`, *optional*): As in [`FrameStore`].
 
     Raises:
         DataError: If no episode is long enough for a pair.
@@ -38,6 +38,7 @@ class FramePairDataset(Dataset):
         pairs (`np.ndarray` of shape `(num_pairs, 3)`): `int32` position of the episode in `episodes`, index of the
             current and of the future frame.
         episodes (`list[Episode]`): Episodes that have pairs.
+        sources (`list[EpisodeSource]`): The data sets; none in the process of a data loader.
         embodiments (`list[str]`): Sorted names; `embodiment_id` counts in it.
 
     Example:
@@ -59,9 +60,10 @@ class FramePairDataset(Dataset):
         interval_s: float,
         min_interval_s: float,
         transform: Callable[[np.ndarray], np.ndarray] | None = None,
-        max_bytes: int = MAX_BYTES,
+        max_bytes: int | None = None,
     ) -> None:
         check_intervals(interval_s, min_interval_s)
+        self.sources = list(sources)
         episodes = list_episodes(sources)
         futures = [future_indices(episode, interval_s, min_interval_s) for episode in episodes]
         self.episodes: list[Episode] = [episode for episode, future in zip(episodes, futures) if len(future)]
@@ -83,6 +85,10 @@ class FramePairDataset(Dataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # All that is read of them are the episodes.
+        return {**self.__dict__, "sources": []}
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return a pair.
 
@@ -94,7 +100,7 @@ class FramePairDataset(Dataset):
         position, frame_index, future_index = self.pairs[index].tolist()
         episode = self.episodes[position]
         frames = self._frames.frames(position, (frame_index, future_index))
-        return pair_item(episode, self._embodiment_ids[position], frame_index, future_index, frames)
+        return pair_item(episode, self._embodiment_ids[position], frame_index, future_index, list(frames))
 
 
 def check_intervals(interval_s: float, min_interval_s: float) -> None:
