@@ -58,6 +58,24 @@ def test_pipeline(run_example, workspace, capsys):
     assert (policy.config.chunk_size, policy.config.action_dim) == (3, 4)
 
 
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("tokenizer", "A latent action tokenizer (CycleMimic)"),
+        ("labels", "Latent actions of 40 pairs of frames"),
+        ("pretrained", "It does not act yet."),
+        ("policy", "fine-tuned on demonstrations to act"),
+    ],
+)
+def test_what_is_made_has_a_card(workspace, folder, words):
+    needs(workspace / "outputs" / folder)
+    card = (workspace / "outputs" / folder / "README.md").read_text(encoding="utf-8")
+    assert f"# {folder}" in card and words in card and "| squares | 100.00% |" in card
+    assert str(workspace) not in card
+    made_by = "Latent actions: labels (licence unknown), made by the tokenizer tokenizer at "
+    assert (made_by in card) == (folder in ("pretrained", "policy"))
+
+
 def needs(made: Path) -> None:
     """Skips a test where it runs without test_pipeline, or after it failed."""
     if not made.exists():

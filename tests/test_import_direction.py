@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports point one way: cli -> commands -> demo, planning, serving -> trainers, evaluation, labeling, cards -> models,
-data.
+"""Imports point one way: cli -> commands -> demo, planning, serving -> trainers, evaluation, labeling -> cards -> models,
+data -> hub.
 
 A model folder imports torch, transformers (with what it is built on) and its own siblings only, so that
 `save_pretrained` can ship its code to the Hub. `data` never imports `models`. Nothing imports `cli`.
@@ -24,16 +24,16 @@ MIDDLE = {"trainers", "evaluation", "labeling"}
 ALLOWED = {
     "": {"auto_registration"},
     "auto_registration": set(),
-    "cli": {"", "commands"},
+    "cli": {"", "commands", "hub"},
     "commands": {"", "training_arguments", "cards", "demo", "hub", "planning", "serving", "models", "data"} | MIDDLE,
     "cards": {"data"},
     "training_arguments": set(),
-    "demo": {"", "cards", "models", "data"} | MIDDLE,
+    "demo": {"", "models", "data"} | MIDDLE,
     "planning": {"trainers", "models"},
     "serving": {"", "models"},
-    "trainers": {"models", "data"},
+    "trainers": {"cards", "hub", "models", "data"},
     "evaluation": {"models", "data"},
-    "labeling": {"models", "data"},
+    "labeling": {"cards", "models", "data"},
     "models": set(),
     "data": {"hub"},
     "hub": set(),

@@ -187,6 +187,12 @@ def test_failure_leaves_what_is_done_and_the_next_call_goes_on(label, tokenizer,
     assert len(LatentLabels.from_folder(tmp_path / "labels")) == 17
 
 
+def test_a_card_comes_with_the_last_shard(label, tmp_path):
+    card = (label() / "README.md").read_text()
+    assert "# labels" in card and "Latent actions of 17 pairs" in card and "the tokenizer toy at" in card
+    assert "| arm | 71.43% | 3 | 15 | 10 |" in card and str(tmp_path) not in card
+
+
 def test_finished_labels_are_left_as_they_are(label, tokenizer, tmp_path):
     before = contents(label())
     tokenizer.vision_features.register_forward_pre_hook(lambda *_: pytest.fail("looked at again"))
@@ -223,7 +229,7 @@ def test_killed_at_ten_random_moments(label, tmp_path, monkeypatch):
     frames = np.random.default_rng(1).integers(0, 256, (150, 8, 16, 16, 3), dtype=np.uint8)
     sources = [InMemorySource([Episode.from_arrays(clip, 10.0, index=index) for index, clip in enumerate(frames)])]
     settings = {"sources": sources, "rows_per_shard": 1}
-    expected = contents(label(**settings, output_dir=tmp_path / "expected"))
+    expected = contents(label(**settings, output_dir=tmp_path / "whole" / "labels"))
     partial, random = tmp_path / "labels.partial", np.random.default_rng(0)
     done: dict[str, tuple[int, int]] = {}
 

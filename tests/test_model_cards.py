@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 
 import cyclemimic
 from cyclemimic import cli
+from cyclemimic.data.mixture import read_mixture
 from cyclemimic.evaluation.environments import libero
 
 from .documents import commands
@@ -27,6 +28,19 @@ def test_planned_cards_are_as_the_template_says():
     for name, text in written.items():
         assert ("Not yet trained" in text) == (name in PLANNED)
         assert ModelCard(text).data.library_name == "transformers"
+        for heading in ("How to make it" if name in PLANNED else "Use", "Training data", "Licence", "Citation"):
+            assert f"\n## {heading}\n" in text, (name, heading)
+        assert "\n## Intended use and limits\n" in text and "@inproceedings{" in text
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_planned_cards_name_their_data(name):
+    card = ModelCard(PLANNED[name])
+    of_mixture = read_mixture("bridge" if "bridge" in name else "paper")
+    assert all(f"| {entry.path} |" in card.text for entry in of_mixture)
+    known = [word for command in commands(PLANNED[name]) for word in command if word.startswith("IPEC-COMMUNITY/")]
+    assert set(known) <= set(card.data.datasets) and "ego4d" not in card.data.datasets
+    assert card.data.base_model == ("facebook/dinov2-base" if "tokenizer" in name else None)
 
 
 @pytest.mark.parametrize("name", PLANNED)

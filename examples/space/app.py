@@ -17,7 +17,7 @@ def flags(variables: dict[str, str]) -> list[str]:
         *("--interval_s", interval_s, "--min_interval_s", str(float(interval_s) / 2)),
         *("--max_pairs", variables.get("MAX_PAIRS", "200")),
         # A Space is a container behind the Hub's own server: it must listen to that.
-        *("--host", "0.0.0.0", "--port", "7860"),
+        *("--host", "0.0.0.0", "--port", variables.get("GRADIO_SERVER_PORT", "7860")),
     ]
 
 

@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ from cyclemimic.commands import (
     train_tokenizer,
 )
 from cyclemimic.commands.faults import FaultsFound
+from cyclemimic.hub.redaction import redacted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (`Sequence[str]`, *optional*): The command line behind the program's name; `sys.argv[1:]` by default.
 
     Returns:
-        `int`: The exit code: 0; 2 for bad input, with one line on stderr; 130 if interrupted.
+        `int`: The exit code: 0; 2 for bad input, with one line on stderr; 130 if interrupted; 1 with a traceback that held a
+        token, which is taken out of it.
     """
     command = build_parser().parse_args(argv)
     prog = f"cyclemimic {command.verb}"
@@ -150,8 +153,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         message = _describe_expected_error(error)
         if message is None or command.debug or os.environ.get("CYCLEMIMIC_DEBUG") == "1":
-            raise
-        print(f"{prog}: error: {message}", file=sys.stderr)
+            shown = "".join(traceback.format_exception(error))
+            if redacted(shown) == shown:
+                raise
+            print(redacted(shown), end="", file=sys.stderr)
+            return 1
+        print(f"{prog}: error: {redacted(message)}", file=sys.stderr)
         return 2
     return 0
 

@@ -9,11 +9,13 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from cyclemimic.cards.card import CardData, plain, render_label_card
 from cyclemimic.data import DataError, Episode, EpisodeSource, FramePairDataset, LabelFolder
 from cyclemimic.data.episode import list_episodes
 from cyclemimic.data.pairs import future_indices
@@ -42,7 +44,7 @@ def label_videos(
 ) -> Path:
     """
     Writes the latent action of every frame pair of the sources, a row a pair, as [`cyclemimic.data.LatentLabels`] reads
-    them. Each frame is decoded once and its vision features are computed once, though it stands in two pairs.
+    them, and a card. Each frame is decoded once and its vision features are computed once, though it stands in two pairs.
 
     Killed at any moment and called again with the same settings, it makes the shards that are missing. Several
     processes, each with its `rank`, share the shards; `output_dir` appears with the last shard of all.
@@ -94,7 +96,8 @@ def label_videos(
                     for episode, futures in shards[index]
                 ]
                 folder.write(index, {key: np.concatenate([part[key] for part in columns]) for key in columns[0]})
-    folder.finish()
+    num_pairs = sum(len(futures) for shard in shards for _, futures in shard)
+    folder.finish(_card(Path(output_dir).resolve().name, sources, settings, num_pairs))
     return Path(output_dir)
 
 
@@ -222,6 +225,11 @@ def _blocks(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray
             block = []
     if block:
         yield block
+
+
+def _card(title: str, sources: Sequence[EpisodeSource], settings: Mapping[str, Any], num_pairs: int) -> str:
+    metadata = {**settings, "tokenizer": plain(settings["tokenizer"])}
+    return render_label_card(title, CardData.of_sources(sources), metadata=metadata, num_pairs=num_pairs)
 
 
 def _label_columns(episode: Episode, futures: np.ndarray, codes: np.ndarray) -> dict[str, object]:

@@ -47,7 +47,8 @@ def parse_training_arguments(
 
     # An abbreviated flag would silently take another meaning once a field is added; argparse's own usage line would
     # bury an error under two hundred flags.
-    parser = HfArgumentParser(list(dataclass_types), prog=prog, allow_abbrev=False)
+    types: list[Any] = list(dataclass_types)
+    parser = HfArgumentParser(types, prog=prog, allow_abbrev=False)
     parser.usage = "%(prog)s [--config FILE] [--FLAG VALUE ...]"
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="a YAML file of these arguments; flags override it"

@@ -9,6 +9,7 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 
 import cyclemimic
+from cyclemimic.hub.revisions import load_pinned
 
 
 @PreTrainedConfig.register_subclass("cyclemimic")
@@ -19,8 +20,8 @@ class CycleMimicConfig(PreTrainedConfig):
     what LeRobot asks of a policy.
 
     Args:
-        checkpoint_path (`str`, *optional*): CycleMimic checkpoint, a folder or an id on the Hub: pretrained, to
-            fine-tune it, or fine-tuned. Not read where a LeRobot checkpoint is loaded (`--policy.path`), which has its
+        checkpoint_path (`str`, *optional*): CycleMimic checkpoint, a folder or an id on the Hub, which may end
+            with `@` and a revision: pretrained, to fine-tune it, or fine-tuned. Not read where a LeRobot checkpoint is loaded (`--policy.path`), which has its
             own.
         tokenizer_path (`str`, *optional*): Latent action tokenizer that labels the frames of a training batch; needed
             for training alone.
@@ -66,7 +67,7 @@ class CycleMimicConfig(PreTrainedConfig):
         super().__post_init__()
         # LeRobot asks how many actions to read before there is a policy.
         if self.chunk_size is None and self.checkpoint_path is not None:
-            loaded = cyclemimic.CycleMimicConfig.from_pretrained(self.checkpoint_path)
+            loaded = load_pinned(cyclemimic.CycleMimicConfig.from_pretrained, self.checkpoint_path)
             self.chunk_size = loaded.chunk_size
             self.n_action_steps = self.n_action_steps or loaded.n_action_steps
         self.n_action_steps = self.n_action_steps or self.chunk_size

@@ -1,21 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
+import pickle
+
 import numpy as np
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import DatasetCard, ModelCard
 
 from cyclemimic import CycleMimicConfig, LatentActionTokenizerConfig
 from cyclemimic.cards.card import CardData, render_label_card, render_model_card
-from cyclemimic.data import Episode, InMemorySource
+from cyclemimic.data import (
+    DemonstrationDataset,
+    Episode,
+    FramePairDataset,
+    InMemorySource,
+    LabelledMixture,
+    LatentLabels,
+    MixtureDataset,
+    WeightedSource,
+)
 
 FACTS = {"steps": "4, of 8 samples", "seed": "3"}
+INSTRUCTION = 'say "hello"\n```'
 
 
 @pytest.fixture
 def data() -> CardData:
     episodes = [
-        Episode.from_arrays(np.zeros((length, 8, 8, 3), np.uint8), 10.0, "push", source="a|<b>", index=index)
+        Episode.from_arrays(np.zeros((length, 8, 8, 3), np.uint8), 10.0, INSTRUCTION, source="a|<b>", index=index)
         for index, length in enumerate((6, 10))
     ]
     return CardData.of_sources([InMemorySource(episodes)], left_out=["lo*st"])
@@ -46,8 +59,8 @@ def test_a_policys_card(data, acts):
         architecture="CycleMimicForActionPrediction",
         kind="A policy.",
         acts=acts,
+        auto_class="AutoModel",
         backbone="some/<backbone>",
-        instruction='say "hello"\n```',
     )
     assert ('text="say \\"hello\\"\\n```")' in text) and ("and of \\<backbone\\> (licence unknown) bind" in text)
     assert ("(1, 5, 3), physical units" in text) == acts
@@ -60,3 +73,60 @@ def test_a_label_sets_card(data):
     text = render_label_card("my_labels", data=data, metadata=metadata | {"tokenizer": "t"}, num_pairs=7)
     assert "Latent actions of 7 pairs" in text and "0.5 s later" in text
     assert "data_files: '*.parquet'" in text or 'data_files: "*.parquet"' in text
+
+
+def test_metadata_names_what_is_on_the_hub(data, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("a card is asked for once"))
+    monkeypatch.setattr("cyclemimic.cards.card.describe_checkpoint", lambda name: f"{name} (licence: mit)")
+    known = dataclasses.replace(data, hub_ids=("me/arms", "me/codes"))
+    common = {"data": known, "facts": FACTS, "config": LatentActionTokenizerConfig()}
+    found = ModelCard(render_model_card("tokenizer", "t", backbone="me/eyes", **common)).data
+    assert (found.base_model, found.datasets, found.library_name) == (
+        "me/eyes",
+        ["me/arms", "me/codes"],
+        "transformers",
+    )
+    common |= {"sizes": {"chunk_size": 3}, "architecture": "CycleMimicForActionPrediction"}
+    text = render_model_card("adapter", "t", backbone="me/arm", **common)
+    assert (ModelCard(text).data.library_name, ModelCard(text).data.base_model) == ("peft", "me/arm")
+    assert (
+        'base_model = "me/arm"\ncheckpoint = "t/adapter"' in text
+        and "from_pretrained(base_model, chunk_size=3)" in text
+    )
+    metadata = {
+        "num_latent_tokens": 4,
+        "codebook_size": 16,
+        "interval_s": 0.5,
+        "min_interval_s": 0.25,
+        "tokenizer": "t",
+    }
+    text = render_label_card("l", data=known, metadata=metadata, num_pairs=7)
+    assert DatasetCard(text).data.source_datasets == ["me/arms", "me/codes"]
+
+
+def test_data_of_each_kind_of_data_set():
+    sources = [
+        InMemorySource([Episode.from_arrays(np.zeros((12, 8, 8, 3), np.uint8), 10.0, words, source=name)])
+        for name, words in (("a", None), ("b", "go"))
+    ]
+    weighted = [WeightedSource(source, weight, 0.5, 0.5) for source, weight in zip(sources, (1, 3), strict=True)]
+    columns = {"source": ["a"] * 7 + ["b"] * 7, "episode_index": [0] * 14, "frame_index": [*range(7)] * 2}
+    columns |= {"future_index": np.array(columns["frame_index"]) + 5, "codes": np.zeros((14, 1))}
+    labels = LatentLabels(columns, {"codebook_size": 2, "num_latent_tokens": 1, "tokenizer": "me/eyes"})
+    mixture = MixtureDataset(weighted)
+    shares = {
+        "pairs": (FramePairDataset(sources, 0.5, 0.5), ["50.00%", "50.00%"], None),
+        "demonstrations": (
+            DemonstrationDataset(sources, labels),
+            ["50.00%", "50.00%"],
+            "made by the tokenizer me/eyes",
+        ),
+        "mixture": (mixture, ["25.00%", "75.00%"], None),
+        "labelled": (LabelledMixture(mixture, labels), ["25.00%", "75.00%"], "made by the tokenizer me/eyes"),
+    }
+    for name, (dataset, expected, described) in shares.items():
+        found = CardData.of_dataset(dataset)
+        assert ([row[1] for row in found.rows], found.labels, found.instruction) == (expected, described, "go"), name
+        # A process that loads data is not sent what only cards tell of.
+        pickle.loads(pickle.dumps(dataset))[0]
+    assert CardData.of_dataset([1, 2]) == CardData([], [])

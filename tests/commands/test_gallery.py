@@ -1,11 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
+import re
+import signal
+import socket
+import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +28,8 @@ from cyclemimic.commands import gallery
 from cyclemimic.data import LeRobotWriter
 
 from .conftest import INTERVAL
+
+SPACE = Path(__file__).resolve().parents[2] / "examples" / "space" / "app.py"
 
 
 @pytest.fixture
@@ -129,3 +140,68 @@ def test_labels_of_another_tokenizer(refuses, monkeypatch, coarse_tokenizer, lab
     monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace())
     flags = ["--serve", "--tokenizer", coarse_tokenizer, "--data", square_data, "--labels", labels, "--device", "cpu"]
     assert "`labels` must be made by the tokenizer, got labels of" in refuses("gallery", *flags, *INTERVAL)
+
+
+@contextmanager
+def page_of(command: list[str], temporary: Path, **environment: str) -> Iterator[tuple[str, set[str]]]:
+    """A page that a process serves: its address, and those that the process listens on. Ended as a supervisor ends it."""
+    pytest.importorskip("gradio", reason="the page needs gradio")
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary), "GRADIO_ANALYTICS_ENABLED": "False", **environment}
+    with subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
+        try:
+            said: list[str] = []
+            for line in iter(process.stdout.readline, ""):
+                said.append(line)
+                if found := re.match(r"The page is at (http://\S+); Ctrl-C ends it.", line):
+                    break
+            else:
+                pytest.fail("".join(said))
+            assert len(list(temporary.glob("cyclemimic-page-*"))) == 1
+            sockets = psutil.Process(process.pid).net_connections("inet")
+            yield found[1], {opened.laddr.ip for opened in sockets if opened.status == psutil.CONN_LISTEN}
+        finally:
+            process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert list(temporary.glob("cyclemimic-page-*")) == []
+
+
+def read_page(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=20) as response:
+        assert response.status == 200
+        return response.read().decode("utf-8")
+
+
+def test_the_page_is_served_to_this_machine_until_sigterm(coarse_tokenizer, square_data, tmp_path):
+    flags = ["--tokenizer", str(coarse_tokenizer), "--data", str(square_data), "--device", "cpu", *INTERVAL]
+    command = ["-m", "cyclemimic.cli", "gallery", "--serve", "--max_pairs", "8", *flags]
+    with page_of(command, tmp_path / "temporary") as (address, listens_on):
+        assert listens_on == {"127.0.0.1"} and address.startswith("http://127.0.0.1:")
+        page = read_page(address)
+        assert "Latent actions" in page and "Data: squares." in page
+
+
+def test_the_space_serves_what_its_variables_name(coarse_tokenizer, square_data, other_body, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = {
+        "TOKENIZER": str(coarse_tokenizer),
+        "DATA": f"{square_data} {other_body}",
+        "INTERVAL_S": "0.3",
+        "MAX_PAIRS": "8",
+        "GRADIO_SERVER_PORT": str(port),
+    }
+    with page_of([str(SPACE)], tmp_path / "temporary", **variables) as (_, listens_on):
+        assert listens_on == {"0.0.0.0"}
+        page = read_page(f"http://127.0.0.1:{port}/")
+        assert "other, squares" in page
+
+
+def test_the_space_says_which_variables_it_lacks():
+    environment = {**os.environ, "TOKENIZER": "someone/tokenizer", "DATA": " "}
+    process = subprocess.run([sys.executable, SPACE], env=environment, capture_output=True, text=True, timeout=120)
+    assert (process.returncode, process.stderr) == (1, "set DATA in the variables of the Space\n")

@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(401, "Unauthorized")
         wanted = json.loads(self.body)
         prefix = f"{wanted['type']}s/" if wanted.get("type", "model") != "model" else ""
-        name = f"{prefix}{wanted.get('organization', 'me')}/{wanted['name']}"
+        name = f"{prefix}{wanted.get('organization') or 'me'}/{wanted['name']}"
         if name in self.server.repositories:
             return self._send(409, json.dumps({"url": f"{self.server.url}/{name}"}).encode(), {})
         self.server.repositories[name] = Repository(wanted.get("visibility") == "private")

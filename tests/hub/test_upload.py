@@ -8,7 +8,7 @@ import traceback
 import numpy as np
 import pytest
 import torch
-from transformers import AutoImageProcessor, AutoModel, AutoProcessor
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor, modeling_utils
 
 from cyclemimic import CycleMimicProcessor, LatentActionTokenizerForPreTraining, LatentActionTokenizerModel
 from cyclemimic.data.labels.latent_labels import LatentLabels
@@ -121,3 +121,25 @@ def test_adapter_names_its_model_by_id(hub, policy, tmp_path):
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "me/policy"
     assert not any(str(policy).encode() in content for content in files.values())
     assert "adapter_model.safetensors" in files
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "policy", "prismatic"])
+def test_no_model_saves_files_that_a_push_refuses(hub, kind, request, tmp_path, monkeypatch):
+    folder = request.getfixturevalue(kind)
+    folder = folder / "backbone" if kind == "prismatic" else folder
+    automatic = AutoModelForImageTextToText if kind == "prismatic" else AutoModel
+    model = automatic.from_pretrained(folder)
+    split, sizes = modeling_utils.split_torch_state_dict_into_shards, []
+
+    def record(state_dict, max_shard_size, **kwargs):
+        sizes.append(max_shard_size)
+        return split(state_dict, max_shard_size=max_shard_size, **kwargs)
+
+    monkeypatch.setattr(modeling_utils, "split_torch_state_dict_into_shards", record)
+    model.save_pretrained(tmp_path / "saved")
+    model.push_to_hub("me/pushed")
+    if kind == "prismatic":
+        model.model.save_pretrained(tmp_path / "headless")
+    assert len(sizes) == 2 + (kind == "prismatic") and set(sizes) == {"5GB"}
+    model.save_pretrained(tmp_path / "chosen", max_shard_size="1GB")
+    assert sizes[-1] == "1GB"

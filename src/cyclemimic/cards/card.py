@@ -9,11 +9,20 @@ from dataclasses import dataclass
 import jinja2
 from huggingface_hub import DatasetCardData, ModelCardData
 
-from cyclemimic.data import EpisodeSource, LatentLabels
+from cyclemimic.data import (
+    DemonstrationDataset,
+    EpisodeSource,
+    FramePairDataset,
+    LabelledMixture,
+    LatentLabels,
+    MixtureDataset,
+)
 from cyclemimic.data.checking import BrokenEpisode
 from cyclemimic.data.mixture import OpenedMixture
+from cyclemimic.data.readers.hub import public_name
+from cyclemimic.data.readers.lerobot import LeRobotSource
 
-from .origins import describe_checkpoint, describe_labels
+from .origins import describe_checkpoint, describe_labels, id_on_the_hub
 
 _MAX_NAMED = 20
 _TAGS = ["cyclemimic", "robotics", "latent-actions"]
@@ -29,11 +38,28 @@ class CardData:
         left_out (`list[str]`): Data sets of the mixture that could not be opened. Reasons are in the log, with the paths of
             this machine.
         labels (`str`, *optional*): The latent actions, where it learned from some.
+        instruction (`str`, *optional*, defaults to `""`): The first that there is.
+        hub_ids (`tuple[str, ...]`, *optional*): Of the data sets and the labels, those that are on the Hub.
     """
 
     rows: list[list[str]]
     left_out: list[str]
     labels: str | None = None
+    instruction: str = ""
+    hub_ids: tuple[str, ...] = ()
+
+    @classmethod
+    def of_dataset(cls, dataset: object) -> CardData:
+        """Of what a Trainer trains on, where it is one of `cyclemimic.data`: of others nothing is known."""
+        labels = dataset.labels if isinstance(dataset, DemonstrationDataset | LabelledMixture) else None
+        if isinstance(dataset, LabelledMixture):
+            dataset = dataset.pairs
+        if isinstance(dataset, MixtureDataset):
+            sources, weights = zip(*((entry.source, entry.weight) for entry in dataset.sources), strict=True)
+            return cls.of_sources(sources, weights, labels=labels)
+        if isinstance(dataset, FramePairDataset | DemonstrationDataset):
+            return cls.of_sources(dataset.sources, labels=labels)
+        return cls([], [])
 
     @classmethod
     def of_sources(
@@ -51,7 +77,13 @@ class CardData:
         weights = weights or [sum(episode.num_frames for episode in source) for source in sources]
         rows = list(_rows(sources, weights, broken or {}))
         described = None if labels is None else plain(describe_labels(labels))
-        return cls(rows, [plain(name) for name in left_out], described)
+        spoken = (episode.instruction for source in sources for episode in source)
+        instruction = next(filter(None, spoken), "")
+        ids = [source.repository for source in sources if isinstance(source, LeRobotSource)]
+        ids.append(None if labels is None or labels.name is None else id_on_the_hub(labels.name))
+        return cls(
+            rows, [plain(name) for name in left_out], described, instruction, tuple(dict.fromkeys(filter(None, ids)))
+        )
 
     @classmethod
     def of_mixture(cls, opened: OpenedMixture, labels: LatentLabels | None = None) -> CardData:
@@ -60,26 +92,42 @@ class CardData:
         return cls.of_sources(sources, weights, list(opened.left_out), opened.broken, labels)
 
 
-def render_model_card(template: str, title: str, backbone: str | None = None, **context: object) -> str:
+def render_model_card(
+    template: str, title: str, data: CardData, backbone: str | None = None, **context: object
+) -> str:
     """
     Returns the text of a model's `README.md`.
 
     Args:
         template (`str`): `"tokenizer"`, `"policy"` or `"adapter"`.
-        title (`str`): Its headline.
+        title (`str`): Its headline, and the folder that the code loads it from; `cyclemimic push` puts the repository's id
+            in place of that.
+        data ([`CardData`]): What it learned from.
         backbone (`str`, *optional*): Folder or id on the Hub of the model that it was made of.
-        context (`object`): What the template asks for: `data` ([`CardData`]), `facts` (`dict`), `config` ...
+        context (`object`): What the template asks for: `facts` (`dict`), `config` ...
     """
-    header = ModelCardData(library_name="transformers", tags=_TAGS, pipeline_tag=_PIPELINES.get(template)).to_yaml()
+    header = ModelCardData(
+        library_name="peft" if template == "adapter" else "transformers",
+        tags=_TAGS,
+        pipeline_tag=_PIPELINES.get(template),
+        base_model=None if backbone is None else id_on_the_hub(backbone),
+        datasets=list(data.hub_ids) or None,
+    ).to_yaml()
     named = None if backbone is None else plain(describe_checkpoint(backbone))
-    return _render(template, header=header, title=plain(title), backbone=named, **context)
+    base_model = "the policy it started from" if backbone is None else public_name(backbone)
+    folder = f"{title}/adapter" if template == "adapter" else title
+    names = {"title": plain(title), "folder": folder, "backbone": named, "base_model": base_model}
+    return _render(template, header=header, data=data, **names, **context)
 
 
-def render_label_card(title: str, **context: object) -> str:
-    """Returns the text of a folder of labels' `README.md`; its template asks for `data`, `metadata` and `num_pairs`."""
+def render_label_card(title: str, data: CardData, **context: object) -> str:
+    """Returns the text of a folder of labels' `README.md`; its template asks for `metadata` and `num_pairs`, too."""
     files = [{"config_name": "default", "data_files": "*.parquet"}]
-    header = DatasetCardData(tags=_TAGS, task_categories=["robotics"], configs=files).to_yaml()
-    return _render("labels", header=header, title=plain(title), backbone=None, **context)
+    sources = list(data.hub_ids) or None
+    header = DatasetCardData(
+        tags=_TAGS, task_categories=["robotics"], configs=files, source_datasets=sources
+    ).to_yaml()
+    return _render("labels", header=header, title=plain(title), folder=title, data=data, backbone=None, **context)
 
 
 _PIPELINES = {"policy": "robotics"}

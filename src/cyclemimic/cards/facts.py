@@ -37,7 +37,7 @@ def training_facts(trainer: Trainer) -> dict[str, str]:
     # Of these the Trainer keeps members of enumerations, whose text is not their name.
     optimizer, schedule = OptimizerNames(arguments.optim).value, SchedulerType(arguments.lr_scheduler_type).value
     facts = {
-        "parameters": f"{sum(weight.numel() for weight in trainer.model.parameters()) / 1e6:.1f} million",
+        "parameters": f"{sum(int(weight.numel()) for weight in trainer.model.parameters()) / 1e6:.1f} million",
         "steps": f"{state.global_step}, of {batch_size} samples",
         "optimizer": f"{optimizer}, learning rate {arguments.learning_rate:g} ({schedule}), "
         f"weight decay {arguments.weight_decay:g}",

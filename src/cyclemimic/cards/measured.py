@@ -54,8 +54,8 @@ def add_measurements(card_path: Path, quality: Path | None, rollout: Path | None
     rows = "\n".join(f"| {plain(row.dataset_name)} | {row.metric_name} | {row.metric_value:.4g} |" for row in results)
     table = f"| measured on | figure | value |\n|---|---|---|\n{rows}\n"
     card = ModelCard(_SECTION.sub(lambda found: found[1] + table + found[2], text))
-    card.data.model_name = card_path.resolve().parent.name
-    card.data.eval_results = results
+    card.data["model_name"] = card_path.resolve().parent.name
+    card.data["eval_results"] = results
     return str(card)
 
 

@@ -6,13 +6,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from cyclemimic.data import LatentLabels
-from cyclemimic.data.readers.hub import public_name
+from cyclemimic.data.readers.hub import is_repository_id, public_name
 from cyclemimic.data.readers.licences import read_licence
 
 
 def describe_checkpoint(checkpoint: str | Path) -> str:
     """Name and licence of a model: a folder, or an id on the Hub, whose card is downloaded for that."""
     return f"{public_name(checkpoint)} ({_in_words(_folder_of_card(checkpoint))})"
+
+
+def id_on_the_hub(name: str | Path) -> str | None:
+    """The name, where it is an id on the Hub and no folder."""
+    return str(name) if is_repository_id(name) and not Path(name).exists() else None
 
 
 def describe_labels(labels: LatentLabels) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from cyclemimic.commands.tokenizer_flags import add_tokenizer_flags
 
@@ -78,7 +79,7 @@ def parse_dims(text: str | None) -> tuple[int, ...] | None:
         raise ValueError(f"`motion_dims` must be numbers with commas between, such as 0,1,2, got {text!r}.") from error
 
 
-def format_summary(summary: dict[str, object]) -> str:
+def format_summary(summary: dict[str, Any]) -> str:
     """The main figures as text, a row a figure, with the intervals that are known; without those not measured."""
     rows = [("figure", "value", "95 % interval")]
     for name, figure in summary.items():

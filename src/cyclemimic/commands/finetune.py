@@ -7,7 +7,9 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
 
 if TYPE_CHECKING:
     from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor, CycleMimicTrainingArguments
@@ -20,9 +22,11 @@ NUM_ACTION_BINS = 256  # OpenVLA's
 class FinetuneArguments:
     """Data and model of `cyclemimic finetune`; the help of each field says what it is."""
 
-    policy: str = field(metadata={"help": "Policy checkpoint to start from, as `cyclemimic pretrain` saves it."})
+    policy: str = field(
+        metadata={"help": f"Policy checkpoint {ON_THE_HUB} to start from, as `cyclemimic pretrain` saves it."}
+    )
     data: list[str] = field(
-        metadata={"help": "Data sets with actions of one size, each normalised by its own statistics."}
+        metadata={"help": f"Data sets {ON_THE_HUB} with actions of one size, each normalised by its own statistics."}
     )
     camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})
     cameras: list[str] | None = field(
@@ -47,7 +51,9 @@ class FinetuneArguments:
         default=None, metadata={"help": "Folder that `cyclemimic label` made of the data, or its id on the Hub."}
     )
     labels_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of labels on the Hub."})
-    tokenizer: str | None = field(default=None, metadata={"help": "Or: tokenizer checkpoint to label the data with."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": f"Or: tokenizer checkpoint {ON_THE_HUB} to label the data with."}
+    )
     interval_s: float = field(
         default=1.0, metadata={"help": "With `tokenizer`: seconds between the frames of a pair, as in its training."}
     )
@@ -106,14 +112,14 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     sources, broken = open_sources(wanted.data, camera, wanted.num_episodes, wanted.fps, wanted.skip_broken)
     further_cameras = open_further_cameras(wanted.data, camera_names, sources, wanted.fps)
     _check_several(wanted, sources)
-    instructions = instructions_of(sources)
+    instructions_of(sources)
     statistics, action_dim = _action_statistics(wanted, sources)
     state_statistics, state_dim = _state_statistics(wanted, sources)
     labels = _read_or_make_labels(wanted, sources)
     check_labels(labels, config.codebook_size, config.num_latent_tokens)
     _check_all_labelled(labels, sources)
     set_seed(training.seed)
-    sizes = {"chunk_size": _chunk_size(wanted, sources, labels), "action_dim": action_dim}
+    sizes: dict[str, Any] = {"chunk_size": _chunk_size(wanted, sources, labels), "action_dim": action_dim}
     fields = {
         name: getattr(wanted, name)
         for name in ("action_decoder_context", "action_decoding")
@@ -145,16 +151,8 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
         ),
         processing_class=processor,
     )
-    return train_and_save(
-        trainer,
-        checkpoint,
-        CardData.of_sources(sources, broken=broken, labels=labels),
-        "policy",
-        kind="A vision-language-action policy, fine-tuned on demonstrations to act.",
-        acts=True,
-        backbone=wanted.policy,
-        instruction=instructions[0],
-    )
+    data = CardData.of_sources(sources, broken=broken, labels=labels)
+    return train_and_save(trainer, checkpoint, data, wanted.policy)
 
 
 def _check_several(arguments: FinetuneArguments, sources: Sequence[EpisodeSource]) -> None:
@@ -232,7 +230,9 @@ def _read_or_make_labels(arguments: FinetuneArguments, sources: Sequence[Episode
     if arguments.labels_revision is not None:
         raise ValueError(f"`labels_revision` must be left out without `labels`, got {arguments.labels_revision!r}.")
     check_intervals(arguments.interval_s, arguments.min_interval_s)
-    tokenizer, image_processor = load_tokenizer(arguments.tokenizer, choose_device(None))
+    # One of the two is given.
+    name = cast(str, arguments.tokenizer)
+    tokenizer, image_processor = load_tokenizer(name, choose_device(None))
     with tempfile.TemporaryDirectory() as folder:
         path = label_videos(
             tokenizer,
@@ -241,7 +241,7 @@ def _read_or_make_labels(arguments: FinetuneArguments, sources: Sequence[Episode
             Path(folder) / "labels",
             arguments.interval_s,
             arguments.min_interval_s,
-            tokenizer_name=arguments.tokenizer,
+            tokenizer_name=name,
         )
         labels = LatentLabels.from_folder(path)
     # Gone by now.
@@ -283,9 +283,10 @@ def load_for_actions(
         CycleMimicForLatentActionPrediction,
         CycleMimicProcessor,
     )
+    from cyclemimic.hub.revisions import load_pinned
     from cyclemimic.models.cyclemimic.processing_cyclemimic import CONFIG_FIELDS
 
-    config = CycleMimicConfig.from_pretrained(checkpoint)
+    config = load_pinned(CycleMimicConfig.from_pretrained, checkpoint)
     wanted = sizes | fields
     known = {name: getattr(config, name) for name in wanted}
     is_finetuned = CycleMimicForActionPrediction.__name__ in (config.architectures or [])
@@ -293,11 +294,11 @@ def load_for_actions(
         raise ValueError(
             f"`policy` must be of {wanted}, as data and flags say, got {known}, for which it was fine-tuned."
         )
-    processor = CycleMimicProcessor.from_pretrained(checkpoint, **sizes)
+    processor = load_pinned(CycleMimicProcessor.from_pretrained, checkpoint, **sizes)
     if is_finetuned or sizes.get("num_action_bins") in (None, config.num_action_bins):
-        return CycleMimicForActionPrediction.from_pretrained(checkpoint, **wanted), processor
+        return load_pinned(CycleMimicForActionPrediction.from_pretrained, checkpoint, **wanted), processor
     # Its vocabulary has no words for actions yet.
-    pretrained = CycleMimicForLatentActionPrediction.from_pretrained(checkpoint)
+    pretrained = load_pinned(CycleMimicForLatentActionPrediction.from_pretrained, checkpoint)
     others = CycleMimicConfig.__annotations__.keys() - {"backbone_config", *CONFIG_FIELDS}
     kept = {name: getattr(config, name) for name in others}
     model = CycleMimicForActionPrediction.from_backbone(

@@ -55,7 +55,10 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> str | None:
     """Chooses the pairs and writes the gallery; says how many actions were shared. Or serves the page."""
-    return _serve(arguments) if arguments.serve else _write(arguments)
+    if not arguments.serve:
+        return _write(arguments)
+    _serve(arguments)
+    return None
 
 
 def _write(arguments: argparse.Namespace) -> str:

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
+from cyclemimic.commands.devices import place
 from cyclemimic.data import (
     DataError,
     EpisodeSource,
@@ -28,6 +29,8 @@ from cyclemimic.data.episode import list_episodes
 from cyclemimic.data.mixture import OpenedMixture, is_mixture
 from cyclemimic.data.pairs import check_intervals
 from cyclemimic.hub.publication import check_weights
+from cyclemimic.hub.redaction import redacted
+from cyclemimic.hub.revisions import load_pinned
 
 
 def open_sources(
@@ -47,7 +50,8 @@ def open_sources(
         DataError: one of them cannot be used, or two go by one name.
         ValueError: a data set has fewer episodes.
     """
-    sources, broken = [], {}
+    sources: list[EpisodeSource] = []
+    broken: dict[str, list[BrokenEpisode]] = {}
     for path in paths:
         open_episodes = partial(_open_episodes, path, camera, fps)
         source, faults = open_usable(open_episodes) if skip_broken else (open_episodes(None), [])
@@ -110,7 +114,8 @@ def instructions_of(sources: Sequence[EpisodeSource], may_be_silent: bool = Fals
             f"{silent[0].source}: {len(silent)} episodes have no instruction, episode {silent[0].index} first; the "
             "policy needs one an episode"
         )
-    return sorted({episode.instruction for episode in episodes} - {episode.instruction for episode in silent})
+    said = {episode.instruction for episode in episodes if episode.instruction is not None}
+    return sorted(said - {episode.instruction for episode in silent})
 
 
 def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTrainedConfig:
@@ -118,7 +123,7 @@ def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTr
 
     Args:
         argument (`str`): Which argument named it, for messages.
-        checkpoint (`str` or `Path`): What it named.
+        checkpoint (`str` or `Path`): What it named; an id may end with `@` and a revision.
         model_type (`str`): What it must be, e.g. `"cyclemimic"`.
 
     Raises:
@@ -127,12 +132,11 @@ def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTr
     """
     check_weights(checkpoint)
     try:
-        config = AutoConfig.from_pretrained(checkpoint)
+        config = load_pinned(AutoConfig.from_pretrained, checkpoint)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"`{argument}` must be a checkpoint folder or a Hub id, got {checkpoint}: {reason}"
-        ) from error
+        config, reason = None, redacted(str(error).strip().splitlines()[0])
+    if config is None:
+        raise ValueError(f"`{argument}` must be a checkpoint folder or a Hub id, got {checkpoint}: {reason}")
     if config.model_type != model_type:
         raise ValueError(
             f"`{argument}` must be a checkpoint of model type {model_type}, got {checkpoint} of {config.model_type}."
@@ -149,8 +153,8 @@ def load_tokenizer(
         ValueError: there is no such checkpoint, or it is one of another model.
     """
     read_config("tokenizer", checkpoint, "latent_action_tokenizer")
-    tokenizer = LatentActionTokenizerModel.from_pretrained(checkpoint).to(device)
-    return tokenizer, LatentActionTokenizerImageProcessor.from_pretrained(checkpoint)
+    tokenizer = place(load_pinned(LatentActionTokenizerModel.from_pretrained, checkpoint), device)
+    return tokenizer, load_pinned(LatentActionTokenizerImageProcessor.from_pretrained, checkpoint)
 
 
 def open_tokenizer_and_data(

@@ -31,10 +31,8 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> str:
     """Labels this process's share of the data sets; the one that is last says how many pairs there were."""
-    from cyclemimic.cards.card import CardData, plain, render_label_card
     from cyclemimic.commands.inputs import check_at_least_one, open_tokenizer_and_data
     from cyclemimic.data import LatentLabels
-    from cyclemimic.evaluation.page import write_atomically
     from cyclemimic.labeling import label_videos
 
     check_at_least_one(rows_per_shard=arguments.rows_per_shard)
@@ -59,8 +57,4 @@ def run(arguments: argparse.Namespace) -> str:
     if not arguments.output.exists():
         return f"Done with this process's share; {arguments.output} appears when the other processes are"
     labels = LatentLabels.from_folder(arguments.output)
-    metadata = labels.metadata | {"tokenizer": plain(labels.tokenizer)}
-    data = CardData.of_sources([entry.source for entry in weighted], [entry.weight for entry in weighted])
-    card = render_label_card(arguments.output.name, data=data, metadata=metadata, num_pairs=len(labels))
-    write_atomically(arguments.output / "README.md", card.encode())
     return f"Saved: {arguments.output}, labels of {len(labels)} frame pairs"

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
+
 
 @dataclass
 class MixtureArguments:
@@ -12,8 +14,9 @@ class MixtureArguments:
 
     data: list[str] = field(
         metadata={
-            "help": "Data sets: LeRobot, RLDS, folders of numbered images or of video files; or one mixture, a YAML file or "
-            "one that comes with the package (paper, bridge, robot_navigation_human). Actions are not read."
+            "help": f"Data sets: LeRobot {ON_THE_HUB}, RLDS, folders of numbered images or of video files; or one "
+            "mixture, a YAML file or one that comes with the package (paper, bridge, robot_navigation_human). Actions are not "
+            "read."
         }
     )
     camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})

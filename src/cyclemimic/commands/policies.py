@@ -6,15 +6,25 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
-from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 
 from cyclemimic import CycleMimicForLatentActionPrediction, CycleMimicProcessor
 from cyclemimic.commands.inputs import read_config
 from cyclemimic.data import LatentLabels
+from cyclemimic.hub.revisions import load_pinned
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
 from cyclemimic.models.cyclemimic.processing_cyclemimic import DEFAULT_PROMPT_TEMPLATE
+from cyclemimic.models.cyclemimic.safe_weights_cyclemimic import load_safetensors
 
 Policy = tuple[CycleMimicForLatentActionPrediction, CycleMimicProcessor]
 
@@ -31,9 +41,11 @@ def load_policy(checkpoint: str, camera_names: Sequence[str] | None = None) -> P
     state that it was fine-tuned with, which video does not tell.
     """
     read_config("policy", checkpoint, "cyclemimic")
-    inputs = {"state_dim": None} | ({} if camera_names is None else {"camera_names": list(camera_names)})
-    model = CycleMimicForLatentActionPrediction.from_pretrained(checkpoint, **inputs)
-    return model, CycleMimicProcessor.from_pretrained(checkpoint, state_statistics=None, **inputs)
+    inputs: dict[str, Any] = {"state_dim": None}
+    if camera_names is not None:
+        inputs["camera_names"] = list(camera_names)
+    model = load_pinned(CycleMimicForLatentActionPrediction.from_pretrained, checkpoint, **inputs)
+    return model, load_pinned(CycleMimicProcessor.from_pretrained, checkpoint, state_statistics=None, **inputs)
 
 
 def make_policy_of_backbone(
@@ -50,8 +62,8 @@ def make_policy_of_backbone(
         ValueError: no such model, or one that does not take an image as a fixed number of placeholder tokens.
     """
     try:
-        config = AutoConfig.from_pretrained(backbone)
-        source = AutoProcessor.from_pretrained(backbone)
+        config = load_pinned(AutoConfig.from_pretrained, backbone)
+        source = load_pinned(AutoProcessor.from_pretrained, backbone)
     # Some processors need packages for video, even where none is read.
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -62,7 +74,8 @@ def make_policy_of_backbone(
             f"`backbone` must be a model whose config has an `image_token_id`, got {backbone} ({config.model_type})."
         )
     processor = processor_for_backbone(config, source, labels.codebook_size, labels.num_latent_tokens, camera_names)
-    model = CycleMimicForLatentActionPrediction.from_backbone(backbone, processor, pad_vocabulary_to)
+    pretrained = load_pinned(partial(load_safetensors, AutoModelForImageTextToText.from_pretrained), backbone)
+    model = CycleMimicForLatentActionPrediction.from_backbone(pretrained, processor, pad_vocabulary_to)
     return model, processor
 
 
@@ -112,7 +125,7 @@ def processor_for_backbone(
     )
 
 
-def _probe(config: PreTrainedConfig, source: ProcessorMixin, shape: tuple[int, int]) -> list[int]:
+def _probe(config: PreTrainedConfig, source: Any, shape: tuple[int, int]) -> list[int]:
     """Token ids of a prompt with one image, as the backbone's own processor makes them."""
     placeholder = source.image_token
     # Qwen-VL's marks around an image stand in its chat template, which is not for one who does not chat.
@@ -130,11 +143,11 @@ def _prompt_template(tokenizer: PreTrainedTokenizerBase, input_ids: list[int], p
     # Without what the tokenizer puts there itself.
     opening = os.path.commonprefix([tokenizer("")["input_ids"], input_ids])
     after = [token for token in input_ids[places[-1] + 1 :] if token != tokenizer.eos_token_id]
-    before, after = (
-        tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    prompt, rest = (
+        str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
         for ids in (input_ids[len(opening) : places[0]], after)
     )
-    return f"{before}{{image}}{after.replace(_PROBE_INSTRUCTION, '{instruction}')}"
+    return f"{prompt}{{image}}{rest.replace(_PROBE_INSTRUCTION, '{instruction}')}"
 
 
 def make_tiny_policy(

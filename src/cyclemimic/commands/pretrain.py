@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cyclemimic.commands.mixture_arguments import MixtureArguments
+from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
 
 if TYPE_CHECKING:
     from cyclemimic import CycleMimicTrainingArguments
@@ -21,9 +22,10 @@ class PretrainArguments:
         metadata={"help": "Folder that `cyclemimic label` made of these data sets, or its id on the Hub."}
     )
     labels_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of labels on the Hub."})
-    policy: str | None = field(default=None, metadata={"help": "Policy checkpoint to go on from."})
+    policy: str | None = field(default=None, metadata={"help": f"Policy checkpoint {ON_THE_HUB} to go on from."})
     backbone: str | None = field(
-        default=None, metadata={"help": "Or: any checkpoint for AutoModelForImageTextToText, to make a policy of."}
+        default=None,
+        metadata={"help": f"Or: any checkpoint {ON_THE_HUB} for AutoModelForImageTextToText, to make a policy of."},
     )
     pad_vocabulary_to: int | None = field(
         default=None, metadata={"help": "With `backbone`: pad its vocabulary to a multiple of this, such as 64."}
@@ -94,6 +96,7 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
         sizes = (wanted.tiny_image_size, wanted.tiny_hidden_size, wanted.tiny_num_layers)
         model, processor = make_tiny_policy(instructions, labels, *sizes, camera_names)
     check_labels(labels, processor.codebook_size, processor.num_latent_tokens)
+    frames: LabelledMixture | DemonstrationDataset
     if is_mixed:
         frames = LabelledMixture(stream_pairs(opened.sources, processor.resize_images, training), labels)
     else:
@@ -107,13 +110,4 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
         data_collator=CycleMimicCollator(processor, image_shift=training.image_shift),
         processing_class=processor,
     )
-    return train_and_save(
-        trainer,
-        checkpoint,
-        CardData.of_mixture(opened, labels),
-        "policy",
-        kind="A vision-language-action policy, pretrained on video to predict latent actions. It does not act yet.",
-        acts=False,
-        backbone=wanted.backbone or wanted.policy,
-        instruction=instructions[0] if instructions else "",
-    )
+    return train_and_save(trainer, checkpoint, CardData.of_mixture(opened, labels), wanted.backbone or wanted.policy)

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
+
 if TYPE_CHECKING:
     from cyclemimic.evaluation.environments.simulator import Simulator
     from cyclemimic.evaluation.even_batches import EvenBatchPolicy
@@ -32,7 +34,9 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         "state where it was fine-tuned with it; writes OUTPUT/results.json, report.html, and a file an episode. A run "
         "that was stopped goes on with the same command.",
     )
-    parser.add_argument("--policy", required=True, metavar="PATH", help="checkpoint of a fine-tuned policy")
+    parser.add_argument(
+        "--policy", required=True, metavar="PATH", help=f"checkpoint of a fine-tuned policy {ON_THE_HUB}"
+    )
     parser.add_argument("--env", required=True, metavar="NAME[:TASKS]", help=f"simulator: {', '.join(FORMS.values())}")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make, or to go on with")
     parser.add_argument("--episodes", type=int, default=20, help="trials of each task (default: %(default)s)")
@@ -88,8 +92,16 @@ def run(arguments: argparse.Namespace) -> str:
     from cyclemimic.evaluation.rollout import TrialResult, run_rollouts, success_rates
     from cyclemimic.evaluation.rollout_folder import RolloutFolder
 
-    names = ("episodes", "action_repeat", "image_size", "num_workers", "num_environments", "batch_size", "max_steps")
-    names = (*names, "num_action_steps")
+    names = (
+        "episodes",
+        "action_repeat",
+        "image_size",
+        "num_workers",
+        "num_environments",
+        "batch_size",
+        "max_steps",
+        "num_action_steps",
+    )
     check_at_least_one(**{name: value for name in names if (value := getattr(arguments, name)) is not None})
     if min(arguments.seed, arguments.clips) < 0:
         raise ValueError(f"`seed` and `clips` must be at least 0, got {arguments.seed}, {arguments.clips}.")
@@ -143,8 +155,10 @@ def _make_trials(arguments: argparse.Namespace, simulator: Simulator) -> list[An
 
 def _load_policy(arguments: argparse.Namespace, simulator: Simulator) -> EvenBatchPolicy:
     from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+    from cyclemimic.commands.devices import place
     from cyclemimic.commands.inputs import choose_device, read_config
     from cyclemimic.evaluation.even_batches import EvenBatchPolicy
+    from cyclemimic.hub.revisions import load_pinned
 
     device = choose_device(arguments.device)
     config = read_config("policy", arguments.policy, "cyclemimic")
@@ -160,9 +174,9 @@ def _load_policy(arguments: argparse.Namespace, simulator: Simulator) -> EvenBat
     if config.state_dim not in (None, simulator.state_dim):
         size = "" if simulator.state_dim is None else f" or one of size {simulator.state_dim}"
         raise ValueError(f"`policy` must read no robot state{size} for {arguments.env}, got {config.state_dim}.")
-    processor = CycleMimicProcessor.from_pretrained(arguments.policy)
+    processor = load_pinned(CycleMimicProcessor.from_pretrained, arguments.policy)
     dataset = processor.resolve_dataset(arguments.dataset)
-    model = CycleMimicForActionPrediction.from_pretrained(arguments.policy).to(device)
+    model = place(load_pinned(CycleMimicForActionPrediction.from_pretrained, arguments.policy), device)
     return EvenBatchPolicy(model, processor, dataset, arguments.batch_size)
 
 

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
+
 if TYPE_CHECKING:
     from cyclemimic.evaluation.rollout import ChunkPolicy
     from cyclemimic.models.cyclemimic.execution_cyclemimic import ActionChunkQueue
@@ -28,7 +30,9 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         description="Serves a fine-tuned policy to `vla-eval run`, which brings LIBERO, CALVIN, SimplerEnv and more. "
         "GET /health answers as soon as it is ready; SIGTERM or Ctrl-C ends it, after all who wait are answered.",
     )
-    parser.add_argument("--policy", required=True, metavar="PATH", help="checkpoint of a fine-tuned policy")
+    parser.add_argument(
+        "--policy", required=True, metavar="PATH", help=f"checkpoint of a fine-tuned policy {ON_THE_HUB}"
+    )
     parser.add_argument(
         "--benchmark",
         type=Path,
@@ -104,8 +108,10 @@ def _read_settings(arguments: argparse.Namespace) -> ServerSettings:
 def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, Translator, partial[ActionChunkQueue]]:
     """Policy, benchmark and what makes a queue of actions, everything checked before the weights are loaded."""
     from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+    from cyclemimic.commands.devices import place
     from cyclemimic.commands.inputs import choose_device, read_config
     from cyclemimic.evaluation.rollout import ChunkPolicy
+    from cyclemimic.hub.revisions import load_pinned
     from cyclemimic.models.cyclemimic.execution_cyclemimic import ActionChunkQueue
     from cyclemimic.serving.benchmark_format import BenchmarkFormat, Translator, read_benchmark_format
 
@@ -121,8 +127,8 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, Translator, parti
         raise ValueError(
             f"`num_action_steps` must be in [1, {config.chunk_size}], the policy's chunk, got {arguments.num_action_steps}."
         )
-    processor = CycleMimicProcessor.from_pretrained(arguments.policy)
+    processor = load_pinned(CycleMimicProcessor.from_pretrained, arguments.policy)
     dataset = processor.resolve_dataset(arguments.dataset)
-    model = CycleMimicForActionPrediction.from_pretrained(arguments.policy).to(device)
+    model = place(load_pinned(CycleMimicForActionPrediction.from_pretrained, arguments.policy), device)
     make_queue = partial(ActionChunkQueue, steps, config.temporal_ensemble_coeff)
     return ChunkPolicy(model, processor, dataset), translator, make_queue

@@ -6,13 +6,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+# How the help of every argument that names a checkpoint or a data set says it.
+ON_THE_HUB = "(a folder; or, on the Hub, OWNER/NAME or OWNER/NAME@REVISION, a branch, tag or commit)"
+
 
 def add_tokenizer_flags(
     parser: argparse.ArgumentParser, data_help: str = "data sets, or one mixture", needs_output: bool = True
 ) -> None:
     """Adds tokenizer, data and output, the pairs' intervals, batch size and device."""
-    parser.add_argument("--tokenizer", required=True, metavar="PATH", help="checkpoint of a latent action tokenizer")
-    parser.add_argument("--data", required=True, nargs="+", metavar="DIR", help=data_help)
+    parser.add_argument(
+        "--tokenizer", required=True, metavar="PATH", help=f"checkpoint of a latent action tokenizer {ON_THE_HUB}"
+    )
+    parser.add_argument("--data", required=True, nargs="+", metavar="DIR", help=f"{data_help} {ON_THE_HUB}")
     parser.add_argument("--output", required=needs_output, type=Path, metavar="DIR", help="folder to make")
     parser.add_argument("--camera", help="camera to read, by default one that sees the scene")
     parser.add_argument("--fps", type=float, help="frames per second of RLDS and of images, which do not tell")

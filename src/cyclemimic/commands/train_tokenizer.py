@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from cyclemimic.commands.mixture_arguments import MixtureArguments
+from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 class TrainTokenizerArguments:
     """What `cyclemimic train-tokenizer` trains; the help of each field says what it is."""
 
-    tokenizer: str | None = field(default=None, metadata={"help": "Checkpoint to go on from; by default a new one."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": f"Checkpoint {ON_THE_HUB} to go on from; by default a new one."}
+    )
     tokenizer_config: str | None = field(
         default=None,
         metadata={
@@ -38,7 +42,9 @@ class TrainTokenizerArguments:
     )
     vision_model: str = field(
         default="facebook/dinov2-base",
-        metadata={"help": "Pretrained vision model of a new tokenizer, unless its config has a `vision_config`."},
+        metadata={
+            "help": f"Pretrained vision model {ON_THE_HUB} of a new tokenizer, unless its config has a `vision_config`."
+        },
     )
 
 
@@ -78,7 +84,7 @@ def run(
         data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )
-    return train_and_save(trainer, checkpoint, CardData.of_mixture(opened), "tokenizer", backbone=_made_of(wanted))
+    return train_and_save(trainer, checkpoint, CardData.of_mixture(opened), _made_of(wanted))
 
 
 def _made_of(arguments: TrainTokenizerArguments) -> str | None:
@@ -121,13 +127,14 @@ def load_or_make_tokenizer(
         LatentActionTokenizerImageProcessor,
     )
     from cyclemimic.commands.inputs import read_config
+    from cyclemimic.hub.revisions import load_pinned
 
     if arguments.tokenizer is not None:
         if arguments.tokenizer_config is not None:
             raise ValueError("`tokenizer_config` must be left out where `tokenizer` names a checkpoint, got both.")
         read_config("tokenizer", arguments.tokenizer, "latent_action_tokenizer")
-        image_processor = LatentActionTokenizerImageProcessor.from_pretrained(arguments.tokenizer)
-        return LatentActionTokenizerForPreTraining.from_pretrained(arguments.tokenizer), image_processor
+        image_processor = load_pinned(LatentActionTokenizerImageProcessor.from_pretrained, arguments.tokenizer)
+        return load_pinned(LatentActionTokenizerForPreTraining.from_pretrained, arguments.tokenizer), image_processor
     fields = read_tokenizer_config(arguments.tokenizer_config)
     vision_model = None
     if "vision_config" not in fields:
@@ -149,8 +156,11 @@ def load_or_make_tokenizer(
 def _load_vision_model(checkpoint: str) -> PreTrainedModel:
     from transformers import AutoModel
 
+    from cyclemimic.hub.revisions import load_pinned
+    from cyclemimic.models.latent_action_tokenizer.safe_weights_latent_action_tokenizer import load_safetensors
+
     try:
-        return AutoModel.from_pretrained(checkpoint)
+        return load_pinned(partial(load_safetensors, AutoModel.from_pretrained), checkpoint)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(

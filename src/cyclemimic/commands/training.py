@@ -7,14 +7,19 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from cyclemimic.cards.card import CardData
-from cyclemimic.cards.training_cards import write_training_cards
 from cyclemimic.data import MixtureDataset, WeightedSource
+from cyclemimic.hub.revisions import split_revision
+from cyclemimic.trainers.publishing_trainer import PublishingTrainer
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
 
 
 def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
@@ -68,30 +73,30 @@ def stream_pairs(
 
 
 def train_and_save(
-    trainer: Trainer, checkpoint: str | None, data: CardData, template: str, **card: object
+    trainer: PublishingTrainer, checkpoint: str | None, data: CardData, backbone: str | None
 ) -> str | None:
     """
-    Trains, then saves model and processor into `output_dir`, beside the checkpoints. `config.json` comes last: a model
-    that was not written to its end cannot be taken for one.
+    Trains, then saves model, processor and card into `output_dir`, beside the checkpoints, and with `push_to_hub` publishes
+    them. `config.json` comes last: a model that was not written to its end cannot be taken for one.
 
     Args:
-        trainer ([`~transformers.Trainer`]): Ready to train.
+        trainer ([`PublishingTrainer`]): Ready to train.
         checkpoint (`str` or `None`): The checkpoint to go on from.
         data ([`CardData`]): What it learns from, for the card.
-        template (`str`), card (`object`): Of [`~cyclemimic.cards.training_cards.write_training_cards`].
+        backbone (`str` or `None`): Folder or Hub id of the model that it starts with, for the card.
 
     Returns:
         `str` or `None`: What to print; nothing from processes other than the first.
     """
+    trainer.card = {"data": data, "backbone": None if backbone is None else split_revision(backbone)[0]}
     trainer.train(resume_from_checkpoint=checkpoint)
     output_dir = Path(trainer.args.output_dir)
     partial = output_dir / "model.partial"
     try:
-        trainer.save_model(str(partial))
+        trainer.save_without_push(str(partial))
         if not trainer.is_world_process_zero():
             return None
         trainer.save_state()
-        write_training_cards(trainer, partial, output_dir.name, data, template, **card)
         for path in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
             if path.is_dir():
                 shutil.rmtree(output_dir / path.name, ignore_errors=True)
@@ -99,4 +104,7 @@ def train_and_save(
     finally:
         if trainer.is_world_process_zero():
             shutil.rmtree(partial, ignore_errors=True)
-    return f"Saved: {output_dir}"
+    if not trainer.args.push_to_hub:
+        return f"Saved: {output_dir}"
+    commit = cast("CommitInfo", trainer.push_saved(output_dir, commit_message="End of training"))
+    return f'Saved: {output_dir}, pushed to {commit.repo_url}, loaded exactly so with revision="{commit.oid}"'

@@ -6,7 +6,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -58,6 +58,19 @@ class LatentActionTokenizerCollator:
         return {"pixel_values": current, "future_pixel_values": future, "embodiment_ids": embodiment_ids}
 
 
+class PolicyProcessor(Protocol):
+    """What is used here of a `CycleMimicProcessor`; `data` imports no model."""
+
+    @property
+    def latent_token_ids(self) -> list[int]:
+        """Vocabulary ids of the words of a latent action."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
+        """Images and texts to the inputs of the policy."""
+        ...
+
+
 @dataclass
 class CycleMimicCollator:
     """Makes batches of the policy from items of [`DemonstrationDataset`].
@@ -68,6 +81,9 @@ class CycleMimicCollator:
             default those of the data set that an item is of (`source`).
         image_shift (`int`, *optional*, defaults to 0): Images are shifted by up to so many pixels in each direction,
             their border repeated. How far depends on the batch alone, as above.
+        corrupted_share (`float`, *optional*, defaults to 0.0): Share of the latent action tokens of `input_ids` that are
+            random words, while `labels` stay what they are, so that the action decoder does not rely on them more than
+            predictions deserve.
 
     Example, two items to a batch:
 
@@ -88,13 +104,13 @@ class CycleMimicCollator:
     ```
     """
 
-    processor: Callable[..., Mapping[str, Any]]
+    processor: PolicyProcessor
     dataset_name: str | None = None
     image_shift: int = 0
     corrupted_share: float = 0.0
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        batch = self.processor(
+        inputs = self.processor(
             images=self._shifted([item["image"] for item in items]),
             text=[item["instruction"] for item in items],
             latent_actions=_stacked(items, "latent_actions"),
@@ -104,9 +120,10 @@ class CycleMimicCollator:
             dataset=self.dataset_name or _sources(items),
             return_tensors="pt",
         )
+        batch = dict(inputs)
         if self.corrupted_share > 0 and "labels" in batch:
             batch["input_ids"] = self._corrupted(batch["input_ids"], batch["labels"])
-        return dict(batch)
+        return batch
 
     def _corrupted(self, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         words = torch.tensor(self.processor.latent_token_ids)
@@ -133,7 +150,7 @@ def _generator_of(frames: Sequence[np.ndarray]) -> torch.Generator:
     # drawn from for batches that the resumed run draws for again.
     seed = 0
     for frame in frames:
-        seed = zlib.crc32(np.ascontiguousarray(frame), seed)
+        seed = zlib.crc32(np.ascontiguousarray(frame).data, seed)
     return torch.Generator().manual_seed(seed)
 
 

@@ -163,7 +163,19 @@ class Episode:
         camera: str = "image",
         attributes: Mapping[str, object] | None = None,
     ) -> Episode:
-        """Wrap arrays that are in memory already: `frames` is `uint8` of shape `(num_frames, height, width, 3)`."""
+        """Wrap arrays that are in memory already.
+
+        Args:
+            frames (`np.ndarray` of shape `(num_frames, height, width, 3)`): RGB, `uint8`.
+            fps (`float`): Frames per second.
+            instruction (`str`, *optional*): What is done in it.
+            actions (`np.ndarray` of shape `(num_frames, action_dim)`, *optional*): An action for each frame.
+            states (`np.ndarray` of shape `(num_frames, state_dim)`, *optional*): The robot's state at each frame.
+            source, embodiment, index, camera, attributes (*optional*): As in [`Episode`].
+
+        Raises:
+            ValueError: If `frames` are not of that type and shape.
+        """
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0:
             raise ValueError(
                 f"`frames` must be uint8 of shape (num_frames, height, width, 3), got {frames.dtype} {frames.shape}"
@@ -208,9 +220,13 @@ class EpisodeSource(Protocol):
     name: str
     embodiment: str
     camera: str
-    cameras: Sequence[str]
     fps: float
     licence: str | None
+
+    @property
+    def cameras(self) -> Sequence[str]:
+        """All that the data set has."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -226,6 +242,8 @@ def stack_frames(frames: Iterable[np.ndarray], num_frames: int) -> np.ndarray:
         if stacked is None:
             stacked = _allocate((num_frames, *frame.shape), frame.dtype)
         stacked[position] = frame
+    if stacked is None:
+        raise ValueError("`frames` must be at least one, got none")
     return stacked
 
 

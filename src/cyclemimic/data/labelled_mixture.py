@@ -26,7 +26,7 @@ class LabelledMixture(Dataset):
     """
 
     def __init__(self, pairs: MixtureDataset, labels: LatentLabels) -> None:
-        self._pairs, self._labels = pairs, labels
+        self.pairs, self.labels = pairs, labels
         for episode, num_pairs in pairs.episodes:
             frames = labels.episode(episode.source, episode.index)[0] if self._knows(episode) else ()
             if len(frames) < num_pairs or frames[num_pairs - 1] != num_pairs - 1:
@@ -36,19 +36,19 @@ class LabelledMixture(Dataset):
                 )
 
     def _knows(self, episode: Any) -> bool:
-        return (episode.source, episode.index) in self._labels
+        return (episode.source, episode.index) in self.labels
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self.pairs)
 
     def set_epoch(self, epoch: int) -> None:
         """Go on with the draws of another epoch; Trainer calls it."""
-        self._pairs.set_epoch(epoch)
+        self.pairs.set_epoch(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return a frame and its targets, as [`DemonstrationDataset`] without actions."""
-        pair = self._pairs[index]
+        pair = self.pairs[index]
         where = {name: pair[name] for name in ("source", "episode_index", "frame_index")}
-        codes = self._labels.lookup(*where.values())
+        codes = self.labels.lookup(*where.values())
         instruction = pair["instruction"] or ""
         return {"image": pair["current"], "instruction": instruction, **where, "latent_actions": codes}

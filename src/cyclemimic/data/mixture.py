@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
+from ..hub.revisions import split_revision
 from .checking import BrokenEpisode, open_usable
 from .episode import DataError, EpisodeSource
 from .mixture_dataset import WeightedSource
@@ -62,7 +63,7 @@ class MixtureEntry:
     @property
     def data_name(self) -> str:
         """Name of the data set, given or not."""
-        return self.name or Path(self.path).name
+        return self.name or Path(split_revision(self.path)[0]).name
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,9 @@ def open_mixture(
     Raises:
         DataError: If one cannot be opened, all such named; or, with `leave_out_missing`, if none can.
     """
-    opened, left_out, broken = [], {}, {}
+    opened: list[WeightedSource] = []
+    left_out: dict[str, str] = {}
+    broken: dict[str, list[BrokenEpisode]] = {}
     for entry in tqdm(entries, desc="open data sets", unit="data set", delay=2):
         try:
             source, faults = open_usable(entry.open) if skip_broken else (entry.open(), [])
@@ -150,8 +153,8 @@ def open_mixture(
             f"{len(errors)} of {len(entries)} data sets cannot be opened; mend them or leave them out with "
             f"`leave_out_missing`: {'; '.join(errors)}"
         )
-    for error in errors:
-        logger.warning("left out of the mixture: %s", error)
+    for reason in errors:
+        logger.warning("left out of the mixture: %s", reason)
     return OpenedMixture(opened, left_out, broken)
 
 

@@ -79,6 +79,7 @@ class MixtureDataset(Dataset):
         ValueError: If `max_bytes` is too small, or a number below 1.
 
     Attributes:
+        sources (`list[WeightedSource]`): The data sets; none in the process of a data loader.
         embodiments (`list[str]`): Sorted names; `embodiment_id` counts in it.
 
     Example:
@@ -105,6 +106,7 @@ class MixtureDataset(Dataset):
     ) -> None:
         if min(batch_size, num_streams) < 1:
             raise ValueError(f"`batch_size` and `num_streams` must be at least 1, got {batch_size} and {num_streams}")
+        self.sources = list(sources)
         list_episodes([weighted.source for weighted in sources])
         self.embodiments = sorted({weighted.source.embodiment for weighted in sources})
         self._pairs = [
@@ -144,7 +146,7 @@ class MixtureDataset(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         # Decoded frames are no part of what a data loader worker should be sent.
-        return {**self.__dict__, "_streams": {}}
+        return {**self.__dict__, "_streams": {}, "sources": []}
 
     def _open_stream(self, stream: int) -> _Stream:
         segments = [
@@ -247,10 +249,12 @@ class _Stream:
         source, count = self._order.locate(draw)
         order = self._segments[source]
         place = order.locate(count)
-        held, segment = self._decoded.pop((source, place.slot), (None, None))
-        if held != place.segment:
+        held = self._decoded.pop((source, place.slot), None)
+        if held is not None and held[0] == place.segment:
+            segment = held[1]
+        else:
             # The old frames go first: memory holds a segment a slot, not one more.
-            segment = None
+            held = None
             segment = self._pairs[source].decode(order.pairs_of(place.segment), order.generator_of(place.segment))
         self._decoded[source, place.slot] = (place.segment, segment)
         return segment.item(place.pair)

@@ -64,9 +64,10 @@ def film(shot: Shot, image_size: int, action_repeat: int = 1) -> FilmedEpisode:
     raise RuntimeError(f"the expert of {shot.task} failed {_MAX_ATTEMPTS} times from state {shot.initial_state}")
 
 
-def _environment(*wanted: str | int) -> MetaworldEnvironment:
+def _environment(task: str, image_size: int, action_repeat: int) -> MetaworldEnvironment:
     """The environment of task, image size and action repeat. All are kept: to make one takes a second, and not all of the
     memory that it takes comes back when it is closed."""
+    wanted = task, image_size, action_repeat
     if wanted not in _environments:
         _environments[wanted] = MetaworldEnvironment(*wanted)
         atexit.register(_environments[wanted].close)

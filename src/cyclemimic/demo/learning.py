@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer, set_seed
+from transformers import set_seed
 
-from cyclemimic.cards.card import CardData
-from cyclemimic.cards.training_cards import write_training_cards
 from cyclemimic.data import (
     CycleMimicCollator,
     DemonstrationDataset,
@@ -30,6 +28,7 @@ from cyclemimic.labeling import label_videos
 from cyclemimic.models.cyclemimic.modeling_cyclemimic import (
     CycleMimicForActionPrediction,
     CycleMimicForLatentActionPrediction,
+    CycleMimicPreTrainedModel,
 )
 from cyclemimic.models.cyclemimic.processing_cyclemimic import CycleMimicProcessor
 from cyclemimic.models.cyclemimic.tiny_cyclemimic import make_tiny_backbone_config
@@ -47,6 +46,7 @@ from cyclemimic.trainers.cyclemimic_config import CycleMimicTrainingArguments
 from cyclemimic.trainers.cyclemimic_trainer import CycleMimicTrainer
 from cyclemimic.trainers.latent_action_tokenizer_config import LatentActionTokenizerTrainingArguments
 from cyclemimic.trainers.latent_action_tokenizer_trainer import LatentActionTokenizerTrainer
+from cyclemimic.trainers.publishing_trainer import PublishingTrainer
 
 History = list[dict[str, float]]
 
@@ -76,8 +76,7 @@ def train_tokenizer(
         data_collator=LatentActionTokenizerCollator(image_processor, arguments.augmentation),
         processing_class=image_processor,
     )
-    card = {"data": CardData.of_sources(videos), "template": "tokenizer"}
-    return {"pairs": len(pairs), "history": _train_and_save(trainer, output_dir, card)}
+    return {"pairs": len(pairs), "history": _train_and_save(trainer, output_dir, {})}
 
 
 def label(
@@ -140,7 +139,7 @@ def pretrain(
         settings.pretraining_steps,
         settings.pretraining_learning_rate,
         output_dir,
-        _policy_card(videos, "pretrained on video to predict latent actions. It does not act yet.", acts=False),
+        "pretrained on video to predict latent actions. It does not act yet.",
     )
     return {"frames": len(frames), "history": history}
 
@@ -176,7 +175,7 @@ def finetune(
         settings.finetuning_steps,
         settings.finetuning_learning_rate,
         output_dir,
-        _policy_card([demonstrations], "fine-tuned on demonstrations to act.", acts=True),
+        "fine-tuned on demonstrations to act.",
     )
     difference = _difference_of_reloaded(model, output_dir, frames)
     if difference != 0:
@@ -184,7 +183,9 @@ def finetune(
     return {"frames": len(frames), "history": history, "reloaded_policy_difference": difference}
 
 
-def _difference_of_reloaded(model: CycleMimicForActionPrediction, saved_dir: Path, frames: Dataset) -> float:
+def _difference_of_reloaded(
+    model: CycleMimicForActionPrediction, saved_dir: Path, frames: DemonstrationDataset
+) -> float:
     """Largest difference between the actions of the policy in memory and of the saved one, loaded again."""
     processor = CycleMimicProcessor.from_pretrained(saved_dir)
     reloaded = CycleMimicForActionPrediction.from_pretrained(saved_dir).eval()
@@ -202,7 +203,7 @@ def _policy_config(processor: CycleMimicProcessor, settings: DemoSettings) -> An
 
 
 def _train_policy(
-    model: PreTrainedModel,
+    model: CycleMimicPreTrainedModel,
     frames: Dataset,
     processor: CycleMimicProcessor,
     dataset_name: str | None,
@@ -211,7 +212,7 @@ def _train_policy(
     steps: int,
     learning_rate: float,
     output_dir: Path,
-    card: dict[str, Any],
+    trained: str,
 ) -> History:
     arguments = CycleMimicTrainingArguments(
         image_shift=settings.image_shift,
@@ -225,14 +226,8 @@ def _train_policy(
         data_collator=CycleMimicCollator(processor, dataset_name, arguments.image_shift),
         processing_class=processor,
     )
-    return _train_and_save(trainer, output_dir, card)
-
-
-def _policy_card(sources: Sequence[EpisodeSource], trained: str, acts: bool) -> dict[str, Any]:
-    instruction = next(episode.instruction for source in sources for episode in source)
     kind = f"A vision-language-action policy on a small backbone from scratch, {trained}"
-    data = CardData.of_sources(sources)
-    return {"data": data, "template": "policy", "kind": kind, "acts": acts, "instruction": instruction}
+    return _train_and_save(trainer, output_dir, {"kind": kind})
 
 
 def _training_arguments(
@@ -253,12 +248,12 @@ def _training_arguments(
     }
 
 
-def _train_and_save(trainer: Trainer, output_dir: Path, card: dict[str, Any]) -> History:
+def _train_and_save(trainer: PublishingTrainer, output_dir: Path, card: dict[str, Any]) -> History:
     """Trains, and saves model, processor and card so that `output_dir` appears whole or not at all."""
     trainer.train()
     partial = partial_dir(output_dir)
+    trainer.card = {"title": output_dir.name, **card}
     trainer.save_model(str(partial))
-    write_training_cards(trainer, partial, output_dir.name, **card)
     shutil.rmtree(output_dir, ignore_errors=True)
     os.replace(partial, output_dir)
     return [entry for entry in trainer.state.log_history if "loss" in entry]

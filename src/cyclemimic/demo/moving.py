@@ -13,7 +13,7 @@ import numpy as np
 from cyclemimic.data import DemonstrationDataset, EpisodeSource, decode_frames, encode_video
 from cyclemimic.demo.settings import DemoSettings
 from cyclemimic.evaluation.environments.metaworld import CONTROL_RATE_HZ, MAX_STEPS, MetaworldEnvironment
-from cyclemimic.evaluation.open_loop import action_errors
+from cyclemimic.evaluation.open_loop import errors_by_statistics
 from cyclemimic.evaluation.rollout import (
     ChunkPolicy,
     RandomPolicy,
@@ -66,8 +66,7 @@ def evaluate_open_loop(
     """Errors of the actions on held-out episodes, in units of half their q01 to q99 range."""
     statistics = processor.action_statistics[demonstrations.name]
     frames = DemonstrationDataset([held_out], chunk_size=processor.chunk_size, transform=processor.resize_images)
-    scale = (np.asarray(statistics["q99"]) - np.asarray(statistics["q01"])) / 2
-    return {"errors": action_errors(policy, frames, statistics["mean"], scale), "frames": len(frames)}
+    return {"errors": errors_by_statistics(policy, frames, statistics), "frames": len(frames)}
 
 
 def _save_films(results: list[TrialResult], folder: Path, fps: float) -> list[dict[str, Any]]:

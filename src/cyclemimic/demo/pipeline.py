@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +66,15 @@ def run_demo(config: DemoConfig, settings: DemoSettings | None = None) -> Path:
     policies = {"policy": output / "policy", "policy_without_pretraining": output / "stages" / "policy_from_scratch"}
     for name, folder in policies.items():
         start = pretrained if name == "policy" else None
-        done[f"finetune_{name}"] = records.run(
-            f"finetune_{name}",
-            lambda folder=folder, start=start: learning.finetune(
-                data.demonstrations, labels, processor, settings, config.seed, folder, start
-            ),
+        learn = partial(
+            learning.finetune, data.demonstrations, labels, processor, settings, config.seed, folder, start
         )
+        done[f"finetune_{name}"] = records.run(f"finetune_{name}", learn)
     # Random actions mean nothing on recorded data, whose units they do not know.
-    floor = {"random": None} if config.data is None else {}
-    for name, folder in (policies | floor).items():
-        done[f"evaluate_{name}"] = records.run(
-            f"evaluate_{name}", lambda name=name, folder=folder: _evaluate(config, settings, data, name, folder)
-        )
+    floor: dict[str, Path | None] = {"random": None} if config.data is None else {}
+    for name, acting in {**policies, **floor}.items():
+        evaluate = partial(_evaluate, config, settings, data, name, acting)
+        done[f"evaluate_{name}"] = records.run(f"evaluate_{name}", evaluate)
     metrics = summarise(config, settings, done, labels)
     _write_text(output / "metrics.json", json.dumps(metrics, indent=2))
     return write_demo_report(config, settings, data, done, metrics)
@@ -130,7 +128,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     processor = CycleMimicProcessor.from_pretrained(config.output / "policy")
     policy = moving.load_policy(policy_dir, processor, data.name, config.seed)
-    if config.data is None:
+    if data.held_out is None:
         films = config.output / "stages" / "films" / name
         return moving.evaluate_in_simulator(policy, processor, settings, _FIRST_EVALUATION, films)
     return moving.evaluate_open_loop(policy, processor, data.demonstrations, data.held_out)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -40,18 +41,18 @@ def record_shots(
     for name, number in {"len(shots)": len(shots), "num_workers": num_workers, "action_repeat": action_repeat}.items():
         if number < 1:
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
-    names = {"action_names": ["x", "y", "z", "gripper"], "state_names": ["x", "y", "z", "gripper"]}
+    names = ["x", "y", "z", "gripper"]
+    rate = CONTROL_RATE_HZ / action_repeat
     context = multiprocessing.get_context("spawn")
     with (
-        LeRobotWriter(root, fps=CONTROL_RATE_HZ / action_repeat, robot_type="sawyer", **names) as writer,
+        LeRobotWriter(root, rate, robot_type="sawyer", action_names=names, state_names=names) as writer,
         ProcessPoolExecutor(num_workers, mp_context=context) as pool,
     ):
         # A bounded number of episodes is under way: films are large, and the writer takes them one by one.
         ahead = 2 * num_workers
-        futures = [pool.submit(film, shot, image_size, action_repeat) for shot in shots[:ahead]]
+        futures = deque(pool.submit(film, shot, image_size, action_repeat) for shot in shots[:ahead])
         for position, shot in enumerate(tqdm(shots, desc="record", unit="episode")):
-            episode = futures[position].result()
-            futures[position] = None
+            episode = futures.popleft().result()
             if position + ahead < len(shots):
                 futures.append(pool.submit(film, shots[position + ahead], image_size, action_repeat))
             attributes = {"labelled": shot.labelled, "initial_state": episode.initial_state}

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .published_card import publish_card
+
+CARD = "README.md"
 MAX_SHARD_BYTES = 5_000_000_000
 WEIGHTS = ".safetensors"
 LABELS = ".parquet"
@@ -17,7 +20,7 @@ _TEXTS = {".json", ".py", ".txt", ".md", ".jinja"}
 # Suffixes of what is published of each kind of folder. All else stays here: pickles, states of training, logs.
 _SUFFIXES = {
     "model": {*_TEXTS, WEIGHTS, ".model", ".png", ".svg"},
-    "adapter": {WEIGHTS, ".json", ".md", ".png", ".svg"},
+    "adapter": {*_TEXTS, WEIGHTS, ".model", ".png", ".svg"},
     "dataset": {LABELS, ".md"},
 }
 _STATES = {"trainer_state.json"}
@@ -47,13 +50,16 @@ class Publication:
         return name not in self.files and "/" not in name and name.endswith((WEIGHTS, f"{WEIGHTS}.index.json", LABELS))
 
 
-def read_publication(folder: str | Path, base_model: str | None = None, token: str | None = None) -> Publication:
+def read_publication(
+    folder: str | Path, base_model: str | None = None, token: str | None = None, repo_id: str | None = None
+) -> Publication:
     """Checks a folder that `save_pretrained` or `cyclemimic label` has made.
 
     Args:
         folder (`str` or `Path`): Read, never written.
         base_model (`str`, *optional*): Id on the Hub of the model that an adapter belongs to, where the folder names a path.
         token (`str`, *optional*): No file may hold it.
+        repo_id (`str`, *optional*): Where it goes: its card then shows how to load it from there.
 
     Raises:
         ValueError: it is no such folder, or it holds what must not be published.
@@ -67,10 +73,16 @@ def read_publication(folder: str | Path, base_model: str | None = None, token: s
         name: folder / name for name in names if name not in _STATES and not name.startswith(".")
     }
     _check_files(folder, list(files), token)
-    if kind == "model":
+    named = None
+    if kind != "dataset":
         _check_carries_code(folder, files)
-    elif kind == "adapter":
-        files |= _name_base_model(folder, base_model, "README.md" in files)
+    if kind == "adapter":
+        named, base_model = _base_models(folder, base_model)
+        if named != base_model:
+            files["adapter_config.json"] = _with_base_model(folder, base_model)
+    if CARD in files and (repo_id is not None or base_model is not None):
+        text = (folder / CARD).read_text(encoding="utf-8")
+        files[CARD] = publish_card(text, repo_id, base_model, named).encode()
     return Publication(kind, files)
 
 
@@ -88,10 +100,11 @@ def check_weights(folder: str | Path) -> None:
 
 
 def _kind_of(folder: Path) -> Literal["model", "adapter", "dataset"]:
-    for kind, names in {
+    kinds: dict[Literal["adapter", "model"], list[str]] = {
         "adapter": ["adapter_config.json"],
         "model": ["config.json", "processor_config.json", "preprocessor_config.json"],
-    }.items():
+    }
+    for kind, names in kinds.items():
         if any((folder / name).is_file() for name in names):
             return kind
     if any(folder.glob(f"*{LABELS}")):
@@ -152,21 +165,20 @@ def _code_of(config: dict[str, Any]) -> Iterator[str]:
         yield from filter(None, [reference] if isinstance(reference, str) else reference)
 
 
-def _name_base_model(folder: Path, base_model: str | None, has_card: bool) -> dict[str, Path | bytes]:
-    config = _read_json(folder / "adapter_config.json")
-    named = config.get("base_model_name_or_path")
+def _base_models(folder: Path, base_model: str | None) -> tuple[str | None, str]:
+    """The model that an adapter belongs to, as its files name it and as the Hub does."""
+    named = _read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     base_model = named if base_model is None else base_model
     if not _HUB_ID.fullmatch(str(base_model)) or Path(str(base_model)).exists():
         raise ValueError(
             f"`base_model` must be the Hub id of the model that the adapter belongs to, got {base_model}."
         )
-    if named == base_model:
-        return {}
-    content = json.dumps({**config, "base_model_name_or_path": base_model}, indent=2).encode()
-    if not has_card or not named:
-        return {"adapter_config.json": content}
-    card = (folder / "README.md").read_text(encoding="utf-8").replace(named, base_model)
-    return {"adapter_config.json": content, "README.md": card.encode()}
+    return named, str(base_model)
+
+
+def _with_base_model(folder: Path, base_model: str) -> bytes:
+    config = _read_json(folder / "adapter_config.json")
+    return json.dumps({**config, "base_model_name_or_path": base_model}, indent=2).encode()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

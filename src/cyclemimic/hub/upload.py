@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .publication import Publication, read_publication
+from .redaction import describe_error
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -47,14 +48,14 @@ def push_folder(
     token = token or get_token()
     if token is None:
         raise ValueError("`HF_TOKEN` must be set to an access token, or stored by `hf auth login`, got none.")
-    publication = read_publication(folder, base_model, token)
+    publication = read_publication(folder, base_model, token, repo_id)
     try:
         return _commit(publication, repo_id, private, revision, commit_message or "Upload with cyclemimic", token)
-    # Whatever the client or its libraries raise; what a server answers may hold what it was asked with.
+    # Whatever the client or its libraries raise.
     except Exception as error:
         # The client's own says which file it was about, and not why.
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-        reason = " ".join(f"{type(cause).__name__}: {cause}".split()).replace(token, "***")
+        reason = describe_error(cause, token)
     raise OSError(f"{repo_id}: nothing was committed ({reason}); what has arrived is not sent again by the next push")
 
 
@@ -66,7 +67,7 @@ def _commit(
     api, repo_type = HfApi(token=token), publication.repo_type
     api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
     earlier = api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)
-    operations = [
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
         *(CommitOperationAdd(name, file) for name, file in publication.files.items()),
         *(CommitOperationDelete(name) for name in earlier if publication.is_replaced(name)),
     ]

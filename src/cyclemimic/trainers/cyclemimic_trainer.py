@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicPreTrainedModel
+from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicForActionPrediction, CycleMimicPreTrainedModel
 from cyclemimic.trainers.adapters import add_adapter, check_resumed, merged_copy, weightless_copy
 from cyclemimic.trainers.cyclemimic_config import CycleMimicTrainingArguments
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
+
+_PRETRAINED = "A vision-language-action policy, pretrained on video to predict latent actions. It does not act yet."
+_ACTING = "A vision-language-action policy, fine-tuned on demonstrations to act."
 
 
 class CycleMimicTrainer(TermLoggingTrainer):
@@ -20,12 +23,19 @@ class CycleMimicTrainer(TermLoggingTrainer):
     Trainer for [`CycleMimicForLatentActionPrediction`] and [`CycleMimicForActionPrediction`]. With `lora_rank` or
     `freeze_backbone` in its arguments it trains a part of them through PEFT ([`add_adapter`]). Checkpoints then hold that
     part alone; `save_model` saves the whole model with it merged in, which `from_pretrained` loads as any other, and the
-    part by itself in the folder `adapter`.
+    part by itself in the folder `adapter`, with the processor.
+
+    Args:
+        model ([`CycleMimicForLatentActionPrediction`] or [`CycleMimicForActionPrediction`]): In full precision.
+        args ([`CycleMimicTrainingArguments`]): What and how it is trained.
+        others, kwargs: Further arguments of [`~transformers.Trainer`].
 
     Raises:
         ValueError: a quantized model.
     """
 
+    args: CycleMimicTrainingArguments
+    card_template = "policy"
     logged_terms = ("latent_action_loss", "action_loss", "latent_token_accuracy", "latent_action_accuracy")
 
     def __init__(
@@ -39,25 +49,34 @@ class CycleMimicTrainer(TermLoggingTrainer):
         if args.freeze_vision:
             for tower in model.vision_towers():
                 tower.requires_grad_(False)
+        trained: CycleMimicPreTrainedModel | PeftModel = model
         if args.lora_rank is not None or args.freeze_backbone:
-            model = add_adapter(model, args.lora_rank, args.lora_alpha, args.lora_dropout)
+            trained = add_adapter(model, args.lora_rank, args.lora_alpha, args.lora_dropout)
             # FSDP and ZeRO change the modules themselves, which cannot be copied then.
-            self._weightless = weightless_copy(model)
-        super().__init__(model, args, *others, **kwargs)
+            self._weightless = weightless_copy(trained)
+        super().__init__(trained, args, *others, **kwargs)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        if _internal_call or not isinstance(self.model, PeftModel):
-            return super().save_model(output_dir, _internal_call)
+    def describe_training(self) -> dict[str, Any]:
+        """What the Trainer sees by itself for the card: also whether the policy acts."""
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model = model.get_base_model() if isinstance(model, PeftModel) else model
+        acts = isinstance(model, CycleMimicForActionPrediction)
+        return super().describe_training() | {"acts": acts, "kind": _ACTING if acts else _PRETRAINED}
+
+    def _save_whole_model(self, output_dir: str) -> None:
+        if not isinstance(self.model, PeftModel):
+            return super()._save_whole_model(output_dir)
         # By all processes: each may hold a part.
         state_dict = self.accelerator.get_state_dict(self.model_wrapped)
         if self.args.should_save:
-            output_dir = output_dir or self.args.output_dir
             adapted, self.model = self.model, merged_copy(self._weightless, state_dict)
             try:
                 self._save(output_dir)
             finally:
                 self.model = adapted
             self.model.save_pretrained(str(Path(output_dir) / "adapter"), state_dict=state_dict)
+            if self.processing_class is not None:  # by whose statistics its actions are read
+                self.processing_class.save_pretrained(str(Path(output_dir) / "adapter"))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         check_resumed(self.model, resume_from_checkpoint)

@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from cyclemimic.trainers.latent_action_tokenizer_config import LatentActionTokenizerTrainingArguments
 from cyclemimic.trainers.sample_grid import draw_sample_grid, write_picture
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
 
@@ -23,8 +24,13 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
 
     DDP and FSDP2 train as one process with the whole batch does. ZeRO does but for where AC3 joins: DeepSpeed counts AdamW's
     steps for all weights together, so the discriminator, without gradients until then, begins with larger steps.
+
+    Args:
+        args, kwargs: As of [`~transformers.Trainer`], with [`LatentActionTokenizerTrainingArguments`].
     """
 
+    args: LatentActionTokenizerTrainingArguments
+    card_template = "tokenizer"
     logged_terms = (
         "reconstruction_loss",
         "codebook_loss",
@@ -52,9 +58,10 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def draw_samples(self, path: Path) -> None:
-        """Writes the picture of now."""
+        """Writes the picture of now to `path`, a PNG."""
         tokenizer = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).tokenizer
-        write_picture(draw_sample_grid(tokenizer, self.processing_class, **self._samples), path)
+        image_processor: Any = self.processing_class
+        write_picture(draw_sample_grid(tokenizer, image_processor, **self._samples), path)
 
 
 class _SampleDrawing(TrainerCallback):
@@ -64,5 +71,5 @@ class _SampleDrawing(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.is_world_process_zero and state.global_step % args.sample_steps == 0:
+        if state.is_world_process_zero and state.global_step % self.trainer.args.sample_steps == 0:
             self.trainer.draw_samples(Path(args.output_dir) / "samples" / f"step-{state.global_step:06d}.png")

@@ -9,16 +9,17 @@ from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.trainer_pt_utils import find_batch_size
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import ModelOutput
 
-from cyclemimic.trainers.checkpointing_trainer import CheckpointingTrainer
 from cyclemimic.trainers.pace import Pace
+from cyclemimic.trainers.publishing_trainer import PublishingTrainer
 
 
-class TermLoggingTrainer(CheckpointingTrainer):
+class TermLoggingTrainer(PublishingTrainer):
     """
     [`~transformers.Trainer`] that logs the mean of `logged_terms` beside the loss, in training and in evaluation, and how
     fast training goes ([`Pace`]). The terms are summed on their device and read once a log line, over all processes.
@@ -62,9 +63,16 @@ class TermLoggingTrainer(CheckpointingTrainer):
         with self._pace.waiting():
             return super().get_batch_samples(*args, **kwargs)
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
         self._evaluation_terms.clear()
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         means = self._evaluation_terms.pop(self.accelerator)
         output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
         return output
@@ -76,15 +84,16 @@ class TermLoggingTrainer(CheckpointingTrainer):
         super().log(logs, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        model: Any = self.model
         if not isinstance(self.model, PreTrainedModel):
             return super()._save(output_dir, state_dict)
         # Left alone, transformers writes the weights of many backbones under the names of older versions.
         # `from_pretrained` knows those, but resuming does not: it would go on from fresh weights, with a warning.
-        self.model.save_pretrained = partial(self.model.save_pretrained, save_original_format=False)
+        model.save_pretrained = partial(model.save_pretrained, save_original_format=False)
         try:
             super()._save(output_dir, state_dict)
         finally:
-            del self.model.save_pretrained
+            del model.save_pretrained
 
 
 class _TermMeans:

@@ -68,11 +68,11 @@ class LabelFolder:
         return True
 
     def is_missing(self, index: int) -> bool:
-        """Whether nobody has written this shard yet."""
+        """Whether nobody has written shard `index` yet."""
         return not ((self._partial / shard_name(index)).exists() or self.root.exists())
 
     def write(self, index: int, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
-        """Write a shard; columns as in [`write_labels`].
+        """Write shard `index`; columns as in [`write_labels`].
 
         Raises:
             DataError: If the disk is full.
@@ -86,14 +86,16 @@ class LabelFolder:
                 if self.is_missing(index):
                     raise
 
-    def finish(self) -> bool:
-        """Give the folder its name if no shard is missing; returns whether it has it."""
+    def finish(self, card: str | None = None) -> bool:
+        """Give the folder its name, and `card` as its `README.md`, if no shard is missing; returns whether it has it."""
         if any(self.is_missing(index) for index in range(self.num_shards)):
             return False
         with self._folder.one_line_errors():
             try:
                 for path in self._partial.glob(UNFINISHED_PREFIX + "*"):
                     path.unlink(missing_ok=True)
+                if card is not None:
+                    (self._partial / "README.md").write_text(card, encoding="utf-8")
                 os.rename(self._partial, self.root)
                 sync_folder(self.root.parent)
             except FileNotFoundError:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..episode import DataError
-from ..readers.hub import is_repository_id, open_hub_folder
+from ..readers.hub import at_revision, is_repository_id, open_hub_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -84,7 +84,7 @@ class LatentLabels:
 
     @classmethod
     def from_folder(cls, path: str | Path) -> LatentLabels:
-        """Load the label shards of a folder.
+        """Load the label shards of the folder `path`.
 
         Raises:
             DataError: If the folder holds no labels, not all of them, or shards that do not belong together.
@@ -128,7 +128,11 @@ class LatentLabels:
 
     @classmethod
     def from_hub(cls, repo_id: str, revision: str | None = None) -> LatentLabels:
-        """Load labels that are a data set on the Hub, of a branch or, for exactly the same ones, a commit.
+        """Load labels that are a data set on the Hub.
+
+        Args:
+            repo_id (`str`): `owner/name`.
+            revision (`str`, *optional*): Branch, tag or, for exactly the same ones, commit.
 
         Raises:
             DataError: If there is no such data set or no access to it, and as `from_folder`.
@@ -138,7 +142,8 @@ class LatentLabels:
         return labels
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> CommitInfo:
-        """Publish the folder that they were loaded from as a data set: see [`~cyclemimic.hub.upload.push_folder`].
+        """Publish the folder that they were loaded from as a data set: see [`~cyclemimic.hub.upload.push_folder`], also for
+        `repo_id`, `private` and `token`.
 
         Raises:
             ValueError: If they were not loaded from a folder, and as `push_folder`.
@@ -164,6 +169,10 @@ class LatentLabels:
     def lookup(self, source: str, episode_index: int, frame_index: int) -> np.ndarray:
         """Return the codes of a frame, `int64` of shape `(num_latent_tokens,)`.
 
+        Args:
+            source (`str`): Name of the data set.
+            episode_index, frame_index (`int`): Which episode of it, and which frame.
+
         Raises:
             KeyError: If the frame has no label; the message says what has.
         """
@@ -179,6 +188,10 @@ class LatentLabels:
     def episode(self, source: str, episode_index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the labelled frames of an episode, ascending, and their codes `(num_frames, num_latent_tokens)`.
 
+        Args:
+            source (`str`): Name of the data set.
+            episode_index (`int`): Which episode of it.
+
         Raises:
             KeyError: If the episode has no labels; the message says which data sets have.
         """
@@ -193,12 +206,13 @@ def open_labels(path: str | Path, revision: str | None = None) -> LatentLabels:
     """Load labels by a folder or, where there is no such folder, by the id of a data set on the Hub.
 
     Args:
-        path (`str` or `Path`): Folder that `cyclemimic label` has made, or `owner/name`.
+        path (`str` or `Path`): Folder that `cyclemimic label` has made, `owner/name` or `owner/name@revision`.
         revision (`str`, *optional*): Branch, tag or commit of labels on the Hub; the main branch by default.
 
     Raises:
         DataError: If there are no such labels, or a folder is given with `revision`.
     """
+    path, revision = at_revision(path, revision)
     # While they are made, the folder has another name; `from_folder` says so.
     if is_repository_id(path) and not any(Path(f"{path}{suffix}").exists() for suffix in ("", ".partial")):
         return LatentLabels.from_hub(str(path), revision)

@@ -106,8 +106,9 @@ def is_saved(path: Path) -> bool:
 
 def _saved_names(root: Path) -> list[str]:
     files = read_json_object(root, _STATE_NAME).get("_data_files")
-    names = [file.get("filename") for file in files if isinstance(file, dict)] if isinstance(files, list) else []
-    if not names or not all(isinstance(name, str) for name in names):
+    files = [file for file in files if isinstance(file, dict)] if isinstance(files, list) else []
+    names = [name for file in files if isinstance(name := file.get("filename"), str)]
+    if not names or len(names) < len(files):
         raise DataError(f"{root / _STATE_NAME} names no files, as `datasets` does; write the data set again")
     return names
 

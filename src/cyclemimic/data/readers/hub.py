@@ -6,8 +6,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
+from ...hub.integrity import check_downloads
+from ...hub.redaction import describe_error
+from ...hub.revisions import split_revision
 from ..episode import DataError
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -39,12 +43,13 @@ class HubFolder:
         try:
             # The folder's name is the commit: all files are of one, whatever is pushed meanwhile.
             hf_hub_download(self.repository, relative, repo_type="dataset", revision=self.path.name)
-        except LocalEntryNotFoundError as error:
-            raise DataError(f"{self.repository}: {relative} does not download ({error}); try again") from error
-        except EntryNotFoundError:
+            check_downloads([self.path / relative])
             return
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.repository}: {relative} does not download ({error}); try again") from error
+            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                return
+            reason = describe_error(error)
+        raise DataError(f"{self.repository}: {relative} does not download ({reason}); try again")
 
 
 def is_repository_id(path: str | Path) -> bool:
@@ -54,7 +59,22 @@ def is_repository_id(path: str | Path) -> bool:
 
 def public_name(path: str | Path) -> str:
     """What to call a folder, or an id on the Hub, where others read it: a path is of this machine alone."""
-    return str(path) if is_repository_id(path) and not Path(path).exists() else Path(path).resolve().name
+    name, _ = split_revision(path)
+    return name if is_repository_id(name) and not Path(name).exists() else Path(path).resolve().name
+
+
+def at_revision(path: str | Path, revision: str | None = None) -> tuple[str | Path, str | None]:
+    """A path or id, and the revision that it ends with (`owner/name@revision`) or that is given.
+
+    Raises:
+        DataError: If there are both.
+    """
+    name, pinned = split_revision(path)
+    if pinned is None:
+        return path, revision
+    if revision is not None:
+        raise DataError(f"{path} names its revision; leave out another, got {revision!r}")
+    return name, pinned
 
 
 def open_hub_folder(
@@ -74,9 +94,12 @@ def open_hub_folder(
 
     try:
         folder = snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
+        files = {path.relative_to(folder).as_posix(): path for path in Path(folder).rglob("*") if path.is_file()}
+        # As the client reads patterns: a star stands for slashes, too.
+        asked = {name for name in files for pattern in patterns if fnmatch(name, pattern)}
+        check_downloads(files[name] for name in sorted(asked))
+        return HubFolder(repository, Path(folder))
     except (OSError, ValueError) as error:
-        at = f" at revision {revision!r}" if revision else ""
-        raise DataError(
-            f"{repository} is no folder here, and no data set that the Hub gives{at} ({type(error).__name__}: {error})"
-        ) from error
-    return HubFolder(repository, Path(folder))
+        reason = describe_error(error)
+    at = f" at revision {revision!r}" if revision else ""
+    raise DataError(f"{repository} is no folder here, and no data set that the Hub gives{at} ({reason})")

@@ -62,7 +62,8 @@ class LeRobotSource:
         name: str | None = None,
     ) -> None:
         hub = root if isinstance(root, HubFolder) else None
-        self.root = Path(root) if hub is None else hub.path
+        self.root = root.path if isinstance(root, HubFolder) else Path(root)
+        self.repository = None if hub is None else hub.repository
         self.name = name or (hub.repository.split("/")[1] if hub else self.root.resolve().name)
         self._metadata = LeRobotMetadata(self.root, self.name, hub)
         self.fps = self._metadata.fps

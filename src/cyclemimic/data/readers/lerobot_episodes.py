@@ -105,8 +105,8 @@ def _episodes_v3(root: Path) -> Iterator[EpisodeRecord]:
             yield _record(row, path, data_file, videos)
 
 
-def _number(row: Mapping[str, Any], key: str, path: Path, kinds: type | tuple[type, ...] = int) -> Any:
-    value = row[key]
+def _number(row: Mapping[str, Any], key: str, path: Path, kinds: Any = int) -> Any:
+    value: Any = row[key]
     if not isinstance(value, kinds) or not 0 <= value < _MAX_NUMBER:
         raise DataError(f"{path}: {key} must be a number of at least 0, got {str(value)[:40]}; correct the file")
     return value

@@ -93,7 +93,7 @@ class LeRobotMetadata:
         self, key: str, standard: str, record: EpisodeRecord, chunk_index: int, file_index: int, camera: str = ""
     ) -> Path | None:
         """First existing file among info.json's template and the standard one."""
-        values = {
+        values: dict[str, int | str] = {
             "episode_chunk": record.index // self.chunks_size,
             "episode_index": record.index,
             "chunk_index": chunk_index,
@@ -113,13 +113,12 @@ class LeRobotMetadata:
     def _format(self, key: str, template: object, values: Mapping[str, int | str]) -> str:
         """Fill in a template of info.json, which is data: only known fields and plain widths are taken."""
         try:
-            parts = list(string.Formatter().parse(template)) if isinstance(template, str) else [("", "", "!", None)]
-            known = all(
-                name is None or (name in _TEMPLATE_FIELDS and not conversion and re.fullmatch(r"(0\d{1,2}d|d)?", spec))
-                for _, name, spec, conversion in parts
-            )
-            if not known:
-                raise ValueError("fields")
+            if not isinstance(template, str):
+                raise ValueError("no text")
+            for _, name, spec, conversion in string.Formatter().parse(template):
+                is_plain = not conversion and re.fullmatch(r"(0\d{1,2}d|d)?", spec or "")
+                if name is not None and not (name in _TEMPLATE_FIELDS and is_plain):
+                    raise ValueError("fields")
             return template.format(**values)
         except ValueError:
             raise DataError(

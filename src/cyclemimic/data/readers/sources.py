@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..episode import DataError, EpisodeSource
 from .arrow_tables import TABLE_SUFFIXES, is_table
-from .hub import is_repository_id, open_hub_folder
+from .hub import at_revision, is_repository_id, open_hub_folder
 from .image_folders import ImageFolderSource, is_numbered_image
 from .lerobot import LeRobotSource
 from .plain_files import is_pattern
@@ -42,10 +42,10 @@ def open_source(
 
     Args:
         path (`str` or `Path`): One of these: a LeRobot data set, version 2.0, 2.1 or 3.0, by the folder that holds
-            `meta/` or, where there is no such folder, by its id on the Hub, whose files come as they are needed; an RLDS
-            data set ([`RldsSource`]); folders of numbered images, a trajectory each ([`ImageFolderSource`]); a video
-            file, a folder of them or a pattern such as `"videos/*.mp4"` ([`VideoFileSource`]); what `datasets` saved that
-            has a Video column ([`VideoColumnSource`]).
+            `meta/` or, where there is no such folder, by its id on the Hub, which may end with `@` and a revision, and
+            whose files come as they are needed; an RLDS data set ([`RldsSource`]); folders of numbered images, a trajectory
+            each ([`ImageFolderSource`]); a video file, a folder of them or a pattern such as `"videos/*.mp4"`
+            ([`VideoFileSource`]); what `datasets` saved that has a Video column ([`VideoColumnSource`]).
         camera (`str`, *optional*): Camera to read, as in [`LeRobotSource`].
         embodiment (`str`, *optional*): Robot body; default is what the data set says.
         episodes (`Sequence[int]`, *optional*): Indices of the episodes to use; all by default.
@@ -61,6 +61,7 @@ def open_source(
         DataError: If there is no such folder, or it holds no data set, or one that cannot be used, or images come without
             `fps`.
     """
+    path, revision = at_revision(path, revision)
     if is_repository_id(path) and not Path(path).exists():
         return LeRobotSource(open_hub_folder(str(path), revision), camera, embodiment, episodes, name)
     if revision is not None:

@@ -33,7 +33,8 @@ def index_records(path: Path) -> list[Record]:
     Raises:
         DataError: If the file ends within a record, or a record's length is damaged.
     """
-    records, size = [], path.stat().st_size
+    records: list[Record] = []
+    size = path.stat().st_size
     with path.open("rb") as file:
         position = 0
         while position < size:

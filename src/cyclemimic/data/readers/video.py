@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import av
 import numpy as np
@@ -116,12 +116,11 @@ def iter_frames(
 def open_video(video: Path | NamedVideo) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Open a video at its first video stream; what goes wrong there and in the block is a one-line `DataError`."""
     file = video.file if isinstance(video, NamedVideo) else video
-    if isinstance(file, Path):
-        if not file.is_file():
-            raise DataError(f"video {video} does not exist; {_REMEDY}")
-        file = str(file)
+    if isinstance(file, Path) and not file.is_file():
+        raise DataError(f"video {video} does not exist; {_REMEDY}")
+    opened = str(file) if isinstance(file, Path) else file
     try:
-        with av.open(file, options=_OPEN_OPTIONS, metadata_errors="replace") as container:
+        with av.open(opened, "r", options=_OPEN_OPTIONS, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise DataError(f"{video} holds no video stream; {_REMEDY}")
             stream = container.streams.video[0]
@@ -141,6 +140,13 @@ def decode_frames(
     path: str | Path, fps: float, num_frames: int, indices: Sequence[int] | None = None, start_s: float = 0.0
 ) -> np.ndarray:
     """Decode frames into one array: as [`iter_frames`], stacked.
+
+    Args:
+        path (`str` or `Path`): Video file.
+        fps (`float`): Frames per second of the episode.
+        num_frames (`int`): Length of the episode.
+        indices (`Sequence[int]`, *optional*): Ascending frame indices; all by default.
+        start_s (`float`, *optional*, defaults to 0.0): Where in the file the episode begins, in seconds.
 
     Returns:
         `np.ndarray` of shape `(len(indices), height, width, 3)`: RGB, `uint8`.
@@ -213,6 +219,8 @@ def _decode_from(
     container: av.container.InputContainer, stream: av.VideoStream, time_s: float, period_s: float
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """Yield `(seconds from the stream's start, frame)` from a keyframe before `time_s` on."""
+    if stream.time_base is None:
+        raise ValueError("no clock")
     tick_s = float(stream.time_base)
     origin_s = stream.start_time * tick_s if stream.start_time else 0.0
     # One frame early, because the nearest frame may be the one before. Demuxers seek by decoding time, which in open
@@ -311,7 +319,8 @@ class VideoWriter:
         height, width = image.shape[:2]
         if height % 2 or width % 2:
             raise ValueError(f"`frames` must have an even height and width (yuv420p), got {height} x {width}")
-        stream = self._container.add_stream(self._codec, rate=self._rate, options=self._options)
+        # What kind of stream it is depends on the codec, which is one for video.
+        stream = cast(av.VideoStream, self._container.add_stream(self._codec, self._rate, self._options))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = 1 / self._rate
         return stream
@@ -329,6 +338,12 @@ def encode_video(
     path: str | Path, frames: Iterable[np.ndarray], fps: float, codec: str = "h264", crf: int = 16
 ) -> None:
     """Write RGB frames, `uint8` of shape `(height, width, 3)` each, to a video file that browsers play.
+
+    Args:
+        path (`str` or `Path`): File to write.
+        frames (`Iterable[np.ndarray]`): At least one.
+        fps (`float`): Frames per second.
+        codec, crf (*optional*): As in [`VideoWriter`].
 
     Raises:
         ValueError: As [`VideoWriter`], or if there are no frames.

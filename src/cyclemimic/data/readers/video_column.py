@@ -155,7 +155,7 @@ class _VideoColumn:
         if is_local and self.root is None:
             return Path(path)
         reason = f"{path[:200]!r} is no path {'of this machine' if self.root is None else f'within {self.root}'}"
-        if is_local and not Path(path).is_absolute() and ".." not in Path(path).parts:
+        if is_local and self.root is not None and not Path(path).is_absolute() and ".." not in Path(path).parts:
             try:
                 return inside(self.root, path)
             except DataError as fault:

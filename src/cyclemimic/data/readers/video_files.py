@@ -79,19 +79,19 @@ class VideoFileSource:
         read = cache(read_header)
         headers = read_headers(chosen, (partial(read, clips[index].path) for index in chosen))
         self.fps = fps_to_look_with(fps, headers.values())
-        self._clips = [(index, _within(clips[index], headers[index].seconds)) for index in chosen]
-        for _, clip in self._clips:
-            check_num_frames((clip.end_s - clip.start_s) * self.fps, f"{clip.path}, {clip.end_s:.4g} s long")
+        self._clips = [(index, clips[index], _end_of(clips[index], headers[index].seconds)) for index in chosen]
+        for _, clip, end_s in self._clips:
+            check_num_frames((end_s - clip.start_s) * self.fps, f"{clip.path}, {end_s:.4g} s long")
 
     def __len__(self) -> int:
         return len(self._clips)
 
     def __getitem__(self, index: int) -> Episode:
-        position, clip = self._clips[index]
-        num_frames = max(1, round((clip.end_s - clip.start_s) * self.fps))
+        position, clip, end_s = self._clips[index]
+        num_frames = max(1, round((end_s - clip.start_s) * self.fps))
         file = clip.path.name if clip.path == self.root else clip.path.relative_to(self.root).as_posix()
         reader = _VideoFileReader(clip, self.fps, num_frames)
-        where = {"file": file, "start_s": clip.start_s, "end_s": clip.end_s}
+        where = {"file": file, "start_s": clip.start_s, "end_s": end_s}
         return Episode(self.name, self.embodiment, position, num_frames, self.fps, self.camera, reader, where)
 
     def __iter__(self) -> Iterator[Episode]:
@@ -136,13 +136,13 @@ def _find_videos(root: Path, pattern: str | None) -> list[Path]:
     return files
 
 
-def _within(clip: Clip, seconds: float) -> Clip:
-    """The clip as far as its file goes."""
+def _end_of(clip: Clip, seconds: float) -> float:
+    """Where the clip ends, at the latest with its file."""
     if clip.start_s >= seconds:
         raise DataError(
             f"{clip.where}: {clip.path} is {seconds:.4g} s long, but a clip starts at {clip.start_s:g} s; correct the text"
         )
-    return clip._replace(end_s=min(seconds, clip.end_s or seconds))
+    return min(seconds, clip.end_s or seconds)
 
 
 def check_fps(fps: float | None) -> None:
@@ -186,9 +186,9 @@ def read_headers(indices: Sequence[int], reads: Iterable[Callable[[], VideoHeade
 def read_header(video: Path | NamedVideo) -> VideoHeader:
     """Raises `DataError` if a video does not open, or tell its frame rate and length."""
     with open_video(video) as (container, stream):
-        rate, length = stream.average_rate, None
-        if stream.duration:
-            length = stream.duration * stream.time_base
+        rate, length = stream.average_rate, 0.0
+        if stream.duration and stream.time_base:
+            length = float(stream.duration * stream.time_base)
         elif container.duration:
             # Matroska keeps the length with the file, not with the stream.
             length = container.duration / av.time_base

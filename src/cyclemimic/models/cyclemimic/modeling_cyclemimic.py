@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partialmethod
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from .modeling_prismatic import PrismaticForConditionalGeneration, PrismaticMode
 from .new_rows_cyclemimic import gathered, initialise_rows
 from .processing_cyclemimic import IGNORED_LABEL, IMAGE_INPUTS, CycleMimicProcessor
 from .read_states_cyclemimic import gather_marked, last_attended
+from .safe_weights_cyclemimic import SafeWeightsModel, load_safetensors
 from .tiny_vision_cyclemimic import TinyVisionModel
 
 logger = logging.get_logger(__name__)
@@ -103,7 +104,7 @@ class _DecodingState:
     read_states: list[torch.Tensor] = field(default_factory=list)
 
 
-class CycleMimicPreTrainedModel(PreTrainedModel):
+class CycleMimicPreTrainedModel(SafeWeightsModel):
     """The backbone, its token ids, and what both stages share: reading a prompt and decoding latent actions."""
 
     config_class = CycleMimicConfig
@@ -159,7 +160,7 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
         pad_to_multiple_of: int | None = None,
         new_token_ids: Sequence[int] | None = None,
         **kwargs: Any,
-    ) -> CycleMimicPreTrainedModel:
+    ) -> Self:
         """
         Make a policy of a pretrained backbone. Embedding and output rows of the tokens that it does not know, and of
         padding, start as the mean of the other rows, plus a tenth of their spread as noise: no logit stands out, and no two words
@@ -176,12 +177,12 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
             kwargs: Further arguments of [`CycleMimicConfig`].
 
         Raises:
-            ValueError: backbone and processor do not agree on the image token; a multiple below one.
+            ValueError: weights that are no safetensors; an image token that is not the processor's; a multiple below one.
         """
         if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
             raise ValueError(f"`pad_to_multiple_of` must be at least 1, got {pad_to_multiple_of}.")
         if isinstance(backbone, str):
-            backbone = AutoModelForImageTextToText.from_pretrained(backbone)
+            backbone = load_safetensors(AutoModelForImageTextToText.from_pretrained, backbone)
         image_token_id = getattr(backbone.config, "image_token_id", processor.image_token_id)
         if image_token_id != processor.image_token_id:
             raise ValueError(
@@ -398,7 +399,8 @@ class CycleMimicPreTrainedModel(PreTrainedModel):
 
 class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
     """
-    The policy in pretraining: it predicts the latent action from image and instruction (paper §4, `L_π`).
+    The policy in pretraining: it predicts the latent action from image and instruction (paper §4, `L_π`). Its backbone is the
+    one that `config` describes, or `backbone`, which exists already.
 
     Example:
 
@@ -451,7 +453,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
     loads everything but the action decoder.
 
     The model appends the ACT tokens itself, in training as in prediction, so both read the very same states. With another
-    `action_decoding` it appends none, or the words of the actions.
+    `action_decoding` it appends none, or the words of the actions. `config` and `backbone` are as there.
 
     Example:
 

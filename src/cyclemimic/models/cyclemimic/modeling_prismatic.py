@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partialmethod
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutp
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_prismatic import PrismaticConfig
+from .safe_weights_cyclemimic import SafeWeightsModel
 
 
 @dataclass
@@ -84,7 +86,7 @@ def _make_tower(config: PreTrainedConfig | dict[str, Any]) -> PreTrainedModel:
     return tower
 
 
-class PrismaticPreTrainedModel(PreTrainedModel):
+class PrismaticPreTrainedModel(SafeWeightsModel):
     """What transformers has to know of every Prismatic model."""
 
     config_class = PrismaticConfig
@@ -99,6 +101,9 @@ class PrismaticPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    # What the Hub recommends for a file, and a small memory can load.
+    save_pretrained = partialmethod(PreTrainedModel.save_pretrained, max_shard_size="5GB")
+    push_to_hub = partialmethod(PreTrainedModel.push_to_hub, max_shard_size="5GB")  # type: ignore[assignment]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -111,7 +116,7 @@ class PrismaticPreTrainedModel(PreTrainedModel):
 
 
 class PrismaticModel(PrismaticPreTrainedModel):
-    """Prismatic without its vocabulary head."""
+    """Prismatic without its vocabulary head, of the sizes that `config` ([`PrismaticConfig`]) gives."""
 
     def __init__(self, config: PrismaticConfig) -> None:
         super().__init__(config)
@@ -132,6 +137,7 @@ class PrismaticModel(PrismaticPreTrainedModel):
         """
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`): In [-1, 1].
+            kwargs: What other models of transformers take here, without effect.
 
         Returns:
             `BaseModelOutputWithPooling`: `last_hidden_state` of shape `(batch_size, num_image_tokens, vision_width)`,
@@ -219,7 +225,7 @@ class PrismaticModel(PrismaticPreTrainedModel):
 
 class PrismaticForConditionalGeneration(PrismaticPreTrainedModel, GenerationMixin):
     r"""
-    Prismatic: an image and a text in, the text's continuation out.
+    Prismatic: an image and a text in, the text's continuation out. Its sizes are in `config` ([`PrismaticConfig`]).
 
     Example:
 
@@ -258,7 +264,7 @@ class PrismaticForConditionalGeneration(PrismaticPreTrainedModel, GenerationMixi
         self.lm_head = new_embeddings
 
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """As [`PrismaticModel.get_image_features`]."""
+        """As [`PrismaticModel.get_image_features`], to which `pixel_values` and `kwargs` go."""
         return self.model.get_image_features(pixel_values, **kwargs)
 
     @can_return_tuple

@@ -230,7 +230,8 @@ class CycleMimicProcessor(ProcessorMixin):
         return self.tokenizer.convert_tokens_to_ids([f"<BIN_{k}>" for k in range(self.num_action_bins)])
 
     def make_config(self, backbone_config: dict[str, Any] | PreTrainedConfig, **kwargs: Any) -> CycleMimicConfig:
-        """The config of a policy that reads this processor's batches; `kwargs` go to [`CycleMimicConfig`]."""
+        """The config of a policy on `backbone_config` that reads this processor's batches; `kwargs` go to
+        [`CycleMimicConfig`]."""
         arguments = {name: getattr(self, name) for name in CONFIG_FIELDS}
         return CycleMimicConfig(backbone_config=backbone_config, **{**arguments, **kwargs})
 
@@ -303,7 +304,7 @@ class CycleMimicProcessor(ProcessorMixin):
 
     def add_action_statistics(self, dataset: str, statistics: Mapping[str, Any]) -> None:
         """
-        Set the statistics of one data set; see `action_statistics`. Further keys (`mean`, `std` …) are kept. Other
+        Set the statistics of the data set named `dataset`; see `action_statistics`. Further keys (`mean`, `std` …) are kept. Other
         statistics that go by its name are replaced, which the log says: actions learnt by them come out differently.
 
         Raises:
@@ -313,7 +314,7 @@ class CycleMimicProcessor(ProcessorMixin):
 
     def add_state_statistics(self, dataset: str, statistics: Mapping[str, Any]) -> None:
         """
-        Set the statistics of one data set's robot states, as [`~CycleMimicProcessor.add_action_statistics`] does.
+        Set the statistics of the robot states of the data set named `dataset`, as [`~CycleMimicProcessor.add_action_statistics`] does.
 
         Raises:
             ValueError: as there, with `state_dim` values, or without a `state_dim`.

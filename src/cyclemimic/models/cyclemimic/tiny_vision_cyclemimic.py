@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from .safe_weights_cyclemimic import SafeWeightsModel
 
 
 @strict
@@ -47,7 +49,7 @@ class TinyVisionConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
 
-class TinyVisionModel(PreTrainedModel):
+class TinyVisionModel(SafeWeightsModel):
     """
     Strided convolutions in place of a ViT's patch embedding and layers. From a few thousand frames a ViT trained from
     scratch does not learn where things are; convolutions, which look for the same thing everywhere, do.

@@ -24,6 +24,7 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
         size (`int`, *optional*, defaults to 224): Height and width of the output, in pixels. Frames of another shape are
             squeezed to it, so that nothing at the border is lost.
         image_mean, image_std (`list[float]`, *optional*, defaults to those of ImageNet, as DINOv2 wants them).
+        kwargs: Further settings of a base class of transformers.
 
     Example:
 
@@ -98,13 +99,20 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
         future: Frame | Sequence[Frame] | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
-        """The same as calling the processor."""
+        """The same as calling the processor: `current`, `future` and `return_tensors` go there."""
         return self(current, future, return_tensors)
 
     def resize_frames(self, frames: Frame | Sequence[Frame], name: str = "frames") -> np.ndarray:
         """Checked frames at the processor's size: uint8 `(batch_size, size, size, 3)`.
 
         Data sets apply it once when they decode; frames that already have the size pass unchanged.
+
+        Args:
+            frames (a frame or a sequence of frames): As in calling the processor.
+            name (`str`, *optional*): What errors call them.
+
+        Raises:
+            ValueError: no frame, or one that is not RGB uint8.
         """
         if not isinstance(frames, Frame | list | tuple):
             raise ValueError(f"`{name}` must hold RGB frames, images or uint8 arrays, got {type(frames).__name__}.")
@@ -115,7 +123,7 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
         return np.stack([self._resized(_as_rgb_array(frame, name)) for frame in frames])
 
     def normalize_frames(self, frames: np.ndarray) -> torch.Tensor:
-        """uint8 `(batch_size, height, width, 3)` → float32 `(batch_size, 3, height, width)`, mean 0 and deviation 1."""
+        """`frames`, uint8 `(batch_size, height, width, 3)` → float32 `(batch_size, 3, height, width)`, mean 0, deviation 1."""
         channels_first = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
         # Channels apart first, then one multiplication and one subtraction in place: ten times as fast as the formula.
         pixel_values = torch.empty(channels_first.shape).copy_(channels_first)
@@ -123,7 +131,7 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
         return pixel_values.mul_(1 / (255 * std)).sub_(mean / std)
 
     def post_process(self, pixel_values: torch.Tensor) -> np.ndarray:
-        """Model output `(batch_size, 3, height, width)` → images, uint8 `(batch_size, height, width, 3)`."""
+        """A model's `pixel_values` `(batch_size, 3, height, width)` → images, uint8 `(batch_size, height, width, 3)`."""
         pixel_values = pixel_values.detach().float().cpu()
         mean, std = self._moments(pixel_values)
         images = (pixel_values * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)

@@ -35,6 +35,7 @@ from .loss_latent_action_tokenizer import (
 )
 from .quantizer_latent_action_tokenizer import LatentActionTokenizerQuantizer
 from .ranks_latent_action_tokenizer import all_gather_rows, global_mean, mean_over_ranks
+from .safe_weights_latent_action_tokenizer import SafeWeightsModel
 
 # Before AC3 has joined, the host asks the device every so many steps whether it should: a sync a step would cost more.
 AC3_CHECK_STEPS = 20
@@ -51,9 +52,10 @@ class LatentActionEncoderOutput(ModelOutput):
         embeddings (`torch.FloatTensor` of the same shape): `z_t^e`, before quantisation.
     """
 
-    codes: torch.Tensor | None = None
-    quantized: torch.Tensor | None = None
-    embeddings: torch.Tensor | None = None
+    # Always there: a field of a `ModelOutput` must have a default.
+    codes: torch.Tensor = None
+    quantized: torch.Tensor = None
+    embeddings: torch.Tensor = None
 
 
 @dataclass
@@ -64,7 +66,7 @@ class LatentActionDecoderOutput(ModelOutput):
             normalisation of the input.
     """
 
-    pixel_values: torch.Tensor | None = None
+    pixel_values: torch.Tensor = None
 
 
 @dataclass
@@ -232,7 +234,7 @@ class LatentActionTokenizerEncoder(nn.Module):
         return hidden_states, memories
 
 
-class LatentActionTokenizerPreTrainedModel(PreTrainedModel):
+class LatentActionTokenizerPreTrainedModel(SafeWeightsModel):
     config_class = LatentActionTokenizerConfig
     config: LatentActionTokenizerConfig
     base_model_prefix = "tokenizer"
@@ -417,7 +419,8 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         pixel_values: torch.Tensor,
         action: LatentActionEncoderOutput,
     ) -> dict[str, torch.Tensor]:
-        """The three unweighted terms of a VQ-VAE, by name."""
+        """The three unweighted terms of a VQ-VAE, by name: of a `reconstruction` of `future_pixel_values` from `pixel_values`
+        by an `action`, all frames `(batch_size, channels, height, width)`."""
         words = self.quantizer.lookup(action.codes)
         return {
             "reconstruction_loss": self.weighted_error(reconstruction, future_pixel_values, pixel_values),
@@ -428,14 +431,15 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
     def weighted_error(
         self, frames: torch.Tensor, future_pixel_values: torch.Tensor, pixel_values: torch.Tensor
     ) -> torch.Tensor:
-        """`reconstruction_loss` of any frames: reconstructions, or copies of the current frame to compare them with."""
+        """`reconstruction_loss` of any frames: reconstructions, or copies of the current frame `pixel_values` to compare them
+        with, against `future_pixel_values`."""
         # About a patch, as the decoder draws patches.
         window = self.config.patch_size | 1
         mean = global_mean if self.training else torch.mean
         return reconstruction_loss(frames, future_pixel_values, pixel_values, self.config.motion_weight, window, mean)
 
     def vq_vae_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The weighted sum of [`~LatentActionTokenizerModel.vq_vae_terms`]."""
+        """The weighted sum of the `terms` of [`~LatentActionTokenizerModel.vq_vae_terms`]."""
         weights = self.config.reconstruction_weight, self.config.codebook_weight, self.config.commitment_weight
         return torch.stack([weight * term for weight, term in zip(weights, terms.values(), strict=True)]).sum()
 
@@ -468,7 +472,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
     r"""
     [`LatentActionTokenizerModel`] with discriminator and latent action buffer, trained with action-centric cycle
     consistency (AC3, paper §3.1): an action met in one scene, applied to a frame of another, must be read back from the
-    generated frame. `cycle_weight=0, adversarial_weight=0` is the Genie objective.
+    generated frame. `cycle_weight=0, adversarial_weight=0` in its `config` is the Genie objective.
     """
 
     mean_copy_ratio: torch.Tensor

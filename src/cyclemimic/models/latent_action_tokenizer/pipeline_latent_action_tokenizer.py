@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from transformers import BatchFeature, Pipeline
+from transformers import Pipeline
 from transformers.image_utils import load_image
 
 from .image_processing_latent_action_tokenizer import Frame
@@ -26,6 +25,7 @@ class LatentActionPipeline(Pipeline):
     {'codes': [3, 11, 0, 7]}
     ```"""
 
+    model: Any
     _load_image_processor: Any = True
     _load_processor: Any = False
     _load_feature_extractor: Any = False
@@ -36,25 +36,25 @@ class LatentActionPipeline(Pipeline):
             raise ValueError(f"A pipeline of latent actions takes no parameters, got {sorted(pipeline_parameters)}.")
         return {}, {}, {}
 
-    def preprocess(self, pair: tuple[Frame | str, Frame | str], **parameters: Any) -> BatchFeature:
+    def preprocess(self, input_: tuple[Frame | str, Frame | str], **parameters: Any) -> Any:
         """
         The pair as the model reads it.
 
         Raises:
             ValueError: not a pair, or a frame that is none.
         """
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            got = f"a tuple of {len(pair)}" if isinstance(pair, tuple) else type(pair).__name__
+        if not isinstance(input_, tuple) or len(input_) != 2:
+            got = f"a tuple of {len(input_)}" if isinstance(input_, tuple) else type(input_).__name__
             raise ValueError(f"An input must be a tuple of two frames, current and future, got {got}.")
-        current, future = (load_image(frame) if isinstance(frame, str) else frame for frame in pair)
+        current, future = (load_image(frame) if isinstance(frame, str) else frame for frame in input_)
         return self.image_processor(current, future)
 
-    def _forward(self, inputs: dict[str, torch.Tensor], **parameters: Any) -> dict[str, torch.Tensor]:
-        return {"codes": self.model.encode(**inputs).codes}
+    def _forward(self, input_tensors: dict[str, Any], **parameters: Any) -> Any:
+        return {"codes": self.model.encode(**input_tensors).codes}
 
-    def postprocess(self, outputs: dict[str, torch.Tensor], **parameters: Any) -> dict[str, list[int]]:
+    def postprocess(self, model_outputs: Any, **parameters: Any) -> dict[str, list[int]]:
         """`{"codes": …}`, as many words as a latent action has."""
-        return {"codes": outputs["codes"][0].tolist()}
+        return {"codes": model_outputs["codes"][0].tolist()}
 
 
 __all__ = ["LatentActionPipeline"]

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps access tokens out of what is said: what a server answers may hold what it was asked with."""
+
+from __future__ import annotations
+
+import re
+
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
+
+
+def redacted(text: str, token: str | None = None) -> str:
+    """The text without what looks like a token of the Hub, without the user's own, and without `token`."""
+    from huggingface_hub import get_token
+
+    for secret in filter(None, (token, get_token())):
+        text = text.replace(secret, "***")
+    return _TOKEN.sub("***", text)
+
+
+def describe_error(error: BaseException, token: str | None = None) -> str:
+    """One line of what went wrong. To be raised outside of `except`, or the error itself goes with it."""
+    return redacted(" ".join(f"{type(error).__name__}: {error}".split()), token)
