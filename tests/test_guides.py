@@ -51,6 +51,50 @@ def film_squares(folder: Path) -> None:
         encode_video(folder / f"film{index}.mp4", frames, fps=10)
 
 
+# What makes the steps of a guide small; the rest of every command is as the guide has it.
+SMALL = {"--max_steps": "2", "--per_device_train_batch_size": "4", "--num_episodes": "2", "--skip_episodes": "2"}
+FURTHER = {
+    "train-tokenizer": "--use_cpu --save_strategy no",
+    "evaluate-tokenizer": "--max_pairs 24 --device cpu",
+    "label": "--device cpu",
+    "pretrain": "--use_cpu --save_strategy no --tiny_image_size 32 --tiny_hidden_size 32 --tiny_num_layers 1",
+    "finetune": "--use_cpu --save_strategy no",
+    "evaluate-policy": "--device cpu",
+    "rollout": "--device cpu --num_workers 1 --num_environments 1 --clips 0",
+}
+
+
+def made_small(command: list[str]) -> list[str]:
+    """A command of a guide with less to do."""
+    small = [SMALL.get(flag, word) for flag, word in zip(["", *command], command, strict=False)]
+    if command[0] == "rollout":
+        small[small.index("--episodes") + 1] = "1"
+    return [*small, *FURTHER.get(command[0], "").split()]
+
+
+def test_your_robot_in_an_hour(square_data, tmp_path, monkeypatch, capsys):
+    page = PAGES["your_robot.md"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_robot").symlink_to(square_data)
+    film_squares(tmp_path / "more_videos")
+    rows = "".join(f"film{index}.mp4,{text}\n" for index, text in enumerate(["go right", "go down", "go down"]))
+    (tmp_path / "more_videos" / "clips.csv").write_text(f"file,text\n{rows}")
+    simulator, on_the_robot = code_blocks(page, "python")
+    simulator = simulator.replace("(7,)", "(4,)").replace("put the banana on the plate", "go right")
+    (tmp_path / "my_robot_sim.py").write_text(simulator)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [command[1] for command in commands(page)] == ["inspect", *FURTHER]
+    for _, *command in commands(page):
+        assert cli.main(made_small(command)) == 0, (command, capsys.readouterr().err)
+    results = json.loads((tmp_path / "outputs" / "rollout" / "results.json").read_text())
+    assert results["success"]["mean"]["trials"] == 1
+    errors = json.loads((tmp_path / "outputs" / "errors" / "errors.json").read_text())
+    assert (errors["episodes"], errors["frames"]) == (2, 24)
+    names: dict[str, object] = {}
+    exec(compile(on_the_robot.replace("put the banana on the plate", "go right"), "guide", "exec"), names)
+    assert names["actions"].shape == (1, 10, 4)
+
+
 def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     notebook = json.loads((GUIDES / "videos_to_latent_actions.ipynb").read_text(encoding="utf-8"))
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -66,3 +110,5 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     assert names["codes"].shape == (6, 4)
     assert "3 videos" in capsys.readouterr().out
     assert (tmp_path / "latent_actions" / "gallery" / "gallery.html").exists()
+    card = (tmp_path / "latent_actions" / "README.md").read_text(encoding="utf-8")
+    assert "A latent action tokenizer" in card and "| my\\_videos | 100.00% | 3 |" in card

@@ -21,6 +21,7 @@ from cyclemimic.commands import (
     card,
     convert_prismatic,
     demo,
+    evaluate_policy,
     evaluate_tokenizer,
     finetune,
     gallery,
@@ -68,6 +69,9 @@ VERBS: dict[str, Verb] = {
     "pretrain": Verb("video, instructions, labels -> pretrained policy", pretrain.parse, pretrain.run),
     "finetune": Verb("pretrained policy, demonstrations -> policy that acts", finetune.parse, finetune.run),
     "rollout": Verb("policy, simulator -> success rates and films", rollout.parse, rollout.run),
+    "evaluate-policy": Verb(
+        "policy, recorded episodes -> how far its actions are from theirs", evaluate_policy.parse, evaluate_policy.run
+    ),
     "serve": Verb("policy -> model server of the VLA evaluation harness", serve.parse, serve.run),
     "card": Verb("trained model, what was measured of it -> its card", card.parse, card.run),
     "push": Verb("checkpoint, adapter or labels -> the Hugging Face Hub", push.parse, push.run),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,8 @@ def action_errors(
         batch_size (`int`, *optional*, defaults to 32): Frames a policy call.
 
     Returns:
-        `dict`: `"policy"`, `"mean_action"`, `"last_action"`, the errors, and `"per_dimension"`: the same of each dimension
-        that is not left out.
+        `dict`: `"policy"`, `"mean_action"`, `"last_action"`, the errors; `"per_dimension"`: the same of each dimension
+        that is not left out; `"dimensions"`: which those are.
 
     Raises:
         ValueError: every scale is zero.
@@ -48,9 +48,9 @@ def action_errors(
     count = 0
     for start in range(0, len(frames), batch_size):
         items = [frames[index] for index in range(start, min(start + batch_size, len(frames)))]
-        seen = [item["image"] for item in items], [item["instruction"] for item in items]
+        seen: list[Any] = [[item[name] for item in items] for name in ("image", "instruction")]
         if "robot_state" in items[0]:
-            seen = *seen, [item["robot_state"] for item in items]
+            seen.append([item["robot_state"] for item in items])
         last = np.stack([_last_action(frames, index, mean) for index in range(start, start + len(items))])
         guesses = {"policy": policy.predict(*seen), "mean_action": mean, "last_action": last[:, None]}
         mask = np.stack([item["actions_mask"] for item in items])
@@ -62,7 +62,16 @@ def action_errors(
     return {
         **{name: float(error.mean()) for name, error in errors.items()},
         "per_dimension": {name: error.tolist() for name, error in errors.items()},
+        "dimensions": np.flatnonzero(used).tolist(),
     }
+
+
+def errors_by_statistics(
+    policy: RolloutPolicy, frames: DemonstrationDataset, statistics: Mapping[str, Any], batch_size: int = 32
+) -> dict[str, Any]:
+    """[`action_errors`] by the action statistics of a processor, each dimension in units of half its q01 to q99 range."""
+    scale = (np.asarray(statistics["q99"]) - np.asarray(statistics["q01"])) / 2
+    return action_errors(policy, frames, statistics["mean"], scale.tolist(), batch_size)
 
 
 def _last_action(frames: DemonstrationDataset, index: int, at_the_start: np.ndarray) -> np.ndarray:

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cyclemimic evaluate-policy`: a policy on recorded episodes, where there is no simulator."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
+
+if TYPE_CHECKING:
+    from cyclemimic.data import DemonstrationDataset
+    from cyclemimic.evaluation.rollout import ChunkPolicy
+
+_GUESSES = {"policy": "policy", "mean_action": "the mean action", "last_action": "the last action"}
+
+
+def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
+    """Parses the flags of the verb."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        allow_abbrev=False,
+        description="Shows a fine-tuned policy the frames of recorded episodes and compares its actions with the recorded "
+        "ones, and with two guesses that look at nothing: the mean action, and the last action once more. Errors are mean "
+        "absolute ones, in units of half a dimension's range. Writes OUTPUT/errors.json. A policy that is no better than "
+        "the guesses needs no robot to be found wanting; one that is better may still fail in closed loop.",
+    )
+    parser.add_argument(
+        "--policy", required=True, metavar="PATH", help=f"checkpoint of a fine-tuned policy {ON_THE_HUB}"
+    )
+    parser.add_argument("--data", required=True, metavar="DIR", help=f"data set with actions {ON_THE_HUB}")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make")
+    parser.add_argument(
+        "--skip_episodes",
+        type=int,
+        default=0,
+        help="episodes to leave out, from the first: those of `finetune --num_episodes` (default: %(default)s)",
+    )
+    parser.add_argument("--num_episodes", type=int, help="how many to look at, after those (default: all)")
+    parser.add_argument("--camera", help="camera to read (default: the policy's, or one that sees the scene)")
+    parser.add_argument("--fps", type=float, help="frames per second of RLDS, which does not tell")
+    parser.add_argument(
+        "--dataset",
+        help="by whose action statistics to act, where the policy has several (default: of the data's name)",
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="frames at a time (default: %(default)s)")
+    parser.add_argument("--device", help="torch device, by default the GPU where there is one")
+    return parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Measures the errors, writes them, and returns a table of them."""
+    from cyclemimic.commands.inputs import check_at_least_one
+    from cyclemimic.data.atomic_folder import AtomicFolder
+    from cyclemimic.evaluation.open_loop import errors_by_statistics
+
+    check_at_least_one(batch_size=arguments.batch_size)
+    policy, frames = _open(arguments)
+    folder = AtomicFolder(arguments.output)
+    folder.start()
+    try:
+        statistics = policy.processor.action_statistics[policy.dataset]
+        errors = errors_by_statistics(policy, frames, statistics, arguments.batch_size)
+        settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
+        counts = {"episodes": len(frames.episodes), "frames": len(frames)}
+        text = json.dumps({"errors": errors, **counts, "arguments": settings | {"dataset": policy.dataset}}, indent=2)
+        with folder.one_line_errors():
+            (folder.partial / "errors.json").write_text(text, encoding="utf-8")
+        folder.commit()
+    finally:
+        folder.discard()
+    seen = f"{counts['frames']} frames of {counts['episodes']} episodes"
+    return f"{format_errors(errors)}\nSaved: {arguments.output}, errors on {seen}"
+
+
+def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, DemonstrationDataset]:
+    """Policy and frames, everything checked before the weights are loaded."""
+    from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+    from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
+    from cyclemimic.commands.devices import place
+    from cyclemimic.commands.inputs import choose_device, instructions_of, read_config
+    from cyclemimic.data import DemonstrationDataset, open_source
+    from cyclemimic.evaluation.rollout import ChunkPolicy
+    from cyclemimic.hub.revisions import load_pinned
+
+    device = choose_device(arguments.device)
+    config = read_config("policy", arguments.policy, "cyclemimic")
+    # The action decoder of a pretraining checkpoint would be random.
+    if CycleMimicForActionPrediction.__name__ not in (config.architectures or []):
+        raise ValueError(f"`policy` must be fine-tuned, got {arguments.policy} of {config.architectures}.")
+    camera, names = choose_cameras(arguments.camera, None, config.camera_names)
+    everything = open_source(arguments.data, camera, fps=arguments.fps)
+    chosen = _choose_episodes(arguments, [episode.index for episode in everything])
+    source = open_source(arguments.data, camera, fps=arguments.fps, episodes=chosen)
+    instructions_of([source])
+    processor = load_pinned(CycleMimicProcessor.from_pretrained, arguments.policy)
+    of_its_own = source.name if source.name in processor.action_statistics else None
+    dataset = processor.resolve_dataset(arguments.dataset or of_its_own)
+    frames = DemonstrationDataset(
+        [source],
+        chunk_size=config.chunk_size,
+        transform=processor.resize_images,
+        use_robot_state=config.state_dim is not None,
+        further_cameras=open_further_cameras([arguments.data], names, [source], arguments.fps),
+    )
+    for what, size, of_policy in (
+        ("actions", frames.action_dim, config.action_dim),
+        ("states", frames.state_dim, config.state_dim),
+    ):
+        if size != of_policy:
+            raise ValueError(f"`data` must have {what} of the policy's size {of_policy}, got {size}.")
+    model = place(load_pinned(CycleMimicForActionPrediction.from_pretrained, arguments.policy), device)
+    return ChunkPolicy(model, processor, dataset), frames
+
+
+def _choose_episodes(arguments: argparse.Namespace, indices: list[int]) -> list[int]:
+    skipped, count = arguments.skip_episodes, arguments.num_episodes
+    if not 0 <= skipped < len(indices):
+        raise ValueError(
+            f"`skip_episodes` must be in [0, {len(indices) - 1}], as the data has episodes, got {skipped}."
+        )
+    left = len(indices) - skipped
+    if count is not None and not 1 <= count <= left:
+        raise ValueError(f"`num_episodes` must be in [1, {left}], what is left, got {count}.")
+    return indices[skipped:][:count]
+
+
+def format_errors(errors: dict[str, Any]) -> str:
+    """Errors as text, a row a dimension and one for their mean, a column a guess."""
+    rows = [("dimension", *_GUESSES.values())]
+    per_dimension = zip(*(errors["per_dimension"][name] for name in _GUESSES), strict=True)
+    for dimension, values in zip(errors["dimensions"], per_dimension, strict=True):
+        rows.append((str(dimension), *(f"{value:.3f}" for value in values)))
+    rows.append(("mean", *(f"{errors[name]:.3f}" for name in _GUESSES)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)

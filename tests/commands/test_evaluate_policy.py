@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+from cyclemimic.commands.evaluate_policy import format_errors
+from cyclemimic.data import open_source
+
+from .conftest import TRAINING
+
+
+def test_errors_on_episodes_it_was_not_fine_tuned_on(verb, policy, square_data, tmp_path, capsys):
+    output = tmp_path / "errors"
+    flags = ["--policy", policy, "--data", square_data, "--output", output, "--device", "cpu"]
+    assert verb("evaluate-policy", *flags, "--skip_episodes", "2", "--num_episodes", "1") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == ["dimension", "0", "1", "2", "3", "mean", "Saved:"]
+    assert printed[-1] == f"Saved: {output}, errors on 12 frames of 1 episodes"
+    written = json.loads((output / "errors.json").read_text())
+    assert (written["episodes"], written["frames"], written["arguments"]["dataset"]) == (1, 12, "squares")
+    assert written["errors"]["policy"] == pytest.approx(first_errors(policy, square_data), rel=1e-4)
+    assert [path.name for path in tmp_path.iterdir()] == ["errors"]
+
+
+def first_errors(policy, data) -> float:
+    """Worked out frame by frame, by the processor's own statistics."""
+    processor = CycleMimicProcessor.from_pretrained(policy)
+    model = CycleMimicForActionPrediction.from_pretrained(policy).eval()
+    statistics = processor.action_statistics["squares"]
+    scale = (np.array(statistics["q99"]) - statistics["q01"]) / 2
+    episode = open_source(data)[2]
+    errors = []
+    for index, image in enumerate(episode.read_frames()):
+        chunk = processor.post_process_actions(
+            model.predict_action_chunk(**processor(images=image, text=episode.instruction))
+        )[0]
+        true = episode.actions[index : index + len(chunk)]
+        errors.extend(np.abs(chunk[: len(true)] - true) / scale)
+    return float(np.mean(errors))
+
+
+def test_the_table():
+    errors = {"policy": 0.25, "mean_action": 0.5, "last_action": 1.0, "dimensions": [3]}
+    errors["per_dimension"] = {"policy": [0.25], "mean_action": [0.5], "last_action": [1.0]}
+    assert [line.split() for line in format_errors(errors).splitlines()[1:]] == [
+        ["3", "0.250", "0.500", "1.000"],
+        ["mean", "0.250", "0.500", "1.000"],
+    ]
+
+
+def test_several_cameras(verb, labels, two_camera_data, pretrained, tmp_path):
+    output = tmp_path / "policy"
+    flags = ["--policy", pretrained, "--data", two_camera_data, "--labels", labels, "--cameras", "front", "wrist"]
+    assert verb("finetune", *flags, "--chunk_size", "3", "--output_dir", output, *TRAINING) == 0
+    flags = ["--policy", output, "--data", two_camera_data, "--output", tmp_path / "errors", "--device", "cpu"]
+    assert verb("evaluate-policy", *flags) == 0
+    assert json.loads((tmp_path / "errors" / "errors.json").read_text())["frames"] == 24
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ("--skip_episodes 4", "`skip_episodes` must be in [0, 3], as the data has episodes, got 4."),
+        ("--skip_episodes 3 --num_episodes 2", "`num_episodes` must be in [1, 1], what is left, got 2."),
+        ("--batch_size 0", "`batch_size` must be at least 1, got 0."),
+        ("--dataset nobody", "nobody"),
+    ],
+)
+def test_faulty_arguments_are_refused(refuses, policy, square_data, tmp_path, flags, reason):
+    given = ["--policy", policy, "--data", square_data, "--output", tmp_path / "errors", *flags.split()]
+    assert reason in refuses("evaluate-policy", *given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_policy_without_action_decoder_is_refused(refuses, pretrained, square_data, tmp_path):
+    given = ["--policy", pretrained, "--data", square_data, "--output", tmp_path / "errors"]
+    assert "`policy` must be fine-tuned" in refuses("evaluate-policy", *given)
+
+
+def test_actions_of_another_size_are_refused(refuses, policy, other_sized, tmp_path):
+    given = ["--policy", policy, "--data", other_sized, "--output", tmp_path / "errors"]
+    assert "`data` must have actions of the policy's size 4, got 2." in refuses("evaluate-policy", *given)
+
+
+@pytest.fixture
+def other_sized(tmp_path_factory):
+    from cyclemimic.data import LeRobotWriter
+
+    root = tmp_path_factory.mktemp("data") / "squares"
+    with LeRobotWriter(root, 10, "square", ["x", "y"]) as writer:
+        writer.add_episode(np.zeros((4, 32, 32, 3), np.uint8), np.zeros((4, 2)), "go right")
+    return root
