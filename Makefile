@@ -17,7 +17,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
-.PHONY: help setup system demo test test-transformers lint format clean
+.PHONY: help setup system browser demo test test-transformers lint types format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -33,37 +33,46 @@ $(READY): setup.py pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[sim,dev]'
 	@touch $@
 
+define apt_install
+if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	echo "installing $(1)"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq >/dev/null; apt-get install -qq -y --no-install-recommends $(1) >/dev/null; \
+fi
+endef
+
 # The simulator renders without a screen through EGL, from three Debian packages. Without them its tests are skipped and
 # the demo says what is missing.
 EGL := MUJOCO_GL=egl $(BIN)/python -c 'import mujoco; c = mujoco.GLContext(8, 8); c.make_current(); c.free()'
 EGL_PACKAGES := libegl1 libopengl0 libgl1-mesa-dri
 
 system: $(READY)  ## install the simulator's Debian packages, where root may
-	@$(EGL) >/dev/null 2>&1 && exit 0; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "installing $(EGL_PACKAGES)"; \
-		export DEBIAN_FRONTEND=noninteractive; \
-		apt-get update -qq >/dev/null; apt-get install -qq -y --no-install-recommends $(EGL_PACKAGES) >/dev/null; \
-	fi; \
+	@$(EGL) >/dev/null 2>&1 && exit 0; $(call apt_install,$(EGL_PACKAGES)); \
 	$(EGL) >/dev/null 2>&1 || echo "make: the simulator cannot render here: apt-get install $(EGL_PACKAGES)" >&2
 
 demo: system  ## from video to a moving robot; the result is demo_output/report.html
 	$(BIN)/cyclemimic demo $(ARGS)
 
-# For the tests alone: the demo has no use for these, and some say so at every start. A browser is not among them: without
-# chromium on the PATH its test is skipped.
+# The page's test looks at it in a browser, as the tests alone do; REQUIRE_BROWSER=1 makes them fail where there is none.
+BROWSER := { command -v chromium || command -v chromium-headless-shell || command -v google-chrome; }
+
+browser:  ## install the tests' browser, where root may
+	@$(BROWSER) >/dev/null && exit 0; $(call apt_install,chromium); \
+	$(BROWSER) >/dev/null || echo "make: the page's test needs a browser: apt-get install chromium" >&2
+
+# For the tests alone: the demo has no use for these, and some say so at every start.
 $(VENV)/.extras: $(READY)
-	@$(BIN)/pip install --quiet --constraint constraints.txt deepspeed bitsandbytes gradio playwright
+	@$(BIN)/pip install --quiet --constraint constraints.txt deepspeed bitsandbytes gradio playwright gym-pusht
 	@touch $@
 
-test: system $(VENV)/.extras  ## run the tests
+test: system browser $(VENV)/.extras  ## run the tests
 	$(BIN)/pytest -q --durations=10 --numprocesses $(JOBS) --dist loadfile
 
 # The library's tests of models and processors are in its source distribution alone.
 TRANSFORMERS_TESTS := $(VENV)/transformers_tests
 
 $(TRANSFORMERS_TESTS): $(READY)
-	@$(BIN)/pip install --quiet parameterized
+	@$(BIN)/pip install --quiet --constraint constraints.txt parameterized
 	@$(BIN)/pip download --quiet --no-deps --no-build-isolation --no-binary :all: --dest $@.partial \
 		transformers==$$($(BIN)/python -c 'import transformers; print(transformers.__version__)')
 	@tar -xzf $@.partial/*.tar.gz -C $@.partial --strip-components=1 --wildcards '*/tests'
@@ -72,15 +81,19 @@ $(TRANSFORMERS_TESTS): $(READY)
 test-transformers: $(TRANSFORMERS_TESTS)  ## run transformers' own tests of models and processors on ours
 	TRANSFORMERS_TESTS=$(TRANSFORMERS_TESTS)/tests $(BIN)/pytest -q tests/transformers_suite
 
-lint: $(READY)  ## check style and formatting
+lint: $(READY) types  ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# With what is installed for the tests, whose types the page is checked against, too.
+types: $(VENV)/.extras  ## check types
+	$(BIN)/mypy
 
 format: $(READY)  ## mend style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## remove .venv and caches, not results
-	rm -rf $(VENV) build .pytest_cache .ruff_cache
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf src/*.egg-info src/*/*.egg-info src/*/build

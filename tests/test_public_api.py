@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,3 +52,48 @@ def test_says_of_which_types(name):
     untyped = [each.name for each in signature.parameters.values() if each.annotation is each.empty]
     assert [name for name in untyped if name not in ("self", "cls")] == []
     assert signature.return_annotation is not signature.empty
+
+
+def own_parameters(name: str) -> list[str]:
+    """Parameters that its own docstring must name: all but those that a library says itself what they are."""
+    value, class_name, attribute = CALLABLES[name], *name.rpartition(".")[::2]
+    if not inspect.isclass(value):
+        inherited = of_libraries(CALLABLES[class_name], attribute) if class_name else []
+        known = {each for function in inherited for each in inspect.signature(function).parameters}
+        passed_on = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD) if inherited else ()
+        parameters = inspect.signature(value).parameters.values()
+        return [
+            each.name for each in parameters if each.name not in {"self", "cls"} | known and each.kind not in passed_on
+        ]
+    if getattr(value, "_is_protocol", False):
+        return []
+    if dataclasses.is_dataclass(value):
+        fields = [field for field in dataclasses.fields(value) if field.init and "help" not in field.metadata]
+        own = {
+            name for base in inspect.getmro(value) if is_ours(base) for name in vars(base).get("__annotations__", {})
+        }
+        library = {
+            name for base in inspect.getmro(value) if not is_ours(base) for name in inspect.get_annotations(base)
+        }
+        return [field.name for field in fields if field.name in own - library]
+    # Where it has no constructor, it has that of a base.
+    constructor = vars(value).get("__init__")
+    return (
+        [] if constructor is None else [each for each in inspect.signature(constructor).parameters if each != "self"]
+    )
+
+
+def of_libraries(value: type, attribute: str) -> list[Any]:
+    """The methods of this name that its bases out of libraries have."""
+    bases = [base for base in inspect.getmro(value)[1:] if not is_ours(base) and attribute in vars(base)]
+    return [vars(base)[attribute] for base in bases if inspect.isfunction(vars(base)[attribute])]
+
+
+def is_ours(base: type) -> bool:
+    return base.__module__.startswith("cyclemimic")
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_says_what_every_parameter_is(name):
+    said = CALLABLES[name].__doc__ or ""
+    assert [each for each in own_parameters(name) if not re.search(rf"\b{each}\b", said)] == []

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from importlib.abc import Loader
@@ -136,7 +136,8 @@ class _WatchingFinder:
             spec = None if finder is self else finder.find_spec(fullname, path, target)
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = _WatchingLoader(spec.loader)
+                    # It stands in for a loader without being one: what it has no method for is the loader's own.
+                    spec.loader = cast("Loader", _WatchingLoader(spec.loader))
                 return spec
         return None
 
@@ -156,7 +157,9 @@ class _WatchingLoader:
 
     def exec_module(self, module: ModuleType) -> None:
         # The module must not remember the wrapper: `inspect`, `pickle` and `importlib.resources` read these two.
-        module.__spec__.loader = module.__loader__ = self.loader
+        module.__loader__ = self.loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
         depth = getattr(_executing, "depth", 0)
         _executing.depth = depth + 1
         try:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 The library's own tests of models and processors, on ours. They are no part of an installed transformers: `make test-transformers` fetches
-those of its version; without them these tests are left out.
+those of its version; without them these tests are skipped.
 """
 
 from __future__ import annotations
@@ -12,13 +12,25 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 FOLDER = os.environ.get("TRANSFORMERS_TESTS")
-collect_ignore_glob = [] if FOLDER else ["test_*.py"]
 
 # What the common tests import of folders that a source distribution leaves out. What those of generation document is
 # tested in `tests/models/cyclemimic/test_generation.py`, what those of Trainer do in `tests/trainers/test_plain_trainer.py`.
 ABSENT = {"generation.test_utils": "GenerationTesterMixin", "exporters.test_export": "ExportTesterMixin"}
 PACKAGE = "tests_of_transformers"
+
+
+class _Skipped(pytest.Module):
+    """A file of tests that is not even imported, as it imports what is not here."""
+
+    def collect(self):
+        pytest.skip("transformers' own tests are not in TRANSFORMERS_TESTS: make test-transformers")
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    return None if FOLDER else _Skipped.from_parent(parent, path=module_path)
 
 
 def _place_package(name: str, path: list[str]) -> ModuleType:

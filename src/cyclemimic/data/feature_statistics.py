@@ -138,18 +138,20 @@ class DatasetStatistics:
     """Running statistics of all columns of a data set and of its camera."""
 
     def __init__(self) -> None:
-        self._features: dict[str, VectorStatistics | ImageStatistics] = {}
+        self._vectors: dict[str, VectorStatistics] = {}
+        self._cameras: dict[str, ImageStatistics] = {}
 
     def update(self, columns: Mapping[str, np.ndarray], camera: str, frames: np.ndarray) -> dict[str, np.ndarray]:
         """Add an episode; return its own statistics, named `stats/COLUMN/STATISTIC` as the episodes table has them."""
         own = {}
         for key, values in columns.items():
             rows = values.reshape(len(values), -1)
-            self._features.setdefault(key, VectorStatistics()).update(rows)
+            self._vectors.setdefault(key, VectorStatistics()).update(rows)
             own[key] = vector_statistics(rows)
-        own[camera] = self._features.setdefault(camera, ImageStatistics()).update(frames)
+        own[camera] = self._cameras.setdefault(camera, ImageStatistics()).update(frames)
         return {f"stats/{key}/{name}": value for key, values in own.items() for name, value in values.items()}
 
     def result(self) -> dict[str, dict[str, np.ndarray]]:
         """Return the statistics of every column so far."""
-        return {key: feature.result() for key, feature in self._features.items()}
+        features: dict[str, VectorStatistics | ImageStatistics] = {**self._vectors, **self._cameras}
+        return {key: feature.result() for key, feature in features.items()}

@@ -87,21 +87,24 @@ def inspect_source(source: EpisodeSource, check: bool = False) -> SourceInspecti
     """
     broken = {episode.index: episode for episode in find_broken_episodes(source)} if check else {}
     lengths: list[tuple[int, int]] = []
-    instructions: Counter[str | None] = Counter()
+    instructions: Counter[str] = Counter()
+    num_without_instruction = 0
     actions, states = _Vectors("actions"), _Vectors("states")
     resolution = None
     for episode in source:
         lengths.append((episode.index, episode.num_frames))
         try:
             check_columns(episode)
-            instructions[episode.instruction] += 1
+            if episode.instruction is None:
+                num_without_instruction += 1
+            else:
+                instructions[episode.instruction] += 1
             actions.update(episode, episode.actions)
             states.update(episode, episode.states)
             if len(lengths) == 1:
                 resolution = _resolution(episode)
         except DataError as fault:
             broken.setdefault(episode.index, BrokenEpisode(episode.index, str(fault)))
-    num_without_instruction = instructions.pop(None, 0)
     num_frames = sum(num_frames for _, num_frames in lengths)
     return SourceInspection(
         name=source.name,

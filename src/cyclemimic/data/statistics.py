@@ -37,6 +37,9 @@ def compute_state_statistics(sources: Sequence[EpisodeSource]) -> dict[str, list
 
     `mask` is `True` throughout: a state is only read, so that a constant dimension may become zero, and none should reach
     the network in physical units.
+
+    Args:
+        sources (`Sequence[EpisodeSource]`): Data sets whose episodes all have states of one size.
     """
     statistics = _statistics(sources, "states")
     return {**statistics, "mask": [True] * len(statistics["mask"])}

@@ -175,7 +175,8 @@ def _widen(low: float, high: float, margin: float) -> tuple[float, float]:
 
 def _path(xs: np.ndarray, ys: np.ndarray) -> str:
     """SVG path data through the finite points, thinned to `MAX_POINTS`; a gap starts a new stroke."""
-    keep = np.unique(np.linspace(0, len(xs) - 1, min(len(xs), MAX_POINTS)).astype(int)) if len(xs) else []
+    places = np.linspace(0, len(xs) - 1, min(len(xs), MAX_POINTS)) if len(xs) else np.zeros(0)
+    keep = np.unique(places.astype(int))
     commands, drawing = [], False
     for x, y in zip(xs[keep], ys[keep], strict=True):
         finite = bool(np.isfinite(x) and np.isfinite(y))

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
 from transformers import AutoConfig, GemmaConfig, LlamaConfig, PreTrainedConfig, PreTrainedModel, Qwen2Config
 
 from cyclemimic.models.cyclemimic import (
@@ -120,7 +119,7 @@ def _config_of(model: str) -> PreTrainedConfig:
 
 def _count(kind: type[PreTrainedModel], config: Any, lora_rank: int | None = None) -> ParameterCounts:
     with torch.device("meta"):
-        model: nn.Module = kind(config)
+        model: Any = kind(config)
         if lora_rank is not None:
             model = add_adapter(model, lora_rank)
     sizes = {id(weight): (weight.numel(), weight.requires_grad) for weight in model.parameters()}
@@ -132,7 +131,8 @@ def _count(kind: type[PreTrainedModel], config: Any, lora_rank: int | None = Non
 def _tokenizer_stacks(config: LatentActionTokenizerConfig) -> tuple[LayerStack, ...]:
     # With AC3: E reads three frames a pair, D draws two, Ψ judges three.
     passes = {"encoder": 3, "decoder": 2, "discriminator": 3} if config.uses_ac3 else {"encoder": 2, "decoder": 1}
-    width, inner = config.hidden_size, config.intermediate_size
+    # The configuration fills in the second where nobody gives it.
+    width, inner = config.hidden_size, cast(int, config.intermediate_size)
     num_tokens = config.grid_size**2 + config.num_latent_tokens
     stacks = [
         LayerStack(getattr(config, f"num_{part}_layers"), count * num_tokens, width, inner)
@@ -149,7 +149,7 @@ def _policy_stacks(config: CycleMimicConfig) -> tuple[LayerStack, ...]:
     parts = [(getattr(backbone, name, None), num_image_tokens) for name in ("vision_config", "fused_vision_config")]
     parts.append((text, num_image_tokens + NUM_TEXT_TOKENS))
     # A vision model without layers, such as the demo's two convolutions, keeps next to nothing.
-    return tuple(_stack_of(part, tokens) for part, tokens in parts if _num_layers(part))
+    return tuple(_stack_of(part, tokens) for part, tokens in parts if part is not None and _num_layers(part))
 
 
 def _num_layers(config: PreTrainedConfig | None) -> int:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -90,7 +90,7 @@ class PolicyBatcher:
     def _call_policy(self, observations: Sequence[Observation]) -> np.ndarray:
         self.num_calls += 1
         images = [seen.images if len(seen.images) > 1 else seen.images[0] for seen in observations]
-        inputs = [images, [seen.instruction for seen in observations]]
+        inputs: list[Any] = [images, [seen.instruction for seen in observations]]
         if observations[0].robot_state is not None:
             inputs.append([seen.robot_state for seen in observations])
         chunks = self.policy.predict(*inputs)

@@ -150,8 +150,8 @@ class Translator:
     @property
     def settings(self) -> dict[str, Any]:
         """What the benchmark is asked to be set to, so that it sends what the policy reads."""
-        names = [*(self.cameras or []), *([] if self.state_dim is None else [self.described.robot_state])]
-        asked = [self.described.ask_for.get(name, {}) for name in names]
+        names = [*(self.cameras or []), self.described.robot_state if self.state_dim is not None else None]
+        asked = [self.described.ask_for.get(name, {}) for name in names if name is not None]
         return {key: value for settings in (self.described.settings, *asked) for key, value in settings.items()}
 
     def read(self, payload: dict[str, Any]) -> Observation:
@@ -189,9 +189,9 @@ class Translator:
         return chosen
 
     def _read_state(self, payload: dict[str, Any]) -> np.ndarray | None:
-        if self.state_dim is None:
-            return None
         name = self.described.robot_state
+        if self.state_dim is None or name is None:
+            return None
         state = payload.get(name)
         allowed = f"`{name}` must be {self.state_dim} finite numbers"
         if not isinstance(state, np.ndarray) or state.dtype.kind not in "iuf":

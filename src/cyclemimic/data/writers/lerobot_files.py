@@ -52,20 +52,21 @@ class RollingVideo(_RollingFiles):
 
     def append(self, frames: np.ndarray) -> dict[str, int | float]:
         """Encode an episode's frames; return the episode's columns that say where they are."""
-        if self._start_episode(len(frames), self._writer.num_bytes if self._writer else 0):
+        writer = self._writer
+        if self._start_episode(len(frames), writer.num_bytes if writer else 0) or writer is None:
             self.close()
             path = self._root / VIDEO_PATHS[3].format(
                 video_key=self._camera, chunk_index=self.chunk_index, file_index=self.file_index
             )
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = VideoWriter(path, self._fps)
-        start = self._writer.num_frames
-        self._writer.write(frames)
+            writer = self._writer = VideoWriter(path, self._fps)
+        start = writer.num_frames
+        writer.write(frames)
         return {
             f"videos/{self._camera}/chunk_index": self.chunk_index,
             f"videos/{self._camera}/file_index": self.file_index,
             f"videos/{self._camera}/from_timestamp": start / self._fps,
-            f"videos/{self._camera}/to_timestamp": self._writer.num_frames / self._fps,
+            f"videos/{self._camera}/to_timestamp": writer.num_frames / self._fps,
         }
 
     def close(self) -> None:

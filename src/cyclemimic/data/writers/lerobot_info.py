@@ -47,7 +47,7 @@ def describe_features(
         "video.channels": channels,
         "has_audio": False,
     }
-    described = {
+    described: dict[str, dict[str, Any]] = {
         key: {"dtype": "float32", "shape": [len(names)], "names": list(names)} for key, names in vectors.items()
     }
     described[camera] = {

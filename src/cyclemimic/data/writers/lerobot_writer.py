@@ -87,7 +87,7 @@ class LeRobotWriter:
             self._vectors["observation.state"] = list(state_names)
         if any(not names for names in self._vectors.values()):
             raise ValueError("`action_names` and `state_names` must name at least one dimension, got none")
-        self._image_shape: tuple[int, ...] | None = None
+        self._image_shape: tuple[int, int, int] | None = None
         self._attribute_types: dict[str, type] | None = None
         self._tasks: dict[str, int] = {}
         self._num_episodes = self._num_frames = 0
@@ -142,13 +142,13 @@ class LeRobotWriter:
 
     def close(self) -> None:
         """Complete the data set and give it its name. The `with` block calls this."""
-        if self._is_broken or self._num_episodes == 0:
+        if self._is_broken or self._image_shape is None:
             reason = "writing an episode failed" if self._is_broken else "no episode was added"
             raise DataError(f"{self.root}: {reason}, so there is no data set to keep; record again")
         with self._folder.one_line_errors():
             for files in self._files:
                 files.close()
-            self._write_metadata()
+            self._write_metadata(self._image_shape)
         self._folder.commit()
 
     def __exit__(
@@ -235,8 +235,8 @@ class LeRobotWriter:
         self._num_episodes += 1
         self._num_frames += num_frames
 
-    def _write_metadata(self) -> None:
-        features = describe_features(self._vectors, self.camera, self._image_shape, self.fps)
+    def _write_metadata(self, image_shape: tuple[int, int, int]) -> None:
+        features = describe_features(self._vectors, self.camera, image_shape, self.fps)
         numbers = {
             "total_episodes": self._num_episodes,
             "total_frames": self._num_frames,

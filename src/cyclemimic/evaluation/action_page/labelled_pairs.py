@@ -44,8 +44,8 @@ class LabelledPairs:
                 indices.append(own[left])
                 codes.append(of_episode[right])
         if not sum(map(len, indices)):
-            names, own = ({source for source, _ in labels.episodes}, {episode.source for episode in pairs.episodes})
-            raise DataError(f"`labels` must name pairs of {sorted(own)}, got labels of {sorted(names)}")
+            wanted, named = ({episode.source for episode in pairs.episodes}, {source for source, _ in labels.episodes})
+            raise DataError(f"`labels` must name pairs of {sorted(wanted)}, got labels of {sorted(named)}")
         return cls(pairs, np.concatenate(indices), np.concatenate(codes))
 
     def nearest(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _HINT = "Choose a pair above: its latent action is shown here."
 # One at a time: the tokenizer has one device, and the frame store one owner.
-_EVENT = {"concurrency_id": "tokenizer", "concurrency_limit": 1, "api_visibility": "private"}
+_EVENT: dict[str, Any] = {"concurrency_id": "tokenizer", "concurrency_limit": 1, "api_visibility": "private"}
 
 
 class ActionPage:
@@ -140,7 +140,12 @@ class ActionPage:
 
         labels = ("Current frame", "Future frame, a moment later", "Another body's frame (optional)")
         with gradio.Row():
-            options = {"type": "filepath", "image_mode": None, "sources": ["upload", "clipboard"], "height": 260}
+            options: dict[str, Any] = {
+                "type": "filepath",
+                "image_mode": None,
+                "sources": ["upload", "clipboard"],
+                "height": 260,
+            }
             images = [_take_as_sent(gradio.Image(label=label, **options)) for label in labels]
         return images, gradio.Button("Show the latent action", variant="primary")
 
@@ -173,9 +178,10 @@ def _told_place(show: Callable[..., str]) -> Callable[..., str]:
     # Gradio finds the argument for the event by its type, which has no name here before Gradio is imported.
     parameters = list(inspect.signature(show).parameters.values())
     parameters[-1] = parameters[-1].replace(annotation=gradio.SelectData)
-    on_select.__signature__ = inspect.Signature(parameters)
-    on_select.__annotations__ = {parameters[-1].name: gradio.SelectData}
-    return on_select
+    told: Any = on_select
+    told.__signature__ = inspect.Signature(parameters)
+    told.__annotations__ = {parameters[-1].name: gradio.SelectData}
+    return told
 
 
 def _take_as_sent(component: Any) -> Any:

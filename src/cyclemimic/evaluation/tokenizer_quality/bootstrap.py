@@ -78,7 +78,7 @@ class EpisodeBootstrap:
         return np.full_like(resampled, np.nan) if self._is_alone[self._episode[rows]].any() else resampled
 
 
-def estimate(value: float, resampled: np.ndarray) -> Estimate:
+def estimate(value: float | np.floating, resampled: np.ndarray) -> Estimate:
     """A figure and its 95 % percentile interval.
 
     Args:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
@@ -12,7 +14,7 @@ def one_hot(codes: np.ndarray, codebook_size: int) -> np.ndarray:
     return np.eye(codebook_size, dtype=np.float32)[codes].reshape(len(codes), -1)
 
 
-def codebook_use(codes: np.ndarray, codebook_size: int) -> dict[str, object]:
+def codebook_use(codes: np.ndarray, codebook_size: int) -> dict[str, Any]:
     """
     How a tokenizer spends its words.
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def predict_held_out(
 
 def score_predictions(
     predictions: HeldOutPredictions, true: np.ndarray, sample: PairSample, bootstrap: EpisodeBootstrap
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """
     Scores of one kind of probe on one representation, on held-out episodes.
 
@@ -111,7 +112,7 @@ def diagonal_and_rest(matrix: np.ndarray, resampled: np.ndarray) -> dict[str, Es
 
 def embodiment_predictability(
     features: dict[str, np.ndarray], sample: PairSample, bootstrap: EpisodeBootstrap, seed: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """
     How well the body can be told from a representation: lower is more unified. Bodies that move differently can be
     told from the true motion already; codes that say nothing but the motion cannot do better than that.
@@ -128,7 +129,7 @@ def embodiment_predictability(
     """
     fitted, scored = sample.training_rows(), sample.held_out_rows()
     body = sample.body[scored]
-    result: dict[str, object] = {"chance": 1 / len(sample.bodies)}
+    result: dict[str, Any] = {"chance": 1 / len(sample.bodies)}
     for name, values in features.items():
         result[name] = {}
         for kind, hidden_size in (("linear", None), ("mlp", _CLASSIFIER_HIDDEN_SIZE)):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .bootstrap import EpisodeBootstrap, estimate
@@ -12,7 +14,7 @@ from .passes import EncodedPairs, TokenizerPasses
 
 def cycle_accuracy(
     sample: PairSample, encoded: EncodedPairs, passes: TokenizerPasses, bootstrap: EpisodeBootstrap, seed: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """
     How often `E(o, D(o, z)) = z`, on held-out frames `o`, with actions `z` of held-out pairs of other bodies, or of
     other episodes where there is one body. A watermark or a collapsed codebook wins it too: it says nothing without

@@ -77,7 +77,8 @@ def choose_motion(
         raise DataError(
             f"{missing[0]}: has no {kind}s, by which the true motion was to be told; give another `motion`"
         )
-    widths = {name: _read(episode, kind).shape[1] for name, episode in first.items()}
+    read = {name: _read(episode, kind) for name, episode in first.items()}
+    widths = {name: values.shape[1] for name, values in read.items() if values is not None}
     narrow = min(widths, key=widths.__getitem__)
     chosen = tuple(range(min(_DEFAULT_NUM_DIMS, widths[narrow]))) if dims is None else tuple(int(dim) for dim in dims)
     if not chosen or not 0 <= min(chosen) <= max(chosen) < widths[narrow]:

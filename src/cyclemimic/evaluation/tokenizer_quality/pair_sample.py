@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cyclemimic.data import DataError, Episode, EpisodeSource
-from cyclemimic.data.episode import list_episodes
+from cyclemimic.data.episode import list_episodes, stack_frames
 from cyclemimic.data.pairs import future_indices
 
 from .motion import TrueMotion
@@ -165,14 +165,13 @@ def _read_frames(
     """The frames of all pairs, each once, and the positions in them of current and future frames."""
     needed = [np.unique(np.concatenate([pairs.current, pairs.future])) for pairs in chosen]
     starts = np.cumsum([0, *map(len, needed)])
-    frames = None
-    for pairs, indices, start in zip(tqdm(chosen, desc="frames", unit="episode"), needed, starts, strict=False):
-        for block in _blocks(pairs.episode.iter_frames(indices.tolist())):
-            resized = resize(block)
-            if frames is None:
-                frames = np.empty((starts[-1], *resized.shape[1:]), dtype=np.uint8)
-            frames[start : start + len(resized)] = resized
-            start += len(resized)
+    read = (
+        frame
+        for pairs, indices in zip(tqdm(chosen, desc="frames", unit="episode"), needed, strict=True)
+        for block in _blocks(pairs.episode.iter_frames(indices.tolist()))
+        for frame in resize(block)
+    )
+    frames = stack_frames(read, int(starts[-1]))
     current = [
         start + np.searchsorted(indices, pairs.current) for pairs, indices, start in zip(chosen, needed, starts)
     ]

@@ -8,7 +8,7 @@ chooses on a part of the episodes that it is fitted on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -37,7 +37,16 @@ class Probe(Protocol):
 FitProbe = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Probe]
 
 
-def probe_scores(true: np.ndarray, predicted: np.ndarray) -> dict[str, float | list[float]]:
+class ProbeScores(TypedDict):
+    """What [`probe_scores`] tells."""
+
+    r2: float
+    r2_per_dim: list[float]
+    nmse: float
+    max_l1: float
+
+
+def probe_scores(true: np.ndarray, predicted: np.ndarray) -> ProbeScores:
     """
     How well a motion is predicted.
 

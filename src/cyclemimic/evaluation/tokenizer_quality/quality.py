@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -60,7 +61,7 @@ class TokenizerMeasurement:
         pictures (`tuple[ReconstructionRow, ...]`): What some actions do to their own frame and to another.
     """
 
-    metrics: dict[str, object]
+    metrics: dict[str, Any]
     sample: PairSample
     encoded: EncodedPairs
     motion: np.ndarray
@@ -74,7 +75,7 @@ def evaluate_tokenizer(
     image_processor: LatentActionTokenizerImageProcessor,
     sources: Sequence[EpisodeSource],
     settings: QualitySettings | None = None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """
     Measures a latent action tokenizer on data sets whose true motion is known, of one body or of several.
 
@@ -154,7 +155,7 @@ def measure_tokenizer(
     return TokenizerMeasurement(json_ready(metrics), sample, encoded, motion, predictions, transfers, pictures)
 
 
-def json_ready(value: object) -> object:
+def json_ready(value: Any) -> Any:
     """The value with tuples as lists and numbers that are not finite as `None`: JSON has no word for them."""
     if isinstance(value, dict):
         return {key: json_ready(item) for key, item in value.items()}
@@ -185,13 +186,13 @@ def _probe(
     sample: PairSample,
     bootstrap: EpisodeBootstrap,
     seed: int,
-) -> tuple[dict[str, object], HeldOutPredictions]:
+) -> tuple[dict[str, Any], HeldOutPredictions]:
     """Scores of the probes on codes and controls, and what the linear ones read from codes."""
     shuffled = _shuffled_within_bodies(motion, sample, seed)
     tasks = {"codes": (codes, motion), "shuffled": (codes, shuffled)}
     tasks |= {name: (features, motion) for name, features in controls.items()}
     true = motion[sample.held_out_rows()]
-    scores: dict[str, dict[str, object]] = {name: {} for name in tasks}
+    scores: dict[str, dict[str, Any]] = {name: {} for name in tasks}
     predictions = {}
     fits = [(name, kind) for name in tasks for kind in PROBES]
     for name, kind in tqdm(fits, desc="probes", unit="probe"):
@@ -209,7 +210,7 @@ def _shuffled_within_bodies(motion: np.ndarray, sample: PairSample, seed: int) -
     return motion[order]
 
 
-def _by_body(sample: PairSample, measure: Callable[[np.ndarray], object]) -> dict[str, object]:
+def _by_body(sample: PairSample, measure: Callable[[np.ndarray], object]) -> dict[str, Any]:
     """A figure of all pairs, and of each body's."""
     by_body = {name: measure(np.flatnonzero(sample.body == body)) for body, name in enumerate(sample.bodies)}
     return {"all": measure(np.arange(len(sample))), "by_body": by_body}

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .pair_sample import PairSample
 from .probes import PROBES
 
 
-def summarise(sections: dict[str, dict]) -> dict[str, object]:
+def summarise(sections: dict[str, Any]) -> dict[str, Any]:
     """The figures to compare tokenizers by: estimates and plain numbers."""
     codes, told = sections["probes"]["codes"], sections["embodiment_predictability"]
     use, transfer = sections["codebook"]["all"], sections["transfer"]
@@ -30,7 +32,7 @@ def summarise(sections: dict[str, dict]) -> dict[str, object]:
     }
 
 
-def describe_data(sample: PairSample, scale: np.ndarray) -> dict[str, object]:
+def describe_data(sample: PairSample, scale: np.ndarray) -> dict[str, Any]:
     """Pairs and episodes of each body, and the standard deviation of each dimension of the motion."""
     bodies = {}
     for body, name in enumerate(sample.bodies):
@@ -45,7 +47,7 @@ def describe_data(sample: PairSample, scale: np.ndarray) -> dict[str, object]:
     return {"bodies": bodies, "motion_std": scale.tolist()}
 
 
-def cross_embodiment_matrices(probes: dict[str, object], sample: PairSample) -> dict[str, object]:
+def cross_embodiment_matrices(probes: dict[str, Any], sample: PairSample) -> dict[str, Any]:
     """The matrices of the probes side by side."""
     keys = ("matrix", "within", "across", "across_correlation")
     matrices = {

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -42,7 +43,7 @@ def measure_transfer(
     passes: TokenizerPasses,
     bootstrap: EpisodeBootstrap,
     settings: QualitySettings,
-) -> tuple[dict[str, object], list[list[Transfers]]]:
+) -> tuple[dict[str, Any], list[list[Transfers]]]:
     """
     Applies actions of each body to frames of each, reads the motion in the generated frames with a probe of real
     frames, and compares it with the true motion of the pair that the action is of. The probe knows on each body the
@@ -125,13 +126,13 @@ def _ceilings(
     passes: TokenizerPasses,
     probe: PixelProbe,
     bootstrap: EpisodeBootstrap,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """R² on real pairs and on reconstructions of them."""
     held_out = sample.held_out_rows()
     current, body = sample.frames[sample.current[held_out]], sample.body[held_out]
     true = motion[held_out]
     rows = [np.flatnonzero(body == j) for j in range(len(sample.bodies))]
-    result: dict[str, object] = {}
+    result: dict[str, Any] = {}
     for name, future in (
         ("real_pairs", sample.frames[sample.future[held_out]]),
         ("own_frame", passes.decode(current, encoded.codes[held_out])),
