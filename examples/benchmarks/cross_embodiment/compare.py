@@ -42,6 +42,10 @@ SIZES = {
     "num_discriminator_layers": 2,
     "codebook_dim": 8,
     "motion_weight": 3.0,
+    # Arms move by up to ten pixels where a crop shows them large.
+    "num_motions": 3,
+    "motion_reach": 0.3,
+    "motion_steps": 4,
     "cycle_start_copy_ratio": 0.4,
     "cycle_weight": 0.05,
     "adversarial_weight": 0.01,

@@ -15,7 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from cyclemimic import LatentActionTokenizerConfig, LatentActionTokenizerForPreTraining
 
 
-def convolution_backward_operations(grad_shape: Any, x_shape: Any, weight_shape: Any, *rest: Any, **others: Any) -> int:
+def convolution_backward_operations(
+    grad_shape: Any, x_shape: Any, weight_shape: Any, *rest: Any, **others: Any
+) -> int:
     """Either gradient of a convolution costs what it does itself; torch's counter takes a grouped one for a full one."""
     output_mask = rest[-1]
     return sum(output_mask[:2]) * 2 * prod(grad_shape) * prod(weight_shape[1:])

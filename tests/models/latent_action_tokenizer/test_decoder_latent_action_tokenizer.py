@@ -130,7 +130,10 @@ def test_cost_of_moving_a_frame(transport):
     ("fields", "message"),
     [
         ({"num_motions": -1}, "`num_motions` must be at least 0"),
-        ({"num_motions": 2, "residual_decoder": False}, "`num_motions` must be .* 0 where `residual_decoder` is false"),
+        (
+            {"num_motions": 2, "residual_decoder": False},
+            "`num_motions` must be .* 0 where `residual_decoder` is false",
+        ),
         ({"motion_reach": 0.0}, r"`motion_reach` must be in \(0, 1\], got 0.0"),
         ({"motion_reach": 1.5}, r"`motion_reach` must be in \(0, 1\], got 1.5"),
         ({"motion_steps": 0}, "`motion_steps` must be at least 1, got 0"),
