@@ -17,7 +17,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
-.PHONY: help setup system browser demo test test-transformers lint types format clean
+.PHONY: help setup system browser demo test test-transformers test-wheel lint types format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -80,6 +80,9 @@ $(TRANSFORMERS_TESTS): $(READY)
 
 test-transformers: $(TRANSFORMERS_TESTS)  ## run transformers' own tests of models and processors on ours
 	TRANSFORMERS_TESTS=$(TRANSFORMERS_TESTS)/tests $(BIN)/pytest -q tests/transformers_suite
+
+test-wheel: $(READY)  ## install the wheel with what it asks for in a clean environment, and use it
+	CLEAN_TORCH="$(TORCH)" $(BIN)/pytest -q tests/test_wheel.py
 
 lint: $(READY) types  ## check style, formatting and types
 	$(BIN)/ruff check .

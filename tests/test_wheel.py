@@ -94,16 +94,24 @@ def distributions(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(distributions, tmp_path_factory) -> Path:
-    """An environment with the wheel, and of the one that runs the tests its dependencies: not its editable install."""
+    """
+    An environment with the wheel and what it needs: as pip resolves that where CLEAN_TORCH says which torch to install first,
+    otherwise of the environment that runs the tests, without its editable install.
+    """
     environment = tmp_path_factory.mktemp("environment")
     venv.create(environment, symlinks=True)
+    (wheel,) = distributions.glob("*.whl")
+    pip = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "install", "--quiet"]
+    torch = os.environ.get("CLEAN_TORCH")
+    if torch:
+        subprocess.run([*pip, *torch.split()], check=True, timeout=1200)
+        subprocess.run([*pip, "--constraint", str(ROOT / "constraints.txt"), str(wheel)], check=True, timeout=1200)
+        return environment / "bin"
     (packages,) = environment.glob("lib/python*/site-packages")
     dependencies = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     # Lines of a .pth file are put on the path; .pth files that lie there are not read.
     (packages / "dependencies.pth").write_text("\n".join(dependencies) + "\n", encoding="utf-8")
-    (wheel,) = distributions.glob("*.whl")
-    pip = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python")]
-    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True, timeout=300)
+    subprocess.run([*pip, "--no-deps", "--no-index", str(wheel)], check=True, timeout=300)
     return environment / "bin"
 
 
