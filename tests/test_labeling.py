@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from tqdm import tqdm
 
 from cyclemimic import LatentActionTokenizerConfig, LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
 from cyclemimic.data import DataError, Episode, InMemorySource, LabelFolder, LatentLabels
@@ -238,6 +240,8 @@ def test_killed_at_ten_random_moments(label, tmp_path, monkeypatch):
 
     # Forked: importing torch anew would take longer than all of the labelling.
     context = multiprocessing.get_context("fork")
+    # Forks share tqdm's lock, and one that is killed while it holds that would stop all others, this process among them.
+    monkeypatch.setattr(tqdm, "_lock", threading.RLock())
     write = LabelFolder.write
 
     def start(most_shards: int) -> list:

@@ -9,12 +9,14 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -46,6 +48,8 @@ class Permits(TrainerCallback):
 def train(kind: str, output_dir: Path, semaphore=None, **changes) -> Trainer:
     """Go on from the last checkpoint, if there is one."""
     torch.set_num_threads(1)
+    # Forks share the lock that tqdm has made; one that is killed while it holds that would stop all others.
+    tqdm.set_lock(threading.RLock())
     trainer = TRAINERS[kind](
         output_dir, **{"max_steps": 24, "save_steps": 1, "logging_steps": 1, "lr_scheduler_type": "constant"} | changes
     )
