@@ -14,17 +14,21 @@ MIB = 1 << 20
 
 
 def wait_for(memory: PeakMemory, num_bytes: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 10
     while memory.peak_bytes < num_bytes and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
 def test_sees_memory_that_is_given_back():
-    with PeakMemory(interval_s=0.01) as memory:
-        before = memory.peak_bytes  # of this process and of what earlier tests have left running
-        held = np.ones(64 * MIB, dtype=np.uint8)
-        wait_for(memory, before + 60 * MIB)
-        del held
+    # What earlier tests have left running counts, too, and may end meanwhile: a second time, it has.
+    for _ in range(3):
+        with PeakMemory(interval_s=0.01) as memory:
+            before = memory.peak_bytes
+            held = np.ones(64 * MIB, dtype=np.uint8)
+            wait_for(memory, before + 60 * MIB)
+            del held
+        if memory.peak_bytes > before + 60 * MIB:
+            break
     assert before + 60 * MIB < memory.peak_bytes < before + 256 * MIB
 
 

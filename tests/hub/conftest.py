@@ -58,6 +58,7 @@ class HubServer(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.uploads: list[str] = []
         self.uploads_before_break: int | None = None
+        self.uploading = threading.Lock()
         self.is_echoing = False
 
     @property
@@ -170,12 +171,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({"transfer": "basic", "objects": wanted})
 
     def upload(self, oid: str) -> None:
+        assert hashlib.sha256(self.body).hexdigest() == oid
         before_break = self.server.uploads_before_break
-        if before_break is not None and len(self.server.uploads) >= before_break:
+        with self.server.uploading:  # the client sends several at once
+            is_broken = before_break is not None and len(self.server.uploads) >= before_break
+            if not is_broken:
+                self.server.uploads.append(oid)
+        if is_broken:
             self.close_connection = True
             return self.connection.close()
-        assert hashlib.sha256(self.body).hexdigest() == oid
-        self.server.uploads.append(oid)
         self.server.objects[oid] = self.body
         self._send(200, b"", {})
 
