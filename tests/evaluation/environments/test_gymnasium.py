@@ -175,6 +175,7 @@ def test_pusht():
     try:
         simulator = open_simulator("pusht", image_size=64)
     except SimulatorError as error:
+        assert "cyclemimic[pusht]" in str(error) or "apt-get install libgl1" in str(error)
         pytest.skip(str(error))
     assert (simulator.action_dim, simulator.state_dim, simulator.max_steps) == (2, 2, 300)
     environment = simulator.make_environment("pusht")
