@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from cyclemimic.data import DemonstrationDataset
 from cyclemimic.evaluation.rollout import RolloutPolicy
@@ -46,7 +47,7 @@ def action_errors(
     mean = np.asarray(mean_action, dtype=np.float64)
     totals = {name: np.zeros(len(mean)) for name in ("policy", "mean_action", "last_action")}
     count = 0
-    for start in range(0, len(frames), batch_size):
+    for start in tqdm(range(0, len(frames), batch_size), desc="frames", unit="batch"):
         items = [frames[index] for index in range(start, min(start + batch_size, len(frames)))]
         seen: list[Any] = [[item[name] for item in items] for name in ("image", "instruction")]
         if "robot_state" in items[0]:
