@@ -114,9 +114,9 @@ def parse() -> argparse.Namespace:
         default=0,
         help="which scenes to act in; settings are to be chosen on another one (default: %(default)s)",
     )
-    parser.add_argument("--tokenizer_steps", type=int, default=3000)
-    parser.add_argument("--pretraining_steps", type=int, default=3000)
-    parser.add_argument("--finetuning_steps", type=int, default=1000, help="more with 100 demonstrations of a task")
+    parser.add_argument("--tokenizer_steps", type=int, default=1500)
+    parser.add_argument("--pretraining_steps", type=int, default=2000)
+    parser.add_argument("--finetuning_steps", type=int, default=800, help="more with 100 demonstrations of a task")
     arguments = parser.parse_args()
     if arguments.arms is None and any(ROWS[row].pretraining == OTHER_BODIES for row in arguments.rows):
         parser.error(f"--arms must be given for the rows of {OTHER_BODIES}")

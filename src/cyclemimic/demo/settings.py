@@ -78,6 +78,8 @@ class DemoSettings:
             # Little of the picture moves, and the experts' way can be told from the scene: the codes carry the motion
             # only where what moves counts for most of the loss.
             "motion_weight": 3.0,
+            # A decoder that draws the hand where it will be needs not be told how it moves; one that moves it does.
+            "num_motions": 3,
             "cycle_start_copy_ratio": 0.7,
             "cycle_weight": 0.02,
         }
