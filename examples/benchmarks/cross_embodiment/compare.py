@@ -45,7 +45,6 @@ SIZES = {
     # Arms move by up to ten pixels where a crop shows them large.
     "num_motions": 3,
     "motion_reach": 0.3,
-    "motion_steps": 4,
     "cycle_start_copy_ratio": 0.4,
     "cycle_weight": 0.05,
     "adversarial_weight": 0.01,

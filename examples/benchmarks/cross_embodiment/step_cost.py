@@ -6,32 +6,20 @@ python step_cost.py
 
 from __future__ import annotations
 
-from math import prod
-from typing import Any
-
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cyclemimic import LatentActionTokenizerConfig, LatentActionTokenizerForPreTraining
 
 
-def convolution_backward_operations(
-    grad_shape: Any, x_shape: Any, weight_shape: Any, *rest: Any, **others: Any
-) -> int:
-    """Either gradient of a convolution costs what it does itself; torch's counter takes a grouped one for a full one."""
-    output_mask = rest[-1]
-    return sum(output_mask[:2]) * 2 * prod(grad_shape) * prod(weight_shape[1:])
-
-
 def step_operations(config: LatentActionTokenizerConfig, ac3: bool) -> int:
-    """Floating-point operations of a training step a pair, by torch's own counter but for the one count above."""
+    """Floating-point operations of a training step a pair, by torch's own counter."""
     model = LatentActionTokenizerForPreTraining(config)
     if ac3:
         model.buffer.add(torch.zeros(1, config.num_latent_tokens, dtype=torch.long), torch.zeros(1, dtype=torch.long))
         model.ac3_steps.fill_(1)
     pair = torch.randn(2, 1, 3, config.image_size, config.image_size)
-    counting = {torch.ops.aten.convolution_backward: convolution_backward_operations}
-    with FlopCounterMode(display=False, custom_mapping=counting) as counter:
+    with FlopCounterMode(display=False) as counter:
         model(*pair).loss.backward()
     return counter.get_total_flops()
 

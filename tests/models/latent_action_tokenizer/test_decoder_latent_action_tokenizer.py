@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,74 +21,110 @@ from .conftest import assert_same_state, moving_squares, state_of
 
 @pytest.fixture
 def transport(make_config) -> LatentActionTokenizerTransport:
-    """Two motions of up to two steps, two pixels each, and weights that leave nothing at zero."""
+    """Two motions of up to four pixels, and weights that leave nothing at zero."""
     torch.manual_seed(0)
-    module = LatentActionTokenizerTransport(make_config(num_motions=2, motion_reach=0.25, motion_steps=2)).double()
-    assert (module.stride, module.kernel_size) == (2, 5)
+    module = LatentActionTokenizerTransport(make_config(num_motions=2, motion_reach=0.25)).double()
+    assert module.radius == 4
     for parameter in module.parameters():
         nn.init.normal_(parameter)
     return module
 
 
-def follow(transport: LatentActionTokenizerTransport, motion: int, step: tuple[int, int], mask: int) -> None:
-    """Sets the weights so that `motion` comes from `step` rows and columns away, and every pixel follows `mask`."""
-    size = transport.kernel_size
+def follow(transport: LatentActionTokenizerTransport, motion: int, step: tuple[int, int], part: int) -> None:
+    """Sets the weights so that `motion` goes `step` rows and columns down and right, and every pixel is of `part`."""
     with torch.no_grad():
         for parameter in transport.parameters():
             parameter.zero_()
-        row, column = (transport.steps + offset for offset in step)
-        transport.kernels[-1].bias.view(transport.num_motions, size, size)[motion, row, column] = 1e3
-        transport.mask_head.bias.view(1 + transport.num_motions, -1)[mask] = 1e3
+        row, column = (transport.radius + offset for offset in step)
+        steps = transport.steps[-1].bias.view(transport.num_motions, 2, -1)
+        steps[motion, 0, row] = steps[motion, 1, column] = 1e3
+        transport.outlines[-1].bias[part] = 1e3
 
 
 def test_a_motion_shifts_the_frame(transport):
-    """A pixel that comes from one step above and two steps to the right: two pixels, and four."""
-    frames, actions, patches = torch.randn(3, 3, 16, 16).double(), torch.zeros(3, 2, 4), torch.zeros(3, 16, 16)
-    follow(transport, motion=1, step=(-1, 2), mask=2)
-    moved = transport(frames, actions.double(), patches.double())
-    torch.testing.assert_close(moved[:, :, 2:, :12], frames[:, :, :14, 4:])
-    # From beyond the border comes what stands at it.
-    torch.testing.assert_close(moved[:, :, 0, :12], frames[:, :, 0, 4:])
-    torch.testing.assert_close(moved[:, :, 2:, 12:], frames[:, :, :14, -1:].expand(-1, -1, -1, 4))
-    follow(transport, motion=1, step=(-1, 2), mask=0)
-    torch.testing.assert_close(transport(frames, actions.double(), patches.double()), frames)
+    """One pixel up, and four to the right; what was beyond the border is not known, what goes beyond it is gone."""
+    frames, actions, scene = torch.randn(3, 3, 16, 16).double(), torch.zeros(3, 2, 4), torch.zeros(3, 16, 16)
+    follow(transport, motion=1, step=(-1, 4), part=2)
+    moved = transport(frames, actions.double(), scene.double())
+    torch.testing.assert_close(moved[:, :, :15, 4:], frames[:, :, 1:, :12])
+    # Behind the frame there is the frame, as nothing else is painted.
+    torch.testing.assert_close(moved[:, :, 15], frames[:, :, 15])
+    torch.testing.assert_close(moved[:, :, :, :4], frames[:, :, :, :4])
+    follow(transport, motion=1, step=(-1, 4), part=0)
+    torch.testing.assert_close(transport(frames, actions.double(), scene.double()), frames)
 
 
+def test_parts_that_meet_share_the_pixel(transport):
+    """One half of each pixel goes a pixel down, the other stays by a motion of no step: at the top only half is left."""
+    frames, actions, scene = torch.randn(2, 3, 16, 16).double(), torch.zeros(2, 2, 4), torch.zeros(2, 16, 16)
+    follow(transport, motion=0, step=(1, 0), part=1)
+    with torch.no_grad():
+        transport.steps[-1].bias.view(2, 2, -1)[1, :, transport.radius] = 1e3
+        transport.outlines[-1].bias[2] = 1e3
+        transport.outlines[-1].bias[3:] = 5.0  # painted behind what moves: the frame and 5 more
+    moved = transport(frames, actions.double(), scene.double())
+    torch.testing.assert_close(moved[:, :, 1:], (frames[:, :, :-1] + frames[:, :, 1:]) / 2)
+    torch.testing.assert_close(moved[:, :, 0], (frames[:, :, 0] + frames[:, :, 0] + 5) / 2)
+
+
+@torch.no_grad()
 def test_transport_against_a_reference_pixel_by_pixel(transport):
     frames, actions = torch.randn(2, 3, 16, 16).double(), torch.randn(2, 2, 4).double()
-    patches = torch.randn(2, 16, 16).double()
-    logits = transport.mask_head(patches).view(2, 4, 4, 3, 4, 4)  # patch row and column, mask, row and column in it
-    kernels = transport.kernels(actions.flatten(1)).view(2, 2, 25).softmax(-1).view(2, 2, 5, 5)
+    scene = torch.randn(2, 16, 16).double()
+    moving, behind = (tensor.numpy() for tensor in transport._parts(frames, scene))
+    chances = transport.steps(actions.flatten(1)).view(2, 2, 2, 9).softmax(-1).numpy()
+    content, share = np.zeros((2, 3, 16, 16)), np.zeros((2, 1, 16, 16))
+    for sample, motion, y, x in product(range(2), range(2), range(16), range(16)):
+        for down, right in product(range(max(-4, -y), min(5, 16 - y)), range(max(-4, -x), min(5, 16 - x))):
+            vertical, horizontal = chances[sample, motion]
+            arrives = vertical[down + 4] * horizontal[right + 4] * moving[sample, motion, 0, y, x]
+            content[sample, :, y + down, x + right] += arrives * frames[sample, :, y, x].numpy()
+            share[sample, :, y + down, x + right] += arrives
+    crowd = share.clip(min=1)
+    expected = content / crowd + (1 - share / crowd) * behind
+    torch.testing.assert_close(transport(frames, actions, scene), torch.from_numpy(expected))
+
+
+def test_motions_are_the_actions_alone_and_parts_the_frames(make_config):
+    """No action changes what can move, and no frame how it moves; a change of the action changes the first half of no layer."""
+    torch.manual_seed(0)
+    decoder = LatentActionTokenizerDecoder(make_config(num_motions=2, num_decoder_layers=2)).double().eval()
+    seen = []
+    decoder.transport.scene_head.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    frames, actions = torch.randn(2, 3, 16, 16).double(), torch.randn(2, 2, 4).double()
+    first = decoder(frames, actions)
+    second = decoder(frames, actions.flip(0))
+    torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=0)
+    assert (first - second).abs().max() > 1e-6
+    assert (decoder.num_scene_layers, len(decoder.layers)) == (1, 2)
+
+
+def test_moving_is_exact_on_a_body_it_never_saw(transport):
+    """A square cut out exactly arrives exactly, over what is painted behind it."""
+    frames, actions = torch.zeros(1, 3, 16, 16).double(), torch.zeros(1, 2, 4).double()
+    frames[:, :, 5:8, 5:8] = 1.0
+    follow(transport, motion=0, step=(3, -2), part=0)
+    with torch.no_grad():
+        # What is bright is the part of the first motion; behind it, it is as dark as elsewhere.
+        first, last = transport.outlines[0], transport.outlines[-1]
+        first.weight[0, 8, 1, 1] = 1e2
+        last.bias[0], last.weight[1, 0, 1, 1] = 1e2, 1e2
+        last.weight[3:, 0, 1, 1] = -1e-2
+    moved = transport(frames, actions, torch.zeros(1, 16, 16).double())
     expected = torch.zeros_like(frames)
-    for sample in range(2):
-        for y in range(16):
-            for x in range(16):
-                weights = logits[sample, y // 4, x // 4, :, y % 4, x % 4].softmax(0)
-                expected[sample, :, y, x] = weights[0] * frames[sample, :, y, x]
-                for motion in range(2):
-                    for row in range(5):
-                        for column in range(5):
-                            source = [min(max(at, 0), 15) for at in (y + 2 * (row - 2), x + 2 * (column - 2))]
-                            share = weights[1 + motion] * kernels[sample, motion, row, column]
-                            expected[sample, :, y, x] += share * frames[sample, :, source[0], source[1]]
-    torch.testing.assert_close(transport(frames, actions, patches), expected)
-
-
-def test_motions_are_the_actions_alone(transport):
-    """What any pixel may follow does not depend on the frame: the same shift of every body."""
-    actions = torch.randn(1, 2, 4).double()
-    frames = torch.randn(2, 3, 16, 16).double()
-    apart = transport._moved(frames, actions.expand(2, -1, -1))
-    together = transport._moved(frames.sum(0, keepdim=True), actions)
-    torch.testing.assert_close(apart.sum(0, keepdim=True), together)
+    expected[:, :, 8:11, 3:6] = 1.0
+    torch.testing.assert_close(moved, expected)
 
 
 def test_a_new_decoder_nearly_copies(make_config, pairs):
     model = LatentActionTokenizerModel(make_config(num_motions=3)).eval()
     frames = pairs[0]
     output = model.decode(frames, codes=torch.zeros(len(frames), 2, dtype=torch.long)).pixel_values
-    # Each pixel keeps e^3 parts of itself and takes one of each of the three motions.
-    assert 0 < (frames - output).abs().max() < 3 / (math.exp(3) + 3)
+    # Each pixel keeps e^2 parts of itself and gives one to each of the three motions.
+    given = 3 / (math.exp(2) + 3)
+    spread = frames.amax((1, 2, 3)) - frames.amin((1, 2, 3))
+    difference = (frames - output).abs().amax((1, 2, 3))
+    assert (0 < difference).all() and (difference < given * spread).all()
 
 
 @pytest.mark.parametrize("num_motions", [0, 2])
@@ -117,13 +155,14 @@ def test_an_older_checkpoint_is_of_the_papers_decoder(make_config, pairs, tmp_pa
 
 
 def test_cost_of_moving_a_frame(transport):
-    """Of each pixel and channel, a product a motion and place; the rest is two small heads."""
-    frames, actions, patches = torch.randn(6, 3, 16, 16).double(), torch.randn(6, 2, 4), torch.randn(6, 16, 16)
+    """Two products of a part with a matrix, for three channels and the share, a motion; the rest is small heads."""
+    frames, actions, scene = torch.randn(6, 3, 16, 16).double(), torch.randn(6, 2, 4), torch.randn(6, 16, 16)
     with FlopCounterMode(display=False) as counter:
-        transport(frames, actions.double(), patches.double())
-    moving = 2 * (6 * 3 * 16 * 16) * 2 * 25
-    heads = 2 * 6 * (8 * 16 + 16 * 2 * 25 + 16 * 16 * 3 * 16)
-    assert counter.get_total_flops() == moving + heads
+        transport(frames, actions.double(), scene.double())
+    moving = 6 * 2 * 4 * 2 * (2 * 16**3)
+    heads = 2 * 6 * (8 * 16 + 16 * 2 * 2 * 9 + 16 * 16 * 8 * 16)
+    outlines = 2 * 6 * 16 * 16 * 9 * (11 * 16 + 16 * 6)
+    assert counter.get_total_flops() == moving + heads + outlines
 
 
 @pytest.mark.parametrize(
@@ -136,7 +175,7 @@ def test_cost_of_moving_a_frame(transport):
         ),
         ({"motion_reach": 0.0}, r"`motion_reach` must be in \(0, 1\], got 0.0"),
         ({"motion_reach": 1.5}, r"`motion_reach` must be in \(0, 1\], got 1.5"),
-        ({"motion_steps": 0}, "`motion_steps` must be at least 1, got 0"),
+        ({"motion_steps": 3}, r"Unknown argument\(s\) \['motion_steps'\]"),
     ],
 )
 def test_bad_configurations(fields, message, make_config):

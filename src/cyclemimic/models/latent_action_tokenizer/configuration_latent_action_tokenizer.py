@@ -23,7 +23,7 @@ _AUTO_MAP = {
 _SIZES = (
     *("image_size", "num_channels", "patch_size", "hidden_size", "intermediate_size", "num_attention_heads"),
     *("num_encoder_layers", "num_decoder_layers", "num_discriminator_layers"),
-    *("num_latent_tokens", "codebook_dim", "motion_steps", "buffer_batches", "buffer_batch_size"),
+    *("num_latent_tokens", "codebook_dim", "buffer_batches", "buffer_batch_size"),
 )
 
 
@@ -74,11 +74,10 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
             Without it a static background outvotes the small part of the picture that an action is about.
         residual_decoder (`bool`, *optional*, defaults to `True`): Whether the decoder predicts the *change* of the
             current frame, so that it starts as a copy.
-        num_motions (`int`, *optional*, defaults to 0): Motions of which the decoder makes the future frame, each decided by
-            the action alone and followed by the pixels that the frame chooses, before it draws what is left to change
-            (a departure from the paper). An action then moves every body alike. 0, the paper's decoder, draws all.
+        num_motions (`int`, *optional*, defaults to 0): Motions by which the decoder makes the future frame before it draws what
+            is left to change (a departure from the paper): the current frame alone decides which parts go along with each,
+            the action alone where each goes. An action then moves every body alike. 0, the paper's decoder, draws all.
         motion_reach (`float`, *optional*, defaults to 0.2): Farthest that such a motion goes along a side, as a share of it.
-        motion_steps (`int`, *optional*, defaults to 3): Steps in which it gets there; between them it is blurred.
         cycle_temperature (`float`, *optional*, defaults to 0.1): τ of L_C (open in the paper). Words of unit length are
             at most 2 apart: with τ = 1 the softmax could not tell them apart, however well the cycle is closed.
         cycle_start_copy_ratio (`float`, *optional*, defaults to 0.6): AC3 joins once the reconstruction loss has
@@ -144,7 +143,6 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
     residual_decoder: bool = True
     num_motions: int = 0
     motion_reach: float | int = 0.2
-    motion_steps: int = 3
     cycle_temperature: float | int = 0.1
     cycle_start_copy_ratio: float | int = 0.6
     cycle_ramp_steps: int = 200
@@ -186,9 +184,9 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
         return self.image_size // self.patch_size
 
     @property
-    def motion_stride(self) -> int:
-        """Pixels a step of the decoder's motions."""
-        return max(1, round(self.motion_reach * self.image_size / self.motion_steps))
+    def motion_radius(self) -> int:
+        """Farthest that a motion of the decoder goes along a side, in pixels."""
+        return max(1, round(self.motion_reach * self.image_size))
 
     @property
     def uses_ac3(self) -> bool:

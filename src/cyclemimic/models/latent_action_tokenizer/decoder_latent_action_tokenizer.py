@@ -14,70 +14,91 @@ from .layers_latent_action_tokenizer import (
     unpatchify,
 )
 
-# Logit by which a pixel at first stays where it is: nineteen times as likely as any one motion.
-FIRST_STILL_LOGIT = 3.0
+# Logit by which a pixel at first stays where it is: seven times as likely as that it goes along with a motion.
+FIRST_STILL_LOGIT = 2.0
+# Channels that tell the two convolutions, which find outlines to the pixel, what the layers have seen.
+_SCENE_CHANNELS, _OUTLINE_CHANNELS = 8, 16
 
 
 class LatentActionTokenizerTransport(nn.Module):
     """
-    Moves the frame as the action says, whatever the frame shows (a departure from the paper, after Finn et al. 2016,
-    "Unsupervised Learning for Physical Interaction through Video Prediction"): the action alone decides on a few motions,
-    the frame on which of them each pixel follows. An action then moves every body alike, also one that was never seen to
-    move so; a decoder that draws the future in pixels has to learn that for each body.
+    Moves parts of the frame (a departure from the paper, after Finn et al. 2016, "Unsupervised Learning for Physical
+    Interaction through Video Prediction"): the frame alone decides what can move and what is behind it, the action alone how it
+    moves. An action then moves every body alike, also one that was never seen to move so; a decoder that draws the future in
+    pixels has to learn that for each body.
     """
 
     def __init__(self, config: LatentActionTokenizerConfig) -> None:
         super().__init__()
         self.num_motions = config.num_motions
+        self.num_channels = config.num_channels
         self.patch_size = config.patch_size
-        self.steps = config.motion_steps
-        self.stride = config.motion_stride
-        self.kernel_size = 2 * self.steps + 1
-        action_size = config.num_latent_tokens * config.codebook_dim
-        self.kernels = nn.Sequential(
-            nn.Linear(action_size, config.hidden_size),
+        self.radius = config.motion_radius
+        num_steps = 2 * self.radius + 1
+        self.steps = nn.Sequential(
+            nn.Linear(config.num_latent_tokens * config.codebook_dim, config.hidden_size),
             nn.GELU(),
-            nn.Linear(config.hidden_size, self.num_motions * self.kernel_size**2),
+            nn.Linear(config.hidden_size, self.num_motions * 2 * num_steps),
         )
-        self.mask_head = nn.Linear(config.hidden_size, (1 + self.num_motions) * config.patch_size**2)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.scene_head = nn.Linear(config.hidden_size, _SCENE_CHANNELS * config.patch_size**2)
+        self.outlines = nn.Sequential(
+            nn.Conv2d(_SCENE_CHANNELS + config.num_channels, _OUTLINE_CHANNELS, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(_OUTLINE_CHANNELS, 1 + self.num_motions + config.num_channels, 3, padding=1),
+        )
 
-    def first_mask_bias(self) -> torch.Tensor:
-        """Bias of `mask_head` before training, by which most of a pixel stays."""
-        bias = torch.zeros_like(self.mask_head.bias).view(1 + self.num_motions, -1)
+    def first_outline_bias(self) -> torch.Tensor:
+        """Bias of the last convolution before training, by which most of a pixel stays."""
+        bias = torch.zeros_like(self.outlines[-1].bias)
         bias[0] = FIRST_STILL_LOGIT
-        return bias.flatten()
+        return bias
 
-    def forward(
-        self, pixel_values: torch.Tensor, quantized: torch.Tensor, hidden_states: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, pixel_values: torch.Tensor, quantized: torch.Tensor, scene_states: torch.Tensor) -> torch.Tensor:
         """
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`): the current frame.
             quantized (`torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`): the action.
-            hidden_states (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`): the decoder's patches.
+            scene_states (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`): what the decoder's first layers
+                made of the frame alone.
 
         Returns:
-            `torch.FloatTensor` of the shape of `pixel_values`: each pixel a mixture of the frame as it is and as each
-            motion leaves it.
+            `torch.FloatTensor` of the shape of `pixel_values`: the parts where the motions take them, over what is behind them.
+            What goes beyond the border is gone.
         """
-        masks = unpatchify(self.mask_head(hidden_states), self.patch_size, pixel_values.shape[-1]).softmax(1)
-        still, moving = masks[:, None, 0], masks[:, None, 1:]
-        return still * pixel_values + (moving * self._moved(pixel_values, quantized)).sum(2)
+        moving, behind = self._parts(pixel_values, scene_states)
+        parts = torch.cat((moving * pixel_values[:, None], moving), dim=2)
+        down, right = self._shifts(quantized, pixel_values.shape[-1]).unbind(2)
+        moved = (down.transpose(-1, -2).unsqueeze(2) @ parts @ right.unsqueeze(2)).sum(1)
+        content, share = moved.split((self.num_channels, 1), dim=1)
+        # Where parts meet, they share the pixel.
+        crowd = share.clamp_min(1)
+        return content / crowd + (1 - share / crowd) * behind
 
-    def _moved(self, pixel_values: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
-        """The frame after each motion: `(batch_size, channels, num_motions, height, width)`."""
-        batch_size, channels, height, width = pixel_values.shape
-        shape = batch_size, 1, self.num_motions, self.kernel_size, self.kernel_size
-        # Probabilities of where a pixel comes from.
-        kernels = self.kernels(quantized.flatten(1)).view(batch_size, self.num_motions, -1).softmax(-1).view(shape)
-        kernels = kernels.expand(-1, channels, -1, -1, -1).flatten(0, 2).unsqueeze(1)
-        frames = F.pad(pixel_values, (self.steps * self.stride,) * 4, mode="replicate").flatten(0, 1)
-        moved = F.conv2d(frames[None], kernels.to(frames.dtype), groups=batch_size * channels, dilation=self.stride)
-        return moved.view(batch_size, channels, self.num_motions, height, width)
+    def _parts(self, pixel_values: torch.Tensor, scene_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Shares of each pixel that go along with each motion, `(batch_size, num_motions, 1, height, width)`, and the frame
+        without what goes."""
+        scene = unpatchify(self.scene_head(self.norm(scene_states)), self.patch_size, pixel_values.shape[-1])
+        outlines = self.outlines(torch.cat((scene, pixel_values), dim=1))
+        logits, paint = outlines.split((1 + self.num_motions, self.num_channels), dim=1)
+        shares = logits.softmax(1)
+        return shares[:, 1:, None], pixel_values + (1 - shares[:, :1]) * paint
+
+    def _shifts(self, quantized: torch.Tensor, size: int) -> torch.Tensor:
+        """
+        Each motion as two matrices, down and right, from places of before to places of after, of shape `(batch_size,
+        num_motions, 2, size, size)`: probabilities of steps of so many pixels, in each direction by themselves.
+        """
+        steps = self.steps(quantized.flatten(1)).unflatten(-1, (self.num_motions, 2, -1)).softmax(-1)
+        steps = F.pad(steps, (size - 1 - self.radius,) * 2)
+        return steps.unfold(-1, size, 1).flip(-2)
 
 
 class LatentActionTokenizerDecoder(nn.Module):
-    """D: current frame and action → future frame, in pixels (paper §3)."""
+    """
+    D: current frame and action → future frame, in pixels (paper §3). With motions, the layers of the first half see the frame
+    alone and tell what can move; the others see the action too, and draw what moving leaves to change.
+    """
 
     def __init__(self, config: LatentActionTokenizerConfig) -> None:
         super().__init__()
@@ -93,6 +114,10 @@ class LatentActionTokenizerDecoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.head = nn.Linear(config.hidden_size, config.num_channels * config.patch_size**2)
         self.transport = LatentActionTokenizerTransport(config) if config.num_motions > 0 else None
+        self.num_scene_layers = 0
+        if self.transport is not None:
+            # At least one sees the action.
+            self.num_scene_layers = config.num_decoder_layers - max(1, config.num_decoder_layers // 2)
 
     def forward(self, pixel_values: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
         """
@@ -103,14 +128,17 @@ class LatentActionTokenizerDecoder(nn.Module):
         Returns:
             `torch.FloatTensor` of the shape of `pixel_values`: the future frame.
         """
+        scene_states = self.patch_embeddings(pixel_values)
+        for layer in self.layers[: self.num_scene_layers]:
+            scene_states = layer(scene_states)
         actions = self.action_projection(quantized) + self.action_position_embeddings
-        hidden_states = torch.cat((actions, self.patch_embeddings(pixel_values)), dim=1)
-        for layer in self.layers:
+        hidden_states = torch.cat((actions, scene_states), dim=1)
+        for layer in self.layers[self.num_scene_layers :]:
             hidden_states = layer(hidden_states)
         hidden_states = self.norm(hidden_states[:, self.num_latent_tokens :])
         output = unpatchify(self.head(hidden_states), self.patch_size, pixel_values.shape[-1])
         if self.transport is not None:
-            pixel_values = self.transport(pixel_values, quantized, hidden_states)
+            pixel_values = self.transport(pixel_values, quantized, scene_states)
         return pixel_values + output if self.residual else output
 
 
