@@ -99,6 +99,21 @@ def test_motions_are_the_actions_alone_and_parts_the_frames(make_config):
     assert (decoder.num_scene_layers, len(decoder.layers)) == (1, 2)
 
 
+@pytest.mark.parametrize(("num_motions", "num_scene_layers"), [(0, 0), (2, 1)])
+def test_several_actions_a_frame_share_what_depends_on_the_frame(num_motions, num_scene_layers, make_config):
+    torch.manual_seed(0)
+    decoder = LatentActionTokenizerDecoder(make_config(num_motions=num_motions, num_decoder_layers=2)).double()
+    for parameter in decoder.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    rows = []
+    for layer in decoder.layers:
+        layer.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+    frames, first, second = torch.randn(3, 3, 16, 16).double(), *torch.randn(2, 3, 2, 4).double()
+    together = decoder(frames, torch.cat((first, second)))
+    assert rows == [3] * num_scene_layers + [6] * (2 - num_scene_layers)
+    torch.testing.assert_close(together, torch.cat((decoder(frames, first), decoder(frames, second))))
+
+
 def test_moving_is_exact_on_a_body_it_never_saw(transport):
     """A square cut out exactly arrives exactly, over what is painted behind it."""
     frames, actions = torch.zeros(1, 3, 16, 16).double(), torch.zeros(1, 2, 4).double()

@@ -425,7 +425,8 @@ def test_no_frame_is_looked_at_twice(make_joined_model, tiny_dinov2, pairs):
     model = make_joined_model(vision_config=tiny_dinov2)
     seen: dict[str, list[int]] = {}
     parts = {"vision": model.tokenizer.vision_features.vision_model, "encoder": model.tokenizer.encoder.layers[0]}
-    parts |= {"decoder": model.tokenizer.decoder, "discriminator": model.discriminator}
+    parts |= {"patches": model.tokenizer.decoder.patch_embeddings, "decoder": model.tokenizer.decoder.layers[0]}
+    parts |= {"discriminator": model.discriminator}
     for name, part in parts.items():
         part.register_forward_pre_hook(
             lambda _, args, kwargs, name=name: seen.setdefault(name, []).append(len([*args, *kwargs.values()][0])),
@@ -433,8 +434,9 @@ def test_no_frame_is_looked_at_twice(make_joined_model, tiny_dinov2, pairs):
         )
     model(*pairs)
     # Vision: current and future frames, then the generated ones. Encoder: each of the three once, the current one's
-    # memory serving both pairs. Ψ sees the generated frames once a gradient.
-    assert seen == {"vision": [12, 6], "encoder": [6, 6, 6], "decoder": [12], "discriminator": [12, 6]}
+    # memory serving both pairs. Decoder: the current frames once, with two actions. Ψ sees the generated frames once a gradient.
+    expected = {"vision": [12, 6], "encoder": [6, 6, 6], "patches": [6], "decoder": [12], "discriminator": [12, 6]}
+    assert seen == expected
 
 
 def test_cost_of_an_ac3_step(make_config, make_joined_model):

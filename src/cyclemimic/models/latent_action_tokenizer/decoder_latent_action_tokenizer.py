@@ -58,16 +58,17 @@ class LatentActionTokenizerTransport(nn.Module):
         """
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`): the current frame.
-            quantized (`torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`): the action.
+            quantized (`torch.FloatTensor` of shape `(num_actions, num_latent_tokens, codebook_dim)`): as for the decoder.
             scene_states (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`): what the decoder's first layers
                 made of the frame alone.
 
         Returns:
-            `torch.FloatTensor` of the shape of `pixel_values`: the parts where the motions take them, over what is behind them.
-            What goes beyond the border is gone.
+            `torch.FloatTensor` of shape `(num_actions, channels, height, width)`: the parts where the motions take them, over
+            what is behind them. What goes beyond the border is gone.
         """
         moving, behind = self._parts(pixel_values, scene_states)
         parts = torch.cat((moving * pixel_values[:, None], moving), dim=2)
+        parts, behind = (_for_each_action(tensor, quantized) for tensor in (parts, behind))
         down, right = self._shifts(quantized, pixel_values.shape[-1]).unbind(2)
         moved = (down.transpose(-1, -2).unsqueeze(2) @ parts @ right.unsqueeze(2)).sum(1)
         content, share = moved.split((self.num_channels, 1), dim=1)
@@ -86,7 +87,7 @@ class LatentActionTokenizerTransport(nn.Module):
 
     def _shifts(self, quantized: torch.Tensor, size: int) -> torch.Tensor:
         """
-        Each motion as two matrices, down and right, from places of before to places of after, of shape `(batch_size,
+        Each motion as two matrices, down and right, from places of before to places of after, of shape `(num_actions,
         num_motions, 2, size, size)`: probabilities of steps of so many pixels, in each direction by themselves.
         """
         steps = self.steps(quantized.flatten(1)).unflatten(-1, (self.num_motions, 2, -1)).softmax(-1)
@@ -123,23 +124,31 @@ class LatentActionTokenizerDecoder(nn.Module):
         """
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`): the current frame.
-            quantized (`torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`): the action.
+            quantized (`torch.FloatTensor` of shape `(num_actions, num_latent_tokens, codebook_dim)`): the actions, one a frame, or
+                a multiple of that: one of each frame, another of each, and so on. What depends on the frame alone is computed
+                once.
 
         Returns:
-            `torch.FloatTensor` of the shape of `pixel_values`: the future frame.
+            `torch.FloatTensor` of shape `(num_actions, channels, height, width)`: the future frames.
         """
         scene_states = self.patch_embeddings(pixel_values)
         for layer in self.layers[: self.num_scene_layers]:
             scene_states = layer(scene_states)
         actions = self.action_projection(quantized) + self.action_position_embeddings
-        hidden_states = torch.cat((actions, scene_states), dim=1)
+        hidden_states = torch.cat((actions, _for_each_action(scene_states, quantized)), dim=1)
         for layer in self.layers[self.num_scene_layers :]:
             hidden_states = layer(hidden_states)
         hidden_states = self.norm(hidden_states[:, self.num_latent_tokens :])
         output = unpatchify(self.head(hidden_states), self.patch_size, pixel_values.shape[-1])
         if self.transport is not None:
-            pixel_values = self.transport(pixel_values, quantized, scene_states)
-        return pixel_values + output if self.residual else output
+            return self.transport(pixel_values, quantized, scene_states) + output
+        return _for_each_action(pixel_values, quantized) + output if self.residual else output
+
+
+def _for_each_action(frames: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
+    """What is there once a frame, once an action."""
+    times = quantized.shape[0] // frames.shape[0]
+    return frames if times == 1 else frames.repeat(times, *[1] * (frames.ndim - 1))
 
 
 __all__ = ["LatentActionTokenizerDecoder", "LatentActionTokenizerTransport"]

@@ -568,8 +568,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         """Reconstruction and generated frame in one call of D; the batch's current frames serve as `o_c`."""
         # The codebook is trained by the real pairs only: L_C must not drag the words to where the cycle is easy.
         words = self.tokenizer.quantizer.lookup(sampled).detach()
-        frames = self.tokenizer.decoder(pixel_values.repeat(2, 1, 1, 1), torch.cat((quantized, words)))
-        return frames.chunk(2)
+        return self.tokenizer.decoder(pixel_values, torch.cat((quantized, words))).chunk(2)
 
     def _ac3_terms(
         self, current: list[Memory], real: torch.Tensor, generated: torch.Tensor, sampled: torch.Tensor
