@@ -38,7 +38,7 @@ def follow(transport: LatentActionTokenizerTransport, motion: int, step: tuple[i
         row, column = (transport.radius + offset for offset in step)
         steps = transport.steps[-1].bias.view(transport.num_motions, 2, -1)
         steps[motion, 0, row] = steps[motion, 1, column] = 1e3
-        transport.outlines[-1].bias[part] = 1e3
+        transport.outline_head.bias[part] = 1e3
 
 
 def test_a_motion_shifts_the_frame(transport):
@@ -60,8 +60,8 @@ def test_parts_that_meet_share_the_pixel(transport):
     follow(transport, motion=0, step=(1, 0), part=1)
     with torch.no_grad():
         transport.steps[-1].bias.view(2, 2, -1)[1, :, transport.radius] = 1e3
-        transport.outlines[-1].bias[2] = 1e3
-        transport.outlines[-1].bias[3:] = 5.0  # painted behind what moves: the frame and 5 more
+        transport.outline_head.bias[2] = 1e3
+        transport.outline_head.bias[3:] = 5.0  # painted behind what moves: the frame and 5 more
     moved = transport(frames, actions.double(), scene.double())
     torch.testing.assert_close(moved[:, :, 1:], (frames[:, :, :-1] + frames[:, :, 1:]) / 2)
     torch.testing.assert_close(moved[:, :, 0], (frames[:, :, 0] + frames[:, :, 0] + 5) / 2)
@@ -121,7 +121,7 @@ def test_moving_is_exact_on_a_body_it_never_saw(transport):
     follow(transport, motion=0, step=(3, -2), part=0)
     with torch.no_grad():
         # What is bright is the part of the first motion; behind it, it is as dark as elsewhere.
-        first, last = transport.outlines[0], transport.outlines[-1]
+        first, last = transport.outlines[0], transport.outline_head
         first.weight[0, 8, 1, 1] = 1e2
         last.bias[0], last.weight[1, 0, 1, 1] = 1e2, 1e2
         last.weight[3:, 0, 1, 1] = -1e-2

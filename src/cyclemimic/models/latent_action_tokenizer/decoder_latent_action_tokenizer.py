@@ -45,12 +45,12 @@ class LatentActionTokenizerTransport(nn.Module):
         self.outlines = nn.Sequential(
             nn.Conv2d(_SCENE_CHANNELS + config.num_channels, _OUTLINE_CHANNELS, 3, padding=1),
             nn.GELU(),
-            nn.Conv2d(_OUTLINE_CHANNELS, 1 + self.num_motions + config.num_channels, 3, padding=1),
         )
+        self.outline_head = nn.Conv2d(_OUTLINE_CHANNELS, 1 + self.num_motions + config.num_channels, 3, padding=1)
 
     def first_outline_bias(self) -> torch.Tensor:
-        """Bias of the last convolution before training, by which most of a pixel stays."""
-        bias = torch.zeros_like(self.outlines[-1].bias)
+        """Bias of `outline_head` before training, by which most of a pixel stays."""
+        bias = torch.zeros(1 + self.num_motions + self.num_channels)
         bias[0] = FIRST_STILL_LOGIT
         return bias
 
@@ -80,7 +80,7 @@ class LatentActionTokenizerTransport(nn.Module):
         """Shares of each pixel that go along with each motion, `(batch_size, num_motions, 1, height, width)`, and the frame
         without what goes."""
         scene = unpatchify(self.scene_head(self.norm(scene_states)), self.patch_size, pixel_values.shape[-1])
-        outlines = self.outlines(torch.cat((scene, pixel_values), dim=1))
+        outlines = self.outline_head(self.outlines(torch.cat((scene, pixel_values), dim=1)))
         logits, paint = outlines.split((1 + self.num_motions, self.num_channels), dim=1)
         shares = logits.softmax(1)
         return shares[:, 1:, None], pixel_values + (1 - shares[:, :1]) * paint

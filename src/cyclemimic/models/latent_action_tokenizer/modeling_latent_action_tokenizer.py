@@ -285,8 +285,8 @@ class LatentActionTokenizerPreTrainedModel(SafeWeightsModel):
             # The first reconstruction is a copy of the current frame, plus next to nothing.
             init.zeros_(module.head.weight)
         if isinstance(module, LatentActionTokenizerDecoder) and module.transport is not None:
-            init.zeros_(module.transport.outlines[-1].weight)
-            init.copy_(module.transport.outlines[-1].bias, module.transport.first_outline_bias())
+            init.zeros_(module.transport.outline_head.weight)
+            init.copy_(module.transport.outline_head.bias, module.transport.first_outline_bias())
 
 
 class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
