@@ -97,8 +97,8 @@ class LatentActionTokenizerTransport(nn.Module):
 
 class LatentActionTokenizerDecoder(nn.Module):
     """
-    D: current frame and action → future frame, in pixels (paper §3). With motions, the layers of the first half see the frame
-    alone and tell what can move; the others see the action too, and draw what moving leaves to change.
+    D: current frame and action → future frame, in pixels (paper §3). With motions, the first half of the layers, rounded up,
+    sees the frame alone and tells what can move; the others see the action too, and draw what moving leaves to change.
     """
 
     def __init__(self, config: LatentActionTokenizerConfig) -> None:
