@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate.state import AcceleratorState, GradientState
-from parity_runs import GLOBAL_BATCH_SIZE, ZERO_STAGES, deepspeed_config, make_trainer
+from parity_runs import GLOBAL_BATCH_SIZE, ZERO_STAGES, deepspeed_config, make_trainer, prepare_deepspeed
 from transformers.trainer_utils import get_last_checkpoint
 
 CASES = ("tokenizer", "finetune")
@@ -29,6 +29,8 @@ def run(strategy: str, case: str, initial: Path, output: Path) -> None:
 
 def main() -> None:
     initial, folder, *strategies = sys.argv[1:]
+    if set(strategies) & ZERO_STAGES.keys():
+        prepare_deepspeed()
     for strategy in strategies:
         for case in CASES:
             run(strategy, case, Path(initial), Path(folder) / strategy / case)

@@ -27,7 +27,11 @@ def start(initial: Path, folder: Path) -> list[subprocess.Popen[str]]:
 
 
 def finish(ranks: list[subprocess.Popen[str]], folder: Path) -> None:
-    codes = [rank.wait(timeout=300) for rank in ranks]
+    try:
+        codes = [rank.wait(timeout=600) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
     assert codes == [0, 0], (folder / "rank_0.log").read_text()[-3000:]
 
 
