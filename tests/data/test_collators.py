@@ -22,6 +22,14 @@ class FakeProcessor:
         return {"input_ids": torch.zeros(len(arguments["text"]), 3, dtype=torch.int64)}
 
 
+class FakeProcessorOfWords(FakeProcessor):
+    latent_token_ids = list(range(10, 26))
+
+    def __call__(self, **arguments):
+        inputs = super().__call__(**arguments)
+        return inputs | {"labels": torch.tensor([-100, 0, 0]).expand_as(inputs["input_ids"])}
+
+
 def test_tokenizer_batch():
     items = [
         {"current": FRAMES[0], "future": FRAMES[1], "embodiment_id": 0, "instruction": None},
@@ -71,7 +79,7 @@ def test_policy_batch_without_targets():
     assert given["latent_actions"] is given["actions"] is given["actions_mask"] is given["dataset"] is None
 
 
-def test_augmentation_depends_on_the_batch_alone():
+def test_augmentation_depends_on_batch_and_epoch_alone():
     frames = np.random.default_rng(0).integers(0, 256, (2, 40, 4, 4, 3), dtype=np.uint8)
     items = [{"current": current, "future": future, "embodiment_id": 0} for current, future in zip(*frames)]
     collator = LatentActionTokenizerCollator(fake_image_processor, PairAugmentation(reversed_share=0.5))
@@ -81,6 +89,48 @@ def test_augmentation_depends_on_the_batch_alone():
     torch.manual_seed(1)
     assert torch.equal(collator(items)["pixel_values"], first)
     assert not torch.equal(collator(items[::-1])["pixel_values"].flip(0), first)
+    collator.set_epoch(1)
+    assert not torch.equal(collator(items)["pixel_values"], first)
+    collator.set_epoch(0)
+    assert torch.equal(collator(items)["pixel_values"], first)
+    np.testing.assert_array_equal(collator.for_evaluation()(items)["pixel_values"], frames[0])
+
+
+def test_a_batch_of_one_is_shown_otherwise_in_every_epoch():
+    current, future = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    collator = LatentActionTokenizerCollator(fake_image_processor, PairAugmentation(reversed_share=0.5))
+    seen = []
+    for epoch in range(20):
+        collator.set_epoch(epoch)
+        seen.append(collator([{"current": current, "future": future, "embodiment_id": 0}])["pixel_values"])
+    assert 3 < sum(torch.equal(each[0], torch.tensor(current)) for each in seen) < 17
+
+
+def test_workers_that_outlive_an_epoch_learn_of_the_next():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 40, 4, 4, 3), dtype=np.uint8)
+    items = [{"current": current, "future": future, "embodiment_id": 0} for current, future in zip(*frames)]
+    collator = LatentActionTokenizerCollator(fake_image_processor, PairAugmentation(reversed_share=0.5))
+    loader = torch.utils.data.DataLoader(
+        items, batch_size=40, collate_fn=collator, num_workers=1, persistent_workers=True
+    )
+    for epoch in range(2):
+        collator.set_epoch(epoch)
+        (batch,) = loader
+        assert torch.equal(batch["pixel_values"], collator(items)["pixel_values"])
+
+
+def test_tokens_are_corrupted_by_batch_and_epoch_alone():
+    images = np.random.default_rng(0).integers(0, 256, (800, 4, 4, 3), dtype=np.uint8)
+    items = [{"image": image, "instruction": "push", "latent_actions": np.zeros(2)} for image in images]
+    collator = CycleMimicCollator(FakeProcessorOfWords(), corrupted_share=0.25)
+    first = collator(items)["input_ids"]
+    assert torch.equal(collator(items)["input_ids"], first) and not first[:, 0].any()
+    changed = first[:, 1:] != 0
+    assert 0.2 < changed.float().mean() < 0.3
+    assert set(first[:, 1:][changed].tolist()) == set(FakeProcessorOfWords.latent_token_ids)
+    collator.set_epoch(1)
+    assert not torch.equal(collator(items)["input_ids"], first)
+    assert not collator.for_evaluation()(items)["input_ids"].any()
 
 
 def shifted_images(images, shift):

@@ -137,7 +137,8 @@ def make_backbone_config(processor: CycleMimicProcessor) -> PreTrainedConfig:
 
 def make_policy_trainer(output_dir: str | Path, finetunes: bool = True, **changes: Any) -> CycleMimicTrainer:
     """Of a policy that is pretrained on both data sets, or fine-tuned on the first."""
-    arguments = CycleMimicTrainingArguments(**small_run(output_dir, learning_rate=1e-3, image_shift=2) | changes)
+    own = {"learning_rate": 1e-3, "image_shift": 2, "corrupted_share": 0.3}
+    arguments = CycleMimicTrainingArguments(**small_run(output_dir, **own) | changes)
     set_seed(arguments.seed)
     sources = make_sources()
     processor = CycleMimicProcessor.from_texts(
@@ -153,11 +154,12 @@ def make_policy_trainer(output_dir: str | Path, finetunes: bool = True, **change
         chunk_size=3 if finetunes else None,
         transform=processor.resize_images,
     )
+    dataset_name = "arm" if finetunes else None
     return CycleMimicTrainer(
         model=kind(config),
         args=arguments,
         train_dataset=frames,
         eval_dataset=torch.utils.data.Subset(frames, range(4)),
-        data_collator=CycleMimicCollator(processor, "arm" if finetunes else None, arguments.image_shift),
+        data_collator=CycleMimicCollator(processor, dataset_name, arguments.image_shift, arguments.corrupted_share),
         processing_class=processor,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +15,29 @@ from .augmentation import PairAugmentation
 
 IGNORED_LABEL = -100
 """What torch's cross-entropy, and so every model of transformers, passes over."""
+
+
+class BatchDraws:
+    """Generators of what is drawn for a batch: another one for every batch and epoch, and the same whenever that batch
+    comes in that epoch."""
+
+    # A data loader fetches ahead of the training step, so the state of torch's own generator in a checkpoint has been
+    # drawn from for batches that the resumed run draws for again.
+
+    def __init__(self) -> None:
+        # Shared, so that data loader's workers that outlive an epoch learn of the next.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """What comes from here on is of another epoch."""
+        self._epoch.fill_(epoch)
+
+    def generator(self, frames: Sequence[np.ndarray]) -> torch.Generator:
+        """That of the batch of these frames."""
+        seed = int(self._epoch)
+        for frame in frames:
+            seed = zlib.crc32(np.ascontiguousarray(frame).data, seed)
+        return torch.Generator().manual_seed(seed)
 
 
 @dataclass
@@ -27,7 +50,8 @@ class LatentActionTokenizerCollator:
         image_processor (`Callable`): A `LatentActionTokenizerImageProcessor`.
         augmentation ([`PairAugmentation`], *optional*): What is done to the pairs, by default nothing.
 
-    What is drawn depends on the batch alone, so that a resumed run sees what an uninterrupted one does.
+    What is drawn depends on the batch and the epoch ([`set_epoch`](LatentActionTokenizerCollator.set_epoch)) alone, so that a
+    resumed run sees what an uninterrupted one does.
 
     Example, two items to a batch:
 
@@ -47,13 +71,22 @@ class LatentActionTokenizerCollator:
 
     image_processor: Callable[..., Mapping[str, Any]]
     augmentation: PairAugmentation = PairAugmentation()
+    _draws: BatchDraws = field(default_factory=BatchDraws, init=False, repr=False, compare=False)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw anew, for batches that have been seen before; our Trainers call it."""
+        self._draws.set_epoch(epoch)
+
+    def for_evaluation(self) -> LatentActionTokenizerCollator:
+        """One that leaves the pairs as they are."""
+        return replace(self, augmentation=PairAugmentation())
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         frames = {name: [item[name] for item in items] for name in ("current", "future")}
         batch = self.image_processor(**frames, return_tensors="pt")
         current, future = batch["pixel_values"], batch["future_pixel_values"]
         if self.augmentation != PairAugmentation():
-            current, future = self.augmentation(current, future, _generator_of(frames["current"]))
+            current, future = self.augmentation(current, future, self._draws.generator(frames["current"]))
         embodiment_ids = torch.tensor([item["embodiment_id"] for item in items], dtype=torch.int64)
         return {"pixel_values": current, "future_pixel_values": future, "embodiment_ids": embodiment_ids}
 
@@ -80,10 +113,10 @@ class CycleMimicCollator:
         dataset_name (`str`, *optional*): Data set whose action statistics normalise the actions of all items; by
             default those of the data set that an item is of (`source`).
         image_shift (`int`, *optional*, defaults to 0): Images are shifted by up to so many pixels in each direction,
-            their border repeated. How far depends on the batch alone, as above.
+            their border repeated. How far depends on the batch and the epoch alone, as above.
         corrupted_share (`float`, *optional*, defaults to 0.0): Share of the latent action tokens of `input_ids` that are
             random words, while `labels` stay what they are, so that the action decoder does not rely on them more than
-            predictions deserve.
+            predictions deserve. Which depends on the batch and the epoch alone, too.
 
     Example, two items to a batch:
 
@@ -108,10 +141,21 @@ class CycleMimicCollator:
     dataset_name: str | None = None
     image_shift: int = 0
     corrupted_share: float = 0.0
+    _draws: BatchDraws = field(default_factory=BatchDraws, init=False, repr=False, compare=False)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw anew, for batches that have been seen before; our Trainers call it."""
+        self._draws.set_epoch(epoch)
+
+    def for_evaluation(self) -> CycleMimicCollator:
+        """One that leaves images and tokens as they are."""
+        return replace(self, image_shift=0, corrupted_share=0.0)
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        images = [item["image"] for item in items]
+        generator = self._draws.generator(_views(images)) if self.image_shift or self.corrupted_share else None
         inputs = self.processor(
-            images=self._shifted([item["image"] for item in items]),
+            images=self._shifted(images, generator),
             text=[item["instruction"] for item in items],
             latent_actions=_stacked(items, "latent_actions"),
             actions=_stacked(items, "actions"),
@@ -122,36 +166,33 @@ class CycleMimicCollator:
         )
         batch = dict(inputs)
         if self.corrupted_share > 0 and "labels" in batch:
-            batch["input_ids"] = self._corrupted(batch["input_ids"], batch["labels"])
+            batch["input_ids"] = self._corrupted(batch["input_ids"], batch["labels"], generator)
         return batch
 
-    def _corrupted(self, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _corrupted(
+        self, input_ids: torch.Tensor, labels: torch.Tensor, generator: torch.Generator | None
+    ) -> torch.Tensor:
         words = torch.tensor(self.processor.latent_token_ids)
-        random_words = words[torch.randint(len(words), input_ids.shape)]
-        chosen = (labels != IGNORED_LABEL) & (torch.rand(input_ids.shape) < self.corrupted_share)
-        return torch.where(chosen, random_words, input_ids)
+        random_words = words[torch.randint(len(words), input_ids.shape, generator=generator)]
+        chosen = torch.rand(input_ids.shape, generator=generator) < self.corrupted_share
+        return torch.where(chosen & (labels != IGNORED_LABEL), random_words, input_ids)
 
-    def _shifted(self, images: list[Any]) -> list[Any]:
+    def _shifted(self, images: list[Any], generator: torch.Generator | None) -> list[Any]:
         if self.image_shift == 0:
             return images
-        if isinstance(images[0], list):
-            # Of several cameras: each image by itself, as if they were of several samples.
-            num_cameras, shifted = len(images[0]), self._shifted([view for views in images for view in views])
-            return [shifted[start : start + num_cameras] for start in range(0, len(shifted), num_cameras)]
-        draws = torch.randint(
-            -self.image_shift, self.image_shift + 1, (len(images), 2), generator=_generator_of(images)
-        )
-        return [_shift(image, *offset) for image, offset in zip(images, draws.tolist(), strict=True)]
+        # Of several cameras, each image by itself, as if they were of several samples.
+        views = _views(images)
+        draws = torch.randint(-self.image_shift, self.image_shift + 1, (len(views), 2), generator=generator)
+        shifted = [_shift(view, *offset) for view, offset in zip(views, draws.tolist(), strict=True)]
+        if not isinstance(images[0], list):
+            return shifted
+        num_cameras = len(images[0])
+        return [shifted[start : start + num_cameras] for start in range(0, len(shifted), num_cameras)]
 
 
-def _generator_of(frames: Sequence[np.ndarray]) -> torch.Generator:
-    """A generator seeded with the frames: another for every batch, the same whenever that batch comes."""
-    # A data loader fetches ahead of the training step, so the state of torch's own generator in a checkpoint has been
-    # drawn from for batches that the resumed run draws for again.
-    seed = 0
-    for frame in frames:
-        seed = zlib.crc32(np.ascontiguousarray(frame).data, seed)
-    return torch.Generator().manual_seed(seed)
+def _views(images: list[Any]) -> list[np.ndarray]:
+    """All images, of one camera each or of several."""
+    return [view for views in images for view in views] if isinstance(images[0], list) else images
 
 
 def _shift(image: np.ndarray, down: int, right: int) -> np.ndarray:

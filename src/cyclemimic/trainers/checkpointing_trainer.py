@@ -30,7 +30,8 @@ class CheckpointingTrainer(Trainer):
     """
     [`~transformers.Trainer`] whose `checkpoint-N` folders appear with the last byte of the last process: one that is there
     is whole, whenever the run was killed. Before, they are in `.unfinished`, which the next checkpoint replaces. SIGTERM
-    ends the training after the step under way, with a checkpoint.
+    ends the training after the step under way, with a checkpoint. A collator with `set_epoch` is told the epoch, by which
+    it may draw and still resume exactly.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -38,6 +39,8 @@ class CheckpointingTrainer(Trainer):
         self._is_saving = False
         self._stop_signal = _StopSignal(self)
         self.add_callback(self._stop_signal)
+        if hasattr(self.data_collator, "set_epoch"):
+            self.add_callback(_EpochTeller(self.data_collator))
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         with self._stop_signal.heard():
@@ -87,6 +90,18 @@ class CheckpointingTrainer(Trainer):
         best = self.state.best_model_checkpoint
         if best is not None and Path(best).parent == unfinished:
             self.state.best_model_checkpoint = str(run_dir / Path(best).name)
+
+
+class _EpochTeller(TrainerCallback):
+    """Tells the collator which epoch begins, or goes on after resuming: Trainer tells samplers and data sets alone."""
+
+    def __init__(self, collator: Any) -> None:
+        self.collator = collator
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.collator.set_epoch(int(state.epoch))
 
 
 class _StopSignal(TrainerCallback):

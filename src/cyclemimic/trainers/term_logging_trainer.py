@@ -63,6 +63,16 @@ class TermLoggingTrainer(PublishingTrainer):
         with self._pace.waiting():
             return super().get_batch_samples(*args, **kwargs)
 
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        """Of what is as it is: a collator that augments has one `for_evaluation`."""
+        collator = self.data_collator
+        try:
+            if hasattr(collator, "for_evaluation"):
+                self.data_collator = collator.for_evaluation()
+            return super().get_eval_dataloader(*args, **kwargs)
+        finally:
+            self.data_collator = collator
+
     def evaluation_loop(
         self,
         dataloader: DataLoader,
