@@ -16,7 +16,7 @@ import pytest
 
 from cyclemimic.evaluation.environments import pool as pools
 from cyclemimic.evaluation.environments.pool import MAX_REPEATS, EnvironmentPool
-from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Reset, WorkerDied
+from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Outcome, Reset, WorkerDied
 from cyclemimic.evaluation.rollout import Trial, TrialResult, run_rollouts
 
 # A point that walks as far as its initial state says. Its image tells where it is and its process's id. In state 5, it
@@ -135,3 +135,49 @@ def test_a_death_repeats_what_was_answered_but_not_collected(walk):
         views = pool.collect([0, 1])
     assert (views[0].image[0, 0, 0], views[0].repeated) == (0, True)
     assert (views[1].success, views[1].repeated) == (True, False)  # it had ended before
+
+
+class ScriptedWorker:
+    """Answers every message, and dies instead where the script says so."""
+
+    def __init__(self, script: list[bool]) -> None:
+        self.script, self.messages = script, []
+
+    def send(self, requests):
+        self.messages.append(requests)
+
+    def receive(self):
+        requests = self.messages.pop(0)
+        if self.script.pop(0):
+            raise WorkerDied("it was told to")
+        return [
+            Outcome(each.slot, np.zeros(1), "go", repeated=isinstance(each, Reset) and each.repeats > 0)
+            for each in requests
+        ]
+
+    def kill(self):
+        self.messages.clear()
+
+    def __exit__(self, *error):
+        pass
+
+
+def test_what_came_before_a_death_of_the_same_worker_is_void():
+    """A worker answers for one slot, and dies over another: each slot then has one outcome, that of its new beginning."""
+    script = [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]  # resets, the first slot's step; the second slot's; resets again, steps
+    step = np.ones((1, 1), dtype=np.float32)
+    with EnvironmentPool(lambda: ScriptedWorker(script), 1) as pool:
+        pool.submit([Reset(0, "go", 9), Reset(1, "go", 9)])
+        assert not any(outcome.repeated for outcome in pool.collect([0, 1]).values())
+        pool.submit([Act(0, step)])
+        pool.submit([Act(1, step)])
+        assert [outcome.repeated for outcome in pool.collect([0, 1]).values()] == [True, True]
+        pool.submit([Act(0, step), Act(1, step)])
+        assert [outcome.repeated for outcome in pool.collect([0, 1]).values()] == [False, False]
+    assert not script

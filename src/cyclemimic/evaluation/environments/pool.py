@@ -58,12 +58,11 @@ class EnvironmentPool:
             WorkerDied: over one trial, more than `MAX_REPEATS` times.
             RuntimeError: an environment failed.
         """
-        collected = {}
-        for slot in slots:
-            while slot not in self._outcomes:
-                self._receive(slot % len(self._workers))
-            collected[slot] = self._outcomes.pop(slot)
-        return collected
+        slots = list(slots)
+        # None is taken before all are there: what came of a slot is void if its worker dies while others are waited for.
+        while missing := [slot for slot in slots if slot not in self._outcomes]:
+            self._receive(missing[0] % len(self._workers))
+        return {slot: self._outcomes.pop(slot) for slot in slots}
 
     def _receive(self, number: int) -> None:
         try:
@@ -88,5 +87,6 @@ class EnvironmentPool:
         logger.warning("%s; %d trials begin again in a new one", death, len(lost))
         self._workers[number].kill()
         self._workers[number] = self._make_worker()
-        again = [dataclasses.replace(request, repeats=request.repeats + 1) for request in lost]
-        self.submit(again)
+        for request in lost:
+            self._outcomes.pop(request.slot, None)
+        self.submit([dataclasses.replace(request, repeats=request.repeats + 1) for request in lost])

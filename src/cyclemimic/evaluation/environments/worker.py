@@ -190,7 +190,9 @@ class _Slot:
         for action in request.actions:
             if self._filmed and self._num_steps % self._film_every == 0:
                 frames.append(self._environment.render())
-            success = self._environment.step(action)
+            said = self._environment.step(action)
+            # A comparison of NumPy's numbers gives a truth value of its own.
+            success = None if said is None else bool(said)
             self._num_steps += 1
             if success is not False:
                 break
