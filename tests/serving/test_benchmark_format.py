@@ -92,6 +92,8 @@ def test_policy_that_does_not_fit_is_refused(described, shape, reason):
         ("images: []", "`images` of "),
         ("action_scale: [.nan]", "`action_scale` of "),
         ("rotate_images: 180", "`rotate_images` of "),
+        ("robot_state: 5", "`robot_state` of "),
+        ("ask_for: {agentview: true}", "`ask_for` of "),
         ("gripper: {demonstrations: {open: 1, closed: 1}, benchmark: {open: 1, closed: 0}}", "`gripper` of "),
         ("gripper: {benchmark: {open: 1, closed: 0}}", "must be a file such as"),
         ("images: [a", "must be a file such as"),

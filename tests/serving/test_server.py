@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from cyclemimic.serving.benchmark_format import BenchmarkFormat
-from cyclemimic.serving.server import is_loopback
 
 from .harness_client import CHUNK_SIZE, actions_of, connect, observation, pack, run_with_server
 
@@ -177,11 +176,3 @@ def test_stop_answers_who_waits_and_takes_nobody_else():
             await parts.serving
 
     run_with_server(talk)
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("robot.lan", False)],
-)
-def test_loopback(host, expected):
-    assert is_loopback(host) is expected

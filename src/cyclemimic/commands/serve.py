@@ -65,8 +65,9 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> str:
     """Serves until it is told to stop; returns how often the policy looked."""
+    from cyclemimic.loopback import is_loopback
     from cyclemimic.serving.batcher import PolicyBatcher
-    from cyclemimic.serving.server import PolicyServer, is_loopback
+    from cyclemimic.serving.server import PolicyServer
 
     settings = _read_settings(arguments)
     policy, translator, make_queue = _open(arguments)

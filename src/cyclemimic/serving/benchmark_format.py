@@ -93,12 +93,16 @@ def _check(described: BenchmarkFormat, path: str | Path) -> None:
         else [*dataclasses.astuple(gripper.demonstrations), *dataclasses.astuple(gripper.benchmark)]
     )
     grips = all(map(_is_finite, numbers)) and (gripper is None or numbers[0] != numbers[1])
+    is_asked = isinstance(described.ask_for, dict) and all(
+        isinstance(each, dict) for each in described.ask_for.values()
+    )
     for name, is_right, allowed in (
         ("images", is_named, "a list of names"),
         ("action_scale", is_scaled, "a list of numbers"),
         ("gripper", grips, "two numbers each, of which those of the demonstrations differ"),
         ("rotate_images", isinstance(described.rotate_images, bool), "true or false"),
-        ("ask_for", isinstance(described.ask_for, dict), "a map"),
+        ("robot_state", isinstance(described.robot_state, str | None), "a name"),
+        ("ask_for", is_asked, "a map of maps"),
         ("settings", isinstance(described.settings, dict), "a map"),
     ):
         if not is_right:

@@ -21,7 +21,7 @@ from PIL import Image
 PROTOCOL_VERSION = 1
 REQUESTS = ("hello", "episode_start", "observation", "episode_end")
 
-# An observation has a few cameras and states; a file of zeros that unpacks to gigabytes has more than these.
+# Of a message. An observation has a few cameras and states; files of zeros that unpack to gigabytes have more than these.
 _MAX_PIXELS = 4096 * 4096
 _MAX_ITEMS = 4096
 _IMAGE_FORMATS = {"png": "PNG", "jpeg": "JPEG"}
@@ -66,7 +66,7 @@ def unpack_message(data: bytes | str) -> Message:
     try:
         fields = msgpack.unpackb(
             data,
-            object_hook=_unpack_array,
+            object_hook=_ArrayReader().read,
             ext_hook=_refuse_extension,
             max_array_len=_MAX_ITEMS,
             max_map_len=_MAX_ITEMS,
@@ -102,12 +102,37 @@ def _pack_array(value: Any) -> Any:
     return {"__ndarray__": True, "data": value.tobytes(), "dtype": value.dtype.str, "shape": list(value.shape)}
 
 
-def _unpack_array(fields: dict[str, Any]) -> Any:
-    """What msgpack calls for every map, the innermost first."""
-    if "__image__" in fields and fields.get("format") != "raw":
-        return _unpack_image(fields)
-    if "__image__" not in fields and "__ndarray__" not in fields:
+class _ArrayReader:
+    """Makes the arrays and images of one message, whose images share one budget of pixels."""
+
+    def __init__(self) -> None:
+        self._pixels_left = _MAX_PIXELS
+
+    def read(self, fields: dict[str, Any]) -> Any:
+        """What msgpack calls for every map, the innermost first."""
+        if "__image__" in fields and fields.get("format") != "raw":
+            return self._read_image(fields)
+        if "__image__" in fields or "__ndarray__" in fields:
+            return _unpack_array(fields)
         return fields
+
+    def _read_image(self, fields: dict[str, Any]) -> np.ndarray:
+        form, data = fields.get("format"), fields.get("data")
+        if form not in _IMAGE_FORMATS or not isinstance(data, bytes):
+            raise ValueError(f"an image must be bytes of raw, png or jpeg, got {_shortened(form)}")
+        try:
+            # The formats are named: the others of pillow are a door to programs that read them.
+            with Image.open(io.BytesIO(data), formats=[_IMAGE_FORMATS[form]]) as image:
+                self._pixels_left -= image.width * image.height
+                if self._pixels_left >= 0:
+                    return np.asarray(image)
+        # A broken file raises SyntaxError, struct.error and others, by its format.
+        except Exception as error:
+            raise ValueError(f"an image of {len(data)} bytes cannot be decoded as {form}") from error
+        raise ValueError(f"the images of a message must have at most {_MAX_PIXELS} pixels together")
+
+
+def _unpack_array(fields: dict[str, Any]) -> np.ndarray:
     dtype, shape, data = (fields.get(name) for name in ("dtype", "shape", "data"))
     if not isinstance(dtype, str) or not isinstance(data, bytes):
         raise ValueError("an array must have `dtype` as text and `data` as bytes")
@@ -119,18 +144,3 @@ def _unpack_array(fields: dict[str, Any]) -> Any:
     if math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(f"an array of shape {_shortened(shape)} and {dtype} must not have {len(data)} bytes")
     return np.frombuffer(data, dtype).reshape(shape)
-
-
-def _unpack_image(fields: dict[str, Any]) -> np.ndarray:
-    form, data = fields.get("format"), fields.get("data")
-    if form not in _IMAGE_FORMATS or not isinstance(data, bytes):
-        raise ValueError(f"an image must be bytes of raw, png or jpeg, got {_shortened(form)}")
-    try:
-        # The formats are named: the others of pillow are a door to programs that read them.
-        with Image.open(io.BytesIO(data), formats=[_IMAGE_FORMATS[form]]) as image:
-            if image.width * image.height <= _MAX_PIXELS:
-                return np.asarray(image)
-    # A broken file raises SyntaxError, struct.error and others, by its format.
-    except Exception as error:
-        raise ValueError(f"an image of {len(data)} bytes cannot be decoded as {form}") from error
-    raise ValueError(f"an image must have at most {_MAX_PIXELS} pixels, got {image.width} x {image.height}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import logging
 import signal
@@ -103,7 +102,6 @@ class PolicyServer:
         settings: ServerSettings,
     ) -> None:
         self.batcher, self.translator, self.make_queue, self.settings = batcher, translator, make_queue, settings
-        self.port: int | None = None
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -222,11 +220,3 @@ def _answer_health(connection: Any, request: Any) -> Any:
     response.headers.pop("Content-Type", None)
     response.headers["Content-Type"] = "application/json"
     return response
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

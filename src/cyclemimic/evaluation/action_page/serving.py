@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import tempfile
@@ -11,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cyclemimic.loopback import is_loopback
 
 from .uploads import MAX_BYTES
 
@@ -64,14 +65,6 @@ def serving(build: Callable[[], gradio.Blocks], host: str, port: int | None) -> 
             yield blocks, url
         finally:
             blocks.close(verbose=False)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _launch_options(host: str, port: int | None, folder: str) -> dict[str, Any]:
@@ -133,9 +126,10 @@ class UploadLimits:
             await self.app(scope, receive, send_with_policy)
 
     def _refusal(self, scope: Any) -> tuple[int, str] | None:
-        length = dict(scope["headers"]).get(b"content-length", b"").decode("latin-1")
-        # A server reads no more than the length that was announced.
-        if not length.isdecimal():
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"").decode("latin-1")
+        # A server reads no more than the length that was announced, but for a body in chunks, which it reads to its end.
+        if not length.isdecimal() or b"transfer-encoding" in headers:
             return 411, "The request must tell its length."
         if int(length) > self.max_bytes:
             return 413, f"At most {self.max_bytes >> 20} MB can be sent at once."
