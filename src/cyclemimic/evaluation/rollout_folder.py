@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cyclemimic.data import DataError, decode_frames, encode_video
 from cyclemimic.evaluation.page import write_atomically
 from cyclemimic.evaluation.report import Clip
@@ -67,8 +69,11 @@ class RolloutFolder:
             film = self.root / _CLIPS / f"{_name(trial)}.mp4"
             film.parent.mkdir(exist_ok=True)
             partial = film.with_name(f".{film.name}.partial.mp4")
-            encode_video(partial, result.frames, fps=self.fps)
-            os.replace(partial, film)
+            try:
+                encode_video(partial, map(_even_sided, result.frames), fps=self.fps)
+                os.replace(partial, film)
+            finally:
+                partial.unlink(missing_ok=True)
             described |= {"film": f"{_CLIPS}/{film.name}", "num_frames": len(result.frames)}
             result.frames.clear()
         write_atomically(self._episode_path(trial), _encode(described))
@@ -92,6 +97,12 @@ class RolloutFolder:
 def _name(trial: Trial) -> str:
     """A file's name without what a task may hold and a path may not."""
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', trial.task)}_{trial.initial_state}"
+
+
+def _even_sided(frame: np.ndarray) -> np.ndarray:
+    """Without the odd row or column, which a video's chroma has no room for."""
+    height, width = frame.shape[:2]
+    return frame[: height - height % 2, : width - width % 2]
 
 
 def _encode(record: dict[str, Any]) -> bytes:

@@ -34,6 +34,11 @@ def test_labels_that_do_not_fit_are_refused(page_pairs):
         LabelledPairs.from_labels(page_pairs, labels_of([("arm", 0, 0, [0, 0])], interval_s=0.5), 0.1)
     with pytest.raises(DataError, match=r"`labels` must name pairs of \['arm', 'leg'\], got labels of \['other'\]"):
         LabelledPairs.from_labels(page_pairs, labels_of([("other", 0, 0, [0, 0])]), 0.1)
+    # As a mixture labels a data set that has an interval of its own.
+    columns = {"source": ["arm"], "episode_index": [0], "frame_index": [0], "future_index": [2], "codes": [[0, 0]]}
+    labels = LatentLabels(columns, {"codebook_size": 4, "num_latent_tokens": 2, "interval_s": 0.1})
+    with pytest.raises(DataError, match=r"`labels` must be of pairs 0.1 s apart, got others for arm, episode 0"):
+        LabelledPairs.from_labels(page_pairs, labels, 0.1)
 
 
 def test_nearest_by_words_then_by_codebook_then_one_an_episode(page_pairs):

@@ -134,7 +134,7 @@ class LabelFolder:
         try:
             found = json.loads((folder / _PLAN_NAME).read_text(encoding="utf-8"))
             before, now = _flatten(found), _flatten(json.loads(json.dumps(self.plan)))
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, LookupError):
             # The folder got its name since it was looked at.
             if folder == self._partial and self.root.exists():
                 return

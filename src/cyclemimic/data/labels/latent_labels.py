@@ -195,11 +195,19 @@ class LatentLabels:
         Raises:
             KeyError: If the episode has no labels; the message says which data sets have.
         """
+        rows = self._rows(source, episode_index)
+        return self._frame_index[rows], self._codes[rows]
+
+    def future_frames(self, source: str, episode_index: int) -> np.ndarray:
+        """Return the second frames of the pairs whose first frames are those of `episode`, which it describes."""
+        return self._future_index[self._rows(source, episode_index)]
+
+    def _rows(self, source: str, episode_index: int) -> slice:
         rows = self._slices.get((source, episode_index))
         if rows is None:
             known = sorted({name for name, _ in self._slices})
             raise KeyError(f"{source}, episode {episode_index}, has no labels; there are labels for {known}")
-        return self._frame_index[rows], self._codes[rows]
+        return rows
 
 
 def open_labels(path: str | Path, revision: str | None = None) -> LatentLabels:

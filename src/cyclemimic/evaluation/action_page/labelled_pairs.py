@@ -30,7 +30,7 @@ class LabelledPairs:
         The pairs that a label set names; `interval_s` is what `pairs` were made with.
 
         Raises:
-            DataError: It was made with another interval, or names none of them.
+            DataError: It was made with another interval, for all data sets or for one, or names none of them.
         """
         kept = labels.metadata.get("interval_s", interval_s)
         if kept != interval_s:
@@ -41,6 +41,12 @@ class LabelledPairs:
                 frames, of_episode = labels.episode(episode.source, episode.index)
                 own = np.flatnonzero(pairs.pairs[:, 0] == position)
                 _, left, right = np.intersect1d(pairs.pairs[own, 1], frames, return_indices=True)
+                futures = labels.future_frames(episode.source, episode.index)[right]
+                if not np.array_equal(pairs.pairs[own[left], 2], futures):
+                    raise DataError(
+                        f"`labels` must be of pairs {interval_s:g} s apart, got others for {episode.source}, episode "
+                        f"{episode.index}; label it again with this interval"
+                    )
                 indices.append(own[left])
                 codes.append(of_episode[right])
         if not sum(map(len, indices)):
