@@ -247,7 +247,7 @@ def test_the_robot_state_of_a_policy_stays(
     line = refuses("finetune", *flags, "--policy", policy, "--data", state_data, "--use_robot_state")
     assert "'state_dim': 4}, as data and flags say, got {" in line and "'state_dim': None}" in line
     line = refuses("finetune", *flags, "--policy", policy, "--data", square_data, "--use_robot_state")
-    assert "squares has no states to normalise; give data sets with states" in line
+    assert "squares has no states; give data sets with states" in line
 
 
 def test_pretraining_forgets_the_robot_state(verb, state_policy, square_data, labels, tmp_path):

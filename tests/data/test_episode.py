@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cyclemimic.data import DataError, Episode, InMemorySource
-from cyclemimic.data.episode import list_episodes
+from cyclemimic.data.episode import list_episodes, stack_frames
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
 
@@ -34,6 +34,12 @@ def test_rows_must_match_frames():
     episode = Episode.from_arrays(FRAMES, fps=10, actions=np.zeros((5, 2)))
     with pytest.raises(DataError, match="6 frames but 5 rows of actions"):
         _ = episode.actions
+
+
+@pytest.mark.parametrize("num_read", [0, 2, 4])
+def test_a_reader_that_ends_early_or_late_is_refused(num_read):
+    with pytest.raises(DataError, match=f"frames must be 3, as many as were asked for, got {num_read}"):
+        stack_frames(iter(FRAMES[:num_read]), 3)
 
 
 def test_data_error_is_one_line():

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cyclemimic.data import Episode, InMemorySource, LeRobotSource, open_source
+from cyclemimic.data import DataError, Episode, InMemorySource, LeRobotSource, open_source
 from cyclemimic.data.inspection import inspect_source
 
 
@@ -65,6 +65,21 @@ def test_broken_columns_are_named_and_left_out_of_the_statistics():
     assert (found.num_episodes, found.actions.min, found.actions.max) == (4, [1.0], [2.0])
 
 
+def test_an_episode_that_does_not_decode_is_in_no_statistics():
+    def refuse(indices):
+        raise DataError("no picture")
+
+    episodes = [
+        make_episode(index, 2, text, np.full((2, 1), 10.0**index)) for index, text in enumerate(("do not", "go"))
+    ]
+    # A reader is frozen.
+    object.__setattr__(episodes[0].reader, "iter_frames", refuse)
+    found = inspect_source(InMemorySource(episodes), check=True)
+    assert [episode.index for episode in found.broken] == [0]
+    assert found.actions.max == [10.0] and found.frequent_instructions == [("go", 1)]
+    assert found.resolution == (6, 4)
+
+
 def test_actions_of_no_size():
     found = inspect_source(InMemorySource([make_episode(0, 2, None, np.zeros((2, 0)))]))
     assert found.actions.mean == [] and found.broken == []
@@ -81,10 +96,10 @@ def test_frames_are_decoded_only_where_asked_for(v30):
     assert 2 in [episode.index for episode in inspect_source(LeRobotSource(v30), check=True).broken]
 
 
-def test_first_frame_that_does_not_decode(v30):
+def test_frames_are_tried_until_one_decodes(v30):
     (v30 / "videos/observation.images.main/chunk-000/file-000.mp4").write_bytes(b"no video")
     found = inspect_source(LeRobotSource(v30))
-    assert found.resolution is None and [episode.index for episode in found.broken] == [0]
+    assert found.resolution is None and [episode.index for episode in found.broken] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,7 @@ def test_nothing_is_no_mixture(tmp_path):
         ({"path": "x"}, "at least `path` and `weight`"),
         ("x", "must be a mapping"),
         ({"path": "x", "weight": 0}, "`weight` must be a number above 0, got 0"),
+        ({"path": "x", "weight": None}, "`weight` must be a number above 0, got None"),
         ({"path": "x", "weight": True}, "`weight` must be a number above 0, got True"),
         ({"path": "x", "weight": float("nan")}, "`weight` must be a number above 0, got nan"),
         ({"path": "x", "weight": "1"}, "`weight` must be a number above 0, got '1'"),
@@ -112,6 +113,7 @@ def test_nothing_is_no_mixture(tmp_path):
         ({"path": "x", "weight": 1, "interval_s": [1, 0]}, r"`interval_s\[1\]` must be a number above 0"),
         ({"path": "x", "weight": 1, "interval_s": [1, 2, 3]}, "`interval_s` must be a number above 0"),
         ({"path": 3, "weight": 1}, "`path` must be text, got 3"),
+        ({"path": None, "weight": 1}, "`path` must be text, got None"),
         ({"path": "x", "weight": 1, "camera": 0}, "`camera` must be text, got 0"),
     ],
 )

@@ -97,7 +97,7 @@ def test_gripper_of_a_real_arm_is_left_alone(shared_data):
 def test_actions_that_do_not_fit_are_named():
     with pytest.raises(DataError, match="a has no actions"):
         compute_action_statistics([InMemorySource([Episode.from_arrays(make_frames(2), 10, source="a")])])
-    with pytest.raises(DataError, match="b: actions of size 3, the ones before of size 2"):
+    with pytest.raises(DataError, match="b: episode 0 has actions of size 3, the ones before of size 2"):
         compute_action_statistics([make_source(np.zeros((4, 2))), make_source(np.zeros((4, 3)), "b")])
     with pytest.raises(DataError, match="not finite"):
         compute_action_statistics([make_source(np.full((4, 2), np.nan))])
@@ -113,5 +113,5 @@ def test_states_are_normalised_in_every_dimension():
     np.testing.assert_allclose(statistics["q01"], [0.99, 0, 7])
     np.testing.assert_allclose(statistics["q99"], [98.01, 1, 7])
     assert statistics["mask"] == [True] * 3
-    with pytest.raises(DataError, match="a has no states to normalise; give data sets with states"):
+    with pytest.raises(DataError, match="a has no states; give data sets with states"):
         compute_state_statistics([make_source(np.zeros((4, 2)))])

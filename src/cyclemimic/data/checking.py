@@ -102,6 +102,27 @@ def find_broken_episodes(source: EpisodeSource) -> list[BrokenEpisode]:
     return broken
 
 
+def checked_vectors(episode: Episode, column: str, size: int | None, remedy: str) -> np.ndarray:
+    """An episode's `actions` or `states`, which a data set must have: finite, and of `size` where one is known.
+
+    Args:
+        remedy (`str`): What to do where there are none.
+
+    Raises:
+        DataError: If they are not so.
+    """
+    values = getattr(episode, column)
+    if values is None:
+        raise DataError(f"{episode.source} has no {column}; {remedy}")
+    check_finite(episode, column, values)
+    if size not in (None, values.shape[1]):
+        raise DataError(
+            f"{episode.source}: episode {episode.index} has {column} of size {values.shape[1]}, the ones before of size "
+            f"{size}; use data sets with one {column[:-1]} space, or leave it out with `episodes`"
+        )
+    return values
+
+
 def check_columns(episode: Episode) -> None:
     """Read all of an episode but its frames.
 
@@ -110,9 +131,15 @@ def check_columns(episode: Episode) -> None:
     """
     _ = episode.instruction
     for what, values in (("actions", episode.actions), ("states", episode.states)):
-        if values is not None and not np.isfinite(values).all():
-            frame, dimension = np.argwhere(~np.isfinite(values))[0]
-            raise DataError(
-                f"{episode.source}: episode {episode.index} has {what} that are not finite, dimension {dimension} of frame "
-                f"{frame} first; leave it out with `episodes`"
-            )
+        if values is not None:
+            check_finite(episode, what, values)
+
+
+def check_finite(episode: Episode, column: str, values: np.ndarray) -> None:
+    """Raise `DataError` if a value of an episode's `column` is not a finite number."""
+    if not np.isfinite(values).all():
+        frame, dimension = np.argwhere(~np.isfinite(values))[0]
+        raise DataError(
+            f"{episode.source}: episode {episode.index} has {column} that are not finite, dimension {dimension} of frame "
+            f"{frame} first; leave it out with `episodes`"
+        )

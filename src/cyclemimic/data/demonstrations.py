@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from .checking import checked_vectors
 from .episode import DataError, Episode, EpisodeSource, list_episodes
 from .frame_store import FrameStore
 from .labels.latent_labels import LatentLabels
@@ -73,12 +74,12 @@ class DemonstrationDataset(Dataset):
             frames.append(labelled[0])
             codes.append(labelled[1])
             if chunk_size is not None:
-                self._actions.append(
-                    _checked(episode, "actions", self.action_dim, "learn from it without `chunk_size`")
-                )
+                remedy = "learn from it without `chunk_size`, or leave it out"
+                self._actions.append(checked_vectors(episode, "actions", self.action_dim, remedy))
                 self.action_dim = self._actions[-1].shape[1]
             if self._states is not None:
-                self._states.append(_checked(episode, "states", self.state_dim, "learn without the robot state"))
+                remedy = "learn without the robot state, or leave it out"
+                self._states.append(checked_vectors(episode, "states", self.state_dim, remedy))
                 self.state_dim = self._states[-1].shape[1]
             self.episodes.append(episode)
         if not self.episodes:
@@ -152,23 +153,6 @@ def _same_episodes(episodes: Sequence[Episode], camera: Sequence[EpisodeSource])
             )
         views.append(view)
     return views
-
-
-def _checked(episode: Episode, column: str, size: int | None, remedy: str) -> np.ndarray:
-    """The episode's `actions` or `states`, finite, and of `size` where one is known."""
-    values = getattr(episode, column)
-    if values is None:
-        raise DataError(f"{episode.source} has no {column}; {remedy}, or leave it out")
-    if not np.isfinite(values).all():
-        raise DataError(
-            f"{episode.source}: episode {episode.index} has {column} that are not finite; leave it out with `episodes`"
-        )
-    if size not in (None, values.shape[1]):
-        raise DataError(
-            f"{episode.source}: episode {episode.index} has {column} of size {values.shape[1]}, the ones before of size "
-            f"{size}; use data sets with one {column[:-1]} space"
-        )
-    return values
 
 
 def _labelled_frames(episode: Episode, labels: LatentLabels | None) -> tuple[np.ndarray, np.ndarray | None] | None:

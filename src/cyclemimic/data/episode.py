@@ -236,14 +236,20 @@ class EpisodeSource(Protocol):
 
 
 def stack_frames(frames: Iterable[np.ndarray], num_frames: int) -> np.ndarray:
-    """Gather `num_frames` frames of one size into one array, without having each of them in memory twice."""
-    stacked = None
-    for position, frame in enumerate(frames):
+    """Gather `num_frames` frames of one size into one array, without having each of them in memory twice.
+
+    Raises:
+        DataError: They are more or fewer.
+    """
+    stacked, num_stacked = None, 0
+    for frame in frames:
         if stacked is None:
             stacked = _allocate((num_frames, *frame.shape), frame.dtype)
-        stacked[position] = frame
-    if stacked is None:
-        raise ValueError("`frames` must be at least one, got none")
+        if num_stacked < num_frames:
+            stacked[num_stacked] = frame
+        num_stacked += 1
+    if stacked is None or num_stacked != num_frames:
+        raise DataError(f"frames must be {num_frames}, as many as were asked for, got {num_stacked}")
     return stacked
 
 

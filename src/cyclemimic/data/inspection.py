@@ -6,9 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
-
-from .checking import BrokenEpisode, check_columns, find_broken_episodes
+from .checking import BrokenEpisode, check_columns, checked_vectors, find_broken_episodes
 from .episode import DataError, Episode, EpisodeSource
 from .feature_statistics import DistinctValues, VectorStatistics
 
@@ -43,7 +41,7 @@ class SourceInspection:
         name, embodiment (`str`): Of the data set.
         cameras (`list[str]`): All that can be read.
         camera (`str`): The one read.
-        resolution (`tuple[int, int]` or `None`): Width and height of the first frame; `None` if that does not decode.
+        resolution (`tuple[int, int]` or `None`): Width and height of the first frame that decodes.
         fps (`float`): Frames per second.
         num_episodes, num_frames (`int`): Totals.
         hours (`float`): Length of all episodes together.
@@ -79,8 +77,8 @@ def inspect_source(source: EpisodeSource, check: bool = False) -> SourceInspecti
 
     Args:
         source (`EpisodeSource`): Data set.
-        check (`bool`, *optional*, defaults to `False`): Also decode every frame. Without, a video that does not decode
-            is noticed only where the first frame is in it.
+        check (`bool`, *optional*, defaults to `False`): Also decode every frame. Without, an episode that does not
+            decode is noticed only before one that does.
 
     Returns:
         `SourceInspection`: What is in it.
@@ -93,18 +91,23 @@ def inspect_source(source: EpisodeSource, check: bool = False) -> SourceInspecti
     resolution = None
     for episode in source:
         lengths.append((episode.index, episode.num_frames))
+        if episode.index in broken:
+            continue
         try:
             check_columns(episode)
-            if episode.instruction is None:
-                num_without_instruction += 1
-            else:
-                instructions[episode.instruction] += 1
-            actions.update(episode, episode.actions)
-            states.update(episode, episode.states)
-            if len(lengths) == 1:
+            actions.check(episode)
+            states.check(episode)
+            if resolution is None:
                 resolution = _resolution(episode)
         except DataError as fault:
-            broken.setdefault(episode.index, BrokenEpisode(episode.index, str(fault)))
+            broken[episode.index] = BrokenEpisode(episode.index, str(fault))
+            continue
+        actions.update(episode)
+        states.update(episode)
+        if episode.instruction is None:
+            num_without_instruction += 1
+        else:
+            instructions[episode.instruction] += 1
     num_frames = sum(num_frames for _, num_frames in lengths)
     return SourceInspection(
         name=source.name,
@@ -141,18 +144,18 @@ class _Vectors:
         self._distinct = DistinctValues()
         self._size: int | None = None
 
-    def update(self, episode: Episode, values: np.ndarray | None) -> None:
-        """Add an episode's values; `DataError` if they are of another size than those before."""
-        if values is None:
-            return
-        if self._size not in (None, values.shape[1]):
-            raise DataError(
-                f"{episode.source}: episode {episode.index} has {self._what} of size {values.shape[1]}, the ones before of "
-                f"size {self._size}; leave it out with `episodes`"
-            )
-        self._size = values.shape[1]
-        self._statistics.update(values)
-        self._distinct.update(values)
+    def check(self, episode: Episode) -> None:
+        """Raise `DataError` if an episode's values are not finite, or of another size than those before."""
+        if getattr(episode, self._what) is not None:
+            checked_vectors(episode, self._what, self._size, "")
+
+    def update(self, episode: Episode) -> None:
+        """Add an episode's values, if it has any."""
+        values = getattr(episode, self._what)
+        if values is not None:
+            self._size = values.shape[1]
+            self._statistics.update(values)
+            self._distinct.update(values)
 
     def summary(self) -> VectorSummary | None:
         """The statistics so far; `None` if there was no value."""

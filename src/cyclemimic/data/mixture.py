@@ -166,7 +166,8 @@ def _entry(value: Any, where: str, folder: Path) -> MixtureEntry:
         if key not in fields:
             nearest = difflib.get_close_matches(str(key), fields, n=1)
             raise DataError(f"{where}: unknown key {key!r}{f' (did you mean {nearest[0]!r}?)' if nearest else ''}")
-    numbers = {key: value[key] for key in ("weight", "fps", "min_interval_s") if value.get(key) is not None}
+    numbers = {key: value[key] for key in ("fps", "min_interval_s") if value.get(key) is not None}
+    numbers["weight"] = value["weight"]
     interval = value.get("interval_s")
     if isinstance(interval, list) and len(interval) == 2:
         value = {**value, "interval_s": tuple(interval)}
@@ -176,7 +177,9 @@ def _entry(value: Any, where: str, folder: Path) -> MixtureEntry:
     for key, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
             raise DataError(f"{where}: `{key}` must be a number above 0, got {number!r}")
-    for key in ("path", "name", "camera", "embodiment", "revision"):
+    if not isinstance(value["path"], str):
+        raise DataError(f"{where}: `path` must be text, got {value['path']!r}")
+    for key in ("name", "camera", "embodiment", "revision"):
         if not isinstance(value.get(key), str | None):
             raise DataError(f"{where}: `{key}` must be text, got {value[key]!r}")
     beside = folder / value["path"]

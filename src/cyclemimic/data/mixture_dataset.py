@@ -60,8 +60,9 @@ class WeightedSource:
 class MixtureDataset(Dataset):
     """Pairs of frames of many data sets, in their own random order: to be read from first to last, not shuffled.
 
-    Each item follows from its index and `seed` alone ([`~cyclemimic.data.pair_order`]), so a Trainer with
-    `train_sampling_strategy="sequential"` resumes exactly, by skipping indices. Frames are decoded once a segment of
+    Each item follows from its index, the epoch and the arguments below alone ([`~cyclemimic.data.pair_order`]), so a Trainer
+    with `train_sampling_strategy="sequential"` resumes exactly, by skipping indices, as long as all of them stay: with another
+    batch size or number of readers, or room for fewer frames, the order is another one. Frames are decoded once a segment of
     neighbouring pairs, and many segments of different data sets are mixed; items read in another order are the same,
     but slow. An epoch has as many items as the data sets have pairs; the next one goes on with new draws.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from .episode import DataError, Episode, EpisodeSource, iter_episodes
+from .checking import checked_vectors
+from .episode import EpisodeSource, iter_episodes
 from .feature_statistics import DistinctValues, VectorStatistics
 
 
@@ -49,26 +48,10 @@ def _statistics(sources: Sequence[EpisodeSource], column: str) -> dict[str, list
     running, distinct = VectorStatistics(), DistinctValues()
     size: int | None = None
     for episode in iter_episodes(sources):
-        values = _checked(episode, column, size)
+        values = checked_vectors(episode, column, size, f"give data sets with {column}")
         size = values.shape[1]
         running.update(values)
         distinct.update(values)
     statistics = running.result()
     lists = {name: statistics[name].tolist() for name in ("q01", "q99", "mean", "std", "min", "max")}
     return {**lists, "mask": [count > 2 for count in distinct.counts()]}
-
-
-def _checked(episode: Episode, column: str, size: int | None) -> np.ndarray:
-    values = getattr(episode, column)
-    if values is None:
-        raise DataError(f"{episode.source} has no {column} to normalise; give data sets with {column}")
-    if size not in (None, values.shape[1]):
-        raise DataError(
-            f"{episode.source}: {column} of size {values.shape[1]}, the ones before of size {size}; give data sets with "
-            f"one {column[:-1]} space"
-        )
-    if not np.isfinite(values).all():
-        raise DataError(
-            f"{episode.source}: episode {episode.index} has {column} that are not finite; leave it out with `episodes`"
-        )
-    return values

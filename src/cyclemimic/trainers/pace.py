@@ -35,8 +35,8 @@ class Pace:
     def pop(self, world_size: int) -> dict[str, float]:
         """
         Since the last time: `samples_per_second` of all processes, `data_wait`, the share of this process's time in
-        which it waited for batches, and `memory_gb`, the most that torch has had of this process's GPU since training began,
-        or the main memory of the process where there is none.
+        which it waited for batches, and `memory_gb`, the most that torch has had of this process's GPU since the process
+        began, or the main memory of the process where there is none.
         """
         seconds = time.perf_counter() - self._start
         figures = (self._num_samples * world_size / seconds, self._waited / seconds, _memory_in_use() / 1e9)
