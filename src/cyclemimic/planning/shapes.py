@@ -130,7 +130,9 @@ def _count(kind: type[PreTrainedModel], config: Any, lora_rank: int | None = Non
 
 def _tokenizer_stacks(config: LatentActionTokenizerConfig) -> tuple[LayerStack, ...]:
     # With AC3: E reads three frames a pair, D draws two, Ψ judges three.
-    passes = {"encoder": 3, "decoder": 2, "discriminator": 3} if config.uses_ac3 else {"encoder": 2, "decoder": 1}
+    passes = {"encoder": 3 if config.cycle_weight > 0 else 2, "decoder": 2 if config.uses_ac3 else 1}
+    if config.adversarial_weight > 0:
+        passes["discriminator"] = 3
     # The configuration fills in the second where nobody gives it.
     width, inner = config.hidden_size, cast(int, config.intermediate_size)
     num_tokens = config.grid_size**2 + config.num_latent_tokens

@@ -22,7 +22,8 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
     Trainer for [`LatentActionTokenizerForPreTraining`]: one forward, one backward, one optimizer for all parts. Every
     `sample_steps` it draws into `samples` what has become of the first pairs that it saw ([`draw_sample_grid`]).
 
-    DDP and FSDP2 train as one process with the whole batch does. ZeRO does but for where AC3 joins: DeepSpeed counts AdamW's
+    DDP and FSDP2 train as one process with the whole batch does, but for `generated_noise_std`, whose draws are alike on all
+    ranks. ZeRO does but for where AC3 joins: DeepSpeed counts AdamW's
     steps for all weights together, so the discriminator, without gradients until then, begins with larger steps.
 
     Args:
@@ -46,6 +47,12 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        config = getattr(self.model, "config", None)
+        if getattr(config, "standardize_embeddings", False) and self.args.train_batch_size * self.args.world_size == 1:
+            raise ValueError(
+                "`per_device_train_batch_size` must be at least 2 on one device, got 1: embeddings are standardised over "
+                "the batch (`standardize_embeddings`)."
+            )
         self._samples: dict[str, torch.Tensor] | None = None
         # Parts of a model that is spread over devices cannot be called by themselves.
         if self.args.sample_steps and not (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):

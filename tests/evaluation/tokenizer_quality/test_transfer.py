@@ -49,7 +49,8 @@ def test_probe_is_blind_to_marks_that_are_not_motion(sample, probe):
 
 def test_larger_frames_are_averaged_down(sample):
     large = dataclasses.replace(sample, frames=sample.frames.repeat(5, axis=1).repeat(5, axis=2))
-    probe = fit_pixel_probe(large, large.motion, 2, torch.device("cpu"))
+    for steps in (10, 2):
+        probe = fit_pixel_probe(large, large.motion, steps, torch.device("cpu"))
     decoded = probe.predict(large.frames[large.current], large.frames[large.future])
     assert decoded.shape == large.motion.shape and np.isfinite(decoded).all()
 

@@ -113,5 +113,10 @@ def test_bad_frames(processor, current, future, message):
 def test_other_bad_arguments(processor):
     with pytest.raises(ValueError, match="`return_tensors` must be \"pt\", got 'np'"):
         processor(FRAMES, return_tensors="np")
-    with pytest.raises(ValueError, match="`size` must be at least 1, got 0"):
-        LatentActionTokenizerImageProcessor(size=0)
+    for size in (0, 1.5):
+        with pytest.raises(ValueError, match=f"`size` must be a whole number of at least 1, got {size}"):
+            LatentActionTokenizerImageProcessor(size=size)
+    with pytest.raises(ValueError, match=r"`image_mean` must be three finite numbers, one a channel, got \[0.5\]"):
+        LatentActionTokenizerImageProcessor(size=16, image_mean=[0.5])
+    with pytest.raises(ValueError, match="`image_std` must be three numbers above 0, one a channel"):
+        LatentActionTokenizerImageProcessor(size=16, image_std=[0.5, 0.5, 0])

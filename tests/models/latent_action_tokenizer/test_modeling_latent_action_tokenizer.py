@@ -128,6 +128,7 @@ def test_codes_are_the_nearest_words(normalize, make_config, pairs):
             distances = ((embeddings[sample, token] - words) ** 2).sum(-1)
             assert action.codes[sample, token] == distances.argmin()
             torch.testing.assert_close(action.quantized[sample, token], torch.from_numpy(words[distances.argmin()]))
+    assert torch.equal(action.quantized, model.quantizer.lookup(action.codes))
 
 
 def test_gradients_pass_the_quantizer_straight_through(model, pairs):
@@ -410,6 +411,40 @@ def test_discriminator_follows_its_own_loss_alone(autocast, make_joined_model, p
     assert gradient.any()
 
 
+@pytest.mark.parametrize("num_motions", [0, 2])
+def test_weights_in_bf16_beside_buffers_in_fp32(num_motions, make_joined_model, pairs):
+    """So DeepSpeed casts a model where a configuration says `mixed_precision: bf16`."""
+    model = make_joined_model(num_motions=num_motions)
+    shake(model)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    output = model(*(frames.bfloat16() for frames in pairs))
+    output.loss.backward()
+    assert output.cycle_loss > 0 and output.loss.isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+    assert all(value.dtype != torch.bfloat16 for value in model.buffers())
+
+
+def test_a_model_in_half_precision_reads_frames_as_they_are_prepared(model, pairs):
+    expected = model.encode(*pairs)
+    model.bfloat16()
+    action = model.encode(*pairs)
+    assert action.embeddings.dtype == torch.bfloat16
+    torch.testing.assert_close(action.embeddings.float(), expected.embeddings, rtol=0, atol=0.1)
+    assert model.decode(pairs[0], codes=action.codes).pixel_values.dtype == torch.bfloat16
+    assert model(*pairs).loss.isfinite()
+
+
+def test_terms_without_a_weight_are_not_computed(make_joined_model, pairs):
+    model = make_joined_model(adversarial_weight=0)
+    assert not hasattr(model, "discriminator")
+    output = model(*pairs)
+    assert output.cycle_loss > 0 and output.generator_loss == output.discriminator_loss == 0
+    model = make_joined_model(cycle_weight=0)
+    output = model(*pairs)
+    assert output.discriminator_loss > 0 and output.cycle_loss == output.cycle_accuracy == 0
+
+
 def test_ac3_leaves_the_codebook_alone(make_joined_model, pairs):
     model = make_joined_model()
     shake(model)
@@ -570,6 +605,25 @@ def test_ac3_may_start_at_once(make_scheduled_model):
     model = make_scheduled_model(cycle_start_copy_ratio=1.0)
     joined = [step(model, ratio_is_low=False)[1] > 0 for _ in range(AC3_CHECK_STEPS + 1)]
     assert joined == [False] * AC3_CHECK_STEPS + [True] and model.ac3_steps == AC3_CHECK_STEPS + 1
+
+
+@pytest.mark.parametrize("used_steps", [3, 45])
+def test_a_used_model_goes_on_where_a_loaded_state_was(used_steps, make_scheduled_model):
+    """As a Trainer does that has evaluated, or trained, before it resumes."""
+    model, used = make_scheduled_model(), make_scheduled_model()
+    for index in range(max(17, used_steps)):
+        if index < 17:
+            step(model, ratio_is_low=True)
+        if index < used_steps:
+            step(used, ratio_is_low=True)
+    used.load_state_dict(state_of(model))
+    for index in range(10):
+        results = []
+        for continued in (model, used):
+            torch.manual_seed(index)
+            results.append(step(continued, ratio_is_low=True))
+        assert results[0] == results[1]
+    assert results[0][1] > 0
 
 
 @pytest.mark.parametrize("steps", [5, 17, 20, 23, 31])
@@ -785,6 +839,33 @@ def test_identical_frames_are_a_batch_like_others(make_joined_model):
     assert all(torch.isfinite(output[name]).all() for name in output)
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
     assert model.mean_copy_ratio <= 1
+
+
+def test_a_batch_that_overflowed_leaves_no_trace(make_joined_model, pairs):
+    """A loss scaler skips its step for the weights, and cannot for what a forward moves."""
+    model = make_joined_model(dead_code_steps=1)
+    shake(model)
+    future = pairs[1].clone()
+    future[2, 0, 5, 5] = float("inf")
+    assert not model(pairs[0], future).loss.isfinite()
+    assert all(value.isfinite().all() for value in model.state_dict().values() if value.is_floating_point())
+    output = model(*pairs)
+    assert output.loss.isfinite() and output.cycle_loss.isfinite()
+
+
+def test_a_batch_of_one_is_standardised_by_what_came_before(make_joined_model, pairs):
+    model = make_joined_model(dead_code_steps=0)
+    shake(model)
+    for _ in range(3):
+        model(*pairs)
+    norm = model.tokenizer.encoder.embedding_norm
+    before = state_of(norm)
+    output = model(*(frames[:1] for frames in pairs))
+    assert_same_state(state_of(norm), before)
+    output.loss.backward()
+    assert model.tokenizer.encoder.projection.weight.grad.any()
+    model.eval()
+    assert torch.equal(output.codes, model(*(frames[:1] for frames in pairs)).codes)
 
 
 def test_nan_pixels_show_in_the_loss_and_stay_in_their_sample(model, pairs):

@@ -112,7 +112,7 @@ class TokenizerPasses:
         vision = self.tokenizer.vision_features
         pooled = []
         for rows in self._batches(len(frames), "vision features"):
-            pixel_values = self._pixel_values(frames[rows])
+            pixel_values = self._pixel_values(frames[rows]).to(vision.vision_model.dtype)
             # From before the projection, which the tokenizer has learned. Class and register tokens stand first.
             patches = vision.vision_model(pixel_values=pixel_values).last_hidden_state[:, -vision.num_patches :]
             side = round(vision.num_patches**0.5)

@@ -102,8 +102,10 @@ def fit_pixel_probe(
         torch.manual_seed(seed)
         network = _make_network(height, width, targets.shape[1]).to(device)
         optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=0.05, fused=True)
+        # It rises for two steps at least: of none, it could not say how far each is.
+        total_steps = max(num_steps, 4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, _LEARNING_RATE, total_steps=max(num_steps, 2), pct_start=0.1
+            optimizer, _LEARNING_RATE, total_steps=total_steps, pct_start=max(0.1, 2 / total_steps)
         )
         for _ in tqdm(range(num_steps), desc="transfer probe", unit="step"):
             batch = rows[random.integers(len(rows), size=_BATCH_SIZE)]

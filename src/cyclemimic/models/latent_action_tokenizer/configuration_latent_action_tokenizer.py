@@ -25,13 +25,17 @@ _SIZES = (
     *("num_encoder_layers", "num_decoder_layers", "num_discriminator_layers"),
     *("num_latent_tokens", "codebook_dim", "buffer_batches", "buffer_batch_size"),
 )
+_NOT_NEGATIVE = (
+    *("reconstruction_weight", "codebook_weight", "commitment_weight", "cycle_weight", "adversarial_weight"),
+    *("motion_weight", "cycle_start_copy_ratio", "cycle_ramp_steps", "generated_noise_std", "dead_code_steps"),
+)
 
 
 @strict
 class LatentActionTokenizerConfig(PreTrainedConfig):
     r"""
     Configuration of [`LatentActionTokenizerModel`] and [`LatentActionTokenizerForPreTraining`]. The defaults give the
-    paper's model (paper §3); fields that the paper leaves open say so.
+    paper's model (paper §3) with what it leaves open, or does otherwise for the sake of training; such fields say so.
 
     Args:
         image_size (`int`, *optional*, defaults to 224): Height and width of a frame, in pixels.
@@ -48,32 +52,34 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
         num_attention_heads (`int`, *optional*, defaults to 12): Attention heads a layer.
         num_encoder_layers, num_decoder_layers, num_discriminator_layers (`int`, *optional*, defaults to 12): Depths.
         discriminator_heads (`"local"`, `"global"` or `"local-global"`, *optional*, defaults to `"local-global"`): Whether
-            Ψ judges each patch, the whole frame, or both, the paper's choice. `adversarial_weight=0` is no
+            Ψ judges each patch, the whole frame, or both, the paper's choice. With `adversarial_weight=0` there is no
             discriminator.
         codebook_size (`int`, *optional*, defaults to 16): K, the number of words.
         num_latent_tokens (`int`, *optional*, defaults to 4): L, the words of one latent action.
         codebook_dim (`int`, *optional*, defaults to 128): Width of a codebook vector (open in the paper).
         normalize_codebook (`bool`, *optional*, defaults to `True`): Whether embeddings and words are of unit length.
-            Without it the embeddings of a tokenizer trained from scratch shrink to a point, and one word serves all.
+            Without it the embeddings of a tokenizer trained from scratch shrink to a point, and one word serves all (open
+            in the paper).
         standardize_embeddings (`bool`, *optional*, defaults to `True`): Whether embeddings are brought to mean 0 and
             variance 1 over the batch, each token's dimensions apart, before they are made of unit length. A tokenizer
             trained from scratch otherwise spends its first hundreds of steps with embeddings that say which token they
-            are, and hardly which pair.
-        buffer_batches (`int`, *optional*, defaults to 4): B, how many past batches the latent action buffer holds.
-        buffer_batch_size (`int`, *optional*, defaults to 256): Actions kept of each of them, at most. Sampling is
-            uniform, so an even subsample of a larger batch stands for all of it; a fixed shape lets a checkpoint
-            hold the buffer.
+            are, and hardly which pair (not in the paper).
+        buffer_batches (`int`, *optional*, defaults to 4): B, how many past batches the latent action buffer holds. With
+            gradient accumulation these, as the steps of `cycle_ramp_steps` and `dead_code_steps`, are of one forward each.
+        buffer_batch_size (`int`, *optional*, defaults to 256): Actions kept of each of them, at most: of a larger batch an
+            even subsample. A fixed shape lets a checkpoint hold the buffer.
         buffer_sampling (`"uniform"` or `"distinct"`, *optional*, defaults to `"distinct"`): Draw entries as they come
-            (the paper), or every *distinct* action equally often. By frequency, the commonest action is also the
+            (the paper), or every *distinct* action equally often (not in the paper). By frequency, the commonest action is also the
             safest answer, and the codebook collapses towards it.
         reconstruction_weight, codebook_weight, commitment_weight, cycle_weight, adversarial_weight (`float`):
             Weights of the loss terms (open in the paper). `cycle_weight=0, adversarial_weight=0` is the Genie
             objective.
         motion_weight (`float`, *optional*, defaults to 1.0): Extra weight of places that move, as a multiple of their
             share of the mean squared change, each averaged over about a patch; 0 is the plain mean squared error.
-            Without it a static background outvotes the small part of the picture that an action is about.
+            Without it a static background outvotes the small part of the picture that an action is about (the distance is
+            open in the paper).
         residual_decoder (`bool`, *optional*, defaults to `True`): Whether the decoder predicts the *change* of the
-            current frame, so that it starts as a copy.
+            current frame, so that it starts as a copy (open in the paper).
         num_motions (`int`, *optional*, defaults to 0): Motions by which the decoder makes the future frame before it draws what
             is left to change (a departure from the paper): the current frame alone decides which parts go along with each,
             the action alone where each goes. An action then moves every body alike. 0, the paper's decoder, draws all.
@@ -82,12 +88,14 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
             at most 2 apart: with τ = 1 the softmax could not tell them apart, however well the cycle is closed.
         cycle_start_copy_ratio (`float`, *optional*, defaults to 0.6): AC3 joins once the reconstruction loss has
             fallen below this share of the loss of copying the current frame. Earlier, when the codes carry no motion
-            yet, it collapses the codebook. `1.0` or more starts at once.
-        cycle_ramp_steps (`int`, *optional*, defaults to 200): Steps over which the weights of AC3 then rise to full.
+            yet, it collapses the codebook. It is asked every 20 steps, so with `1.0` or more AC3 joins after the first 20
+            (not in the paper).
+        cycle_ramp_steps (`int`, *optional*, defaults to 200): Steps over which the weights of AC3 rise to full, from when
+            the ratio has fallen that far (not in the paper).
         generated_noise_std (`float`, *optional*, defaults to 0.02): Noise on the generated frame before it is encoded
-            again, in units of the normalised pixels: invisible marks do not survive it.
+            again, in units of the normalised pixels: invisible marks do not survive it (not in the paper).
         dead_code_steps (`int`, *optional*, defaults to 50): A word unused for this many steps is moved onto an
-            embedding that the codebook serves badly; 0 switches that off.
+            embedding that the codebook serves badly; 0 switches that off (not in the paper).
         hidden_act (`str`, *optional*, defaults to `"gelu"`), layer_norm_eps (`float`, *optional*, defaults to 1e-6): As in
             every transformer.
         initializer_range (`float`, *optional*, defaults to `hidden_size ** -0.5`): Standard deviation of weights before
@@ -95,7 +103,7 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
             encoders hardly learn to compare two frames.
 
     Raises:
-        ValueError: a size below one, `image_size` no multiple of `patch_size`, `hidden_size` no multiple of
+        ValueError: a size below one, a weight or a number of steps below zero, `image_size` no multiple of `patch_size`, `hidden_size` no multiple of
             `num_attention_heads`, a `vision_config` that transformers does not know or that has no patches, an unknown
             argument.
 
@@ -197,6 +205,9 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
         for name in _SIZES:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for name in _NOT_NEGATIVE:
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
         if self.codebook_size < 2:
             raise ValueError(f"`codebook_size` must be at least 2, got {self.codebook_size}.")
         if self.image_size % self.patch_size:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,11 +50,11 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
     ) -> None:
         kwargs.pop("auto_map", None)
         super().__init__(**kwargs)
-        if size < 1:
-            raise ValueError(f"`size` must be at least 1, got {size}.")
-        self.size = int(size)
-        self.image_mean = list(image_mean)
-        self.image_std = list(image_std)
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"`size` must be a whole number of at least 1, got {size!r}.")
+        self.size = size
+        self.image_mean = _checked_channels("image_mean", image_mean, -math.inf)
+        self.image_std = _checked_channels("image_std", image_std, 0)
 
     @property
     def auto_map(self) -> dict[str, str]:
@@ -147,6 +148,14 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
         channels_last = torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1)[None]
         resized = F.interpolate(channels_last, (self.size, self.size), mode="bicubic", antialias=True)
         return resized[0].permute(1, 2, 0).numpy()
+
+
+def _checked_channels(name: str, values: Sequence[float], above: float) -> list[float]:
+    values = list(values)
+    if len(values) != 3 or not all(isinstance(value, int | float) and above < value < math.inf for value in values):
+        kind = "finite numbers" if above == -math.inf else f"numbers above {above:g}"
+        raise ValueError(f"`{name}` must be three {kind}, one a channel, got {values}.")
+    return values
 
 
 def _as_rgb_array(frame: Frame, name: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
-from .ranks_latent_action_tokenizer import mean_over_ranks
+from .ranks_latent_action_tokenizer import mean_over_ranks, num_ranks
 
 Memory = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of a frame in one layer, `(batch_size · length, heads, 1, head_dim)` each."""
@@ -138,6 +138,7 @@ class LatentActionTokenizerEmbeddingNorm(nn.Module):
     """
     Brings the embeddings of each token to mean 0 and variance 1 a dimension, over the global batch in training, by the
     running statistics otherwise: batch normalisation without scale and shift, whose statistics are alike on all ranks.
+    A batch of one pair, as the last of an epoch may be, has none, and is brought there by the running ones.
     """
 
     running_mean: torch.Tensor
@@ -164,7 +165,7 @@ class LatentActionTokenizerEmbeddingNorm(nn.Module):
         # In fp32 at least, whatever the autocast: the variance is a small difference.
         precise = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
         mean, variance = self.running_mean, self.running_variance
-        if by_batch:
+        if by_batch and num_ranks() * embeddings.shape[0] > 1:
             mean = mean_over_ranks(precise.mean(0))
             variance = mean_over_ranks((precise - mean).square().mean(0))
             self._move_running_statistics(mean, variance)
@@ -172,9 +173,12 @@ class LatentActionTokenizerEmbeddingNorm(nn.Module):
 
     @torch.no_grad()
     def _move_running_statistics(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
-        # Detached, too: compiled, the gradient would otherwise flow on from wherever these are read in the same step.
-        self.running_mean.lerp_(mean.detach().to(self.running_mean), self.momentum)
-        self.running_variance.lerp_(variance.detach().to(self.running_variance), self.momentum)
+        # A frame that overflowed, as under fp16 happens, must not stay in them after its step has been skipped.
+        is_finite = mean.isfinite() & variance.isfinite()
+        for running, of_batch in ((self.running_mean, mean), (self.running_variance, variance)):
+            # Detached, too: compiled, the gradient would otherwise flow on from wherever these are read in the same step.
+            target = torch.where(is_finite, of_batch.detach().to(running), running)
+            running.lerp_(target, self.momentum)
 
 
 class LatentActionTokenizerPatchEmbeddings(nn.Module):

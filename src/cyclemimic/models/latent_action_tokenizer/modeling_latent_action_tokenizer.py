@@ -328,7 +328,7 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
 
         Args:
             pixel_values, future_pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`):
-                normalised frames, both of `image_size`.
+                normalised frames, both of `image_size`; they are read in the model's own precision.
 
         Returns:
             [`LatentActionEncoderOutput`]
@@ -337,7 +337,8 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
             ValueError: frames of another shape than the configuration's, or of two shapes.
         """
         self._check_frames(pixel_values, future_pixel_values)
-        features, future_features = self.vision_features(torch.cat((pixel_values, future_pixel_values))).chunk(2)
+        frames = torch.cat((pixel_values, future_pixel_values)).to(self.dtype)
+        features, future_features = self.vision_features(frames).chunk(2)
         return self.encode_features(self.encoder.read_current(features), future_features)
 
     def encode_features(self, current: list[Memory], future_features: torch.Tensor) -> LatentActionEncoderOutput:
@@ -353,8 +354,8 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         """
         embeddings = self.encoder(current, future_features)
         codes, words = self.quantizer(embeddings)
-        # Straight-through: the value of the word, the gradient of the embedding.
-        quantized = embeddings + (words - embeddings).detach()
+        # Straight-through: the value of the word, to the last digit, and the gradient of the embedding.
+        quantized = words.detach() + (embeddings - embeddings.detach())
         return LatentActionEncoderOutput(codes=codes, quantized=quantized, embeddings=embeddings)
 
     def decode(
@@ -386,7 +387,7 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         expected = (pixel_values.shape[0], self.config.num_latent_tokens, self.config.codebook_dim)
         if tuple(quantized.shape) != expected:
             raise ValueError(f"`quantized` must be of shape {expected}, got {tuple(quantized.shape)}.")
-        return LatentActionDecoderOutput(self.decoder(pixel_values, quantized))
+        return LatentActionDecoderOutput(self.decoder(pixel_values.to(self.dtype), quantized.to(self.dtype)))
 
     @can_return_tuple
     def forward(
@@ -404,7 +405,7 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
             [`LatentActionTokenizerOutput`]
         """
         action = self.encode(pixel_values, future_pixel_values)
-        reconstruction = self.decoder(pixel_values, action.quantized)
+        reconstruction = self.decoder(pixel_values.to(self.dtype), action.quantized)
         if not return_loss:
             return LatentActionTokenizerOutput(pixel_values=reconstruction, **action)
         terms = self.vq_vae_terms(reconstruction, future_pixel_values, pixel_values, action)
@@ -483,14 +484,16 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         super().__init__(config)
         self.tokenizer = LatentActionTokenizerModel(config)
         if config.uses_ac3:
-            self.discriminator = LatentActionTokenizerDiscriminator(config)
             self.buffer = LatentActionBuffer(config)
+        if config.adversarial_weight > 0:
+            self.discriminator = LatentActionTokenizerDiscriminator(config)
         self.register_buffer("mean_copy_ratio", torch.ones(()))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("ac3_steps", torch.zeros((), dtype=torch.long))
         # Host copies of `steps` and of "has AC3 joined", read when first needed: a loaded model goes on where it was.
         self._host_steps: int | None = None
         self._ac3_active = False
+        self.register_load_state_dict_post_hook(_forget_host_copies)
         self.post_init()
 
     @can_return_tuple
@@ -573,19 +576,31 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
     def _ac3_terms(
         self, current: list[Memory], real: torch.Tensor, generated: torch.Tensor, sampled: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Cycle and adversarial terms of the generated frames (paper §3.1, §3.3)."""
-        quantizer = self.tokenizer.quantizer
+        """Cycle and adversarial terms of the generated frames (paper §3.1, §3.3); those without a weight are not computed."""
+        terms = self._absent_ac3_terms(generated)
+        if self.config.cycle_weight > 0:
+            terms |= self._cycle_terms(current, generated, sampled)
+        if self.config.adversarial_weight > 0:
+            terms |= self._adversarial_terms(real, generated)
+        return terms
+
+    def _cycle_terms(
+        self, current: list[Memory], generated: torch.Tensor, sampled: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        quantizer, std = self.tokenizer.quantizer, self.config.generated_noise_std
         words = quantizer.words.detach()
-        noisy, std = generated, self.config.generated_noise_std
-        if std > 0:
-            noisy = generated + torch.randn_like(generated) * std
+        noisy = generated + torch.randn_like(generated) * std if std > 0 else generated
         embeddings = self.tokenizer.encoder(current, self.tokenizer.vision_features(noisy), is_generated=True)
-        real_logits, generated_logits = self._discriminate(real, generated)
         return {
             "cycle_loss": cycle_consistency_loss(embeddings, words, sampled, self.config.cycle_temperature),
+            "cycle_accuracy": (quantizer.nearest(embeddings.detach()) == sampled).float().mean(),
+        }
+
+    def _adversarial_terms(self, real: torch.Tensor, generated: torch.Tensor) -> dict[str, torch.Tensor]:
+        real_logits, generated_logits = self._discriminate(real, generated)
+        return {
             "generator_loss": generator_loss(*self._discriminate_fixed(generated)),
             "discriminator_loss": discriminator_loss(real_logits, generated_logits),
-            "cycle_accuracy": (quantizer.nearest(embeddings.detach()) == sampled).float().mean(),
         }
 
     def _discriminate(self, real: torch.Tensor, generated: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], ...]:
@@ -636,7 +651,10 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
             return
         self.buffer.add(codes, embodiment_ids)
         # No better than a copy is all that a larger ratio says: a batch where nothing moves must not blow up the mean.
-        self.mean_copy_ratio.lerp_(copy_ratio.clamp(max=1.0), COPY_RATIO_MOMENTUM)
+        # Nor must one that overflowed: it would be NaN from then on.
+        ratio = copy_ratio.to(self.mean_copy_ratio).clamp(max=1.0)
+        ratio = torch.where(ratio.isfinite(), ratio, self.mean_copy_ratio)
+        self.mean_copy_ratio.lerp_(ratio, COPY_RATIO_MOMENTUM)
         begins = (self.mean_copy_ratio <= self.config.cycle_start_copy_ratio) | (self.ac3_steps > 0)
         self.ac3_steps += begins
         self.steps += 1
@@ -650,6 +668,11 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
                 f"`embodiment_ids` must be of shape ({pixel_values.shape[0]},), got {tuple(embodiment_ids.shape)}."
             )
         return embodiment_ids
+
+
+def _forget_host_copies(model: LatentActionTokenizerForPreTraining, incompatible_keys: object) -> None:
+    # A model that has been used, and then takes the state of a checkpoint, goes on where that was.
+    model._host_steps, model._ac3_active = None, False
 
 
 def _is_embedding(name: str) -> bool:

@@ -31,7 +31,8 @@ class LatentActionTokenizerQuantizer(nn.Module):
     @property
     def words(self) -> torch.Tensor:
         """The codebook's vectors `e_k`, `(codebook_size, codebook_dim)`, of unit length if so configured."""
-        words = self.codebook + self.codebook_shift
+        # DeepSpeed keeps buffers in fp32 beside weights in bf16.
+        words = self.codebook + self.codebook_shift.to(self.codebook.dtype)
         return F.normalize(words, dim=-1) if self.normalize else words
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
@@ -65,12 +66,12 @@ class LatentActionTokenizerQuantizer(nn.Module):
     def _revive_dead_codes(self, embeddings: torch.Tensor) -> None:
         """Moves words unused for `dead_code_steps` onto embeddings far from every word, alike on every rank."""
         candidates = all_gather_rows(embeddings).flatten(0, 1).float()
-        # One frame that overflowed must not become a word: sorting would take it for the worst served.
+        # A frame that overflowed must not become a word: sorting would take it for the worst served.
         distance = torch.cdist(candidates, self.words.float()).amin(-1).nan_to_num(nan=-1.0, posinf=-1.0)
         # Spread over the worse-served half instead of its top, which is a few outliers close to each other.
         order = distance.argsort(descending=True)[: max(1, distance.shape[0] // 2)]
         slots = torch.arange(self.codebook.shape[0], device=order.device) * order.shape[0] // self.codebook.shape[0]
-        dead = self.idle_steps >= self.dead_code_steps
+        dead = (self.idle_steps >= self.dead_code_steps) & (distance[order[slots]] >= 0)
         shift = candidates[order[slots]].to(self.codebook.dtype) - self.codebook
         self.codebook_shift.copy_(torch.where(dead[:, None], shift, self.codebook_shift))
         self.idle_steps.masked_fill_(dead, 0)

@@ -10,16 +10,16 @@ from torch.distributed.nn.functional import all_reduce
 
 def all_gather_rows(tensor: torch.Tensor) -> torch.Tensor:
     """The rows of all data-parallel ranks in order of rank; each rank must hold as many."""
-    if _num_ranks() == 1:
+    if num_ranks() == 1:
         return tensor
-    parts = [torch.empty_like(tensor) for _ in range(_num_ranks())]
+    parts = [torch.empty_like(tensor) for _ in range(num_ranks())]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
 
 
 def mean_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     """The mean over data-parallel ranks, with gradients to each of them."""
-    return tensor if _num_ranks() == 1 else all_reduce(tensor) / _num_ranks()
+    return tensor if num_ranks() == 1 else all_reduce(tensor) / num_ranks()
 
 
 def global_mean(tensor: torch.Tensor) -> torch.Tensor:
@@ -32,9 +32,10 @@ def own_exponentials(like: torch.Tensor) -> torch.Tensor:
     Numbers from the exponential distribution, of shape and device of `like`. Ranks whose generators are alike, as
     Trainer's are, draw for the rows of all and keep their own, lest all ranks draw the same.
     """
-    drawn = like.new_empty(_num_ranks(), *like.shape).exponential_()
-    return drawn[dist.get_rank() if _num_ranks() > 1 else 0]
+    drawn = like.new_empty(num_ranks(), *like.shape).exponential_()
+    return drawn[dist.get_rank() if num_ranks() > 1 else 0]
 
 
-def _num_ranks() -> int:
+def num_ranks() -> int:
+    """How many data-parallel ranks there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
