@@ -49,7 +49,7 @@ def test_runs_as_a_module(run_python):
     [
         ([], "cyclemimic: error: the following arguments are required: VERB"),
         (["dmo"], "invalid choice: 'dmo' (choose from"),
-        (["demo", "--quik"], "cyclemimic demo: error: unrecognized arguments: --quik"),
+        (["demo", "--quik"], "cyclemimic demo: error: unrecognized argument --quik (did you mean '--quick'?)"),
         (["demo", "--seed", "x"], "cyclemimic demo: error: argument --seed: invalid int value: 'x'"),
     ],
 )
@@ -57,7 +57,8 @@ def test_faulty_command_line(capsys, argv, message):
     with pytest.raises(SystemExit) as exit_:
         cli.main(argv)
     assert exit_.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].find(message) >= 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 def test_verb_gets_its_arguments_and_prints_what_it_returns(verb, capsys):

@@ -36,6 +36,7 @@ from cyclemimic.commands import (
 )
 from cyclemimic.commands.faults import FaultsFound
 from cyclemimic.hub.redaction import redacted
+from cyclemimic.verb_parser import OneLineErrors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,15 +108,14 @@ def _is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> OneLineErrors:
     """The parser of everything up to the verb."""
     from cyclemimic import __version__
 
     width = max(map(len, VERBS)) + 2
     rows = "\n".join(f"  {name:<{width}}{verb.help}" for name, verb in VERBS.items())
-    parser = argparse.ArgumentParser(
+    parser = OneLineErrors(
         prog="cyclemimic",
-        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Learn robot actions from video.",
         epilog=f"verbs:\n{rows}\n\n`cyclemimic VERB --help` explains one.",
@@ -142,6 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     prog = f"cyclemimic {command.verb}"
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("cyclemimic").setLevel(logging.INFO)
+    # Where it is installed, transformers imports it, and it warns of kernels that nothing here uses.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         verb = VERBS[command.verb]
         message = verb.run(verb.parse(command.arguments, prog))

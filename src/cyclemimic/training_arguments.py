@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from .verb_parser import OneLineErrors, suggestion
 
 
 def parse_training_arguments(
@@ -45,10 +46,12 @@ def parse_training_arguments(
     """
     from transformers import HfArgumentParser
 
-    # An abbreviated flag would silently take another meaning once a field is added; argparse's own usage line would
-    # bury an error under two hundred flags.
+    class TrainingParser(OneLineErrors, HfArgumentParser):
+        """Of dataclasses."""
+
     types: list[Any] = list(dataclass_types)
-    parser = HfArgumentParser(types, prog=prog, allow_abbrev=False)
+    parser = TrainingParser(types, prog=prog)
+    # argparse's own would have two hundred flags.
     parser.usage = "%(prog)s [--config FILE] [--FLAG VALUE ...]"
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="a YAML file of these arguments; flags override it"
@@ -67,8 +70,7 @@ def parse_training_arguments(
         flags, return_remaining_strings=True, look_for_args_file=False
     )
     if unknown:
-        flag = unknown[0].split("=")[0]
-        parser.error(f"unrecognized argument {flag}{_suggest(flag, [f'--{name}' for name in known])}")
+        parser.refuse(unknown[0])
     outputs = outputs[: len(dataclass_types)]
     if any(getattr(output, "hub_token", None) is not None for output in outputs):
         raise ValueError("`hub_token` must be left out: it would be saved with the run; set HF_TOKEN, got a token.")
@@ -93,7 +95,7 @@ def _read_config_file(path: Path, known: Sequence[str]) -> dict[str, Any]:
         raise ValueError(f"{path} must hold a mapping of argument names to values, got {type(values).__name__}")
     for key in values:
         if key not in known:
-            raise ValueError(f"{path}: unknown key {key!r}{_suggest(str(key), known)}")
+            raise ValueError(f"{path}: unknown key {key!r}{suggestion(str(key), known)}")
     return values
 
 
@@ -105,8 +107,3 @@ def _as_flags(name: str, value: Any) -> Iterator[str]:
         yield from map(str, value)
     else:
         yield f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""

@@ -7,12 +7,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from cyclemimic.verb_parser import VerbParser
+
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the flags of the verb."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog=prog,
-        allow_abbrev=False,
         description="Writes measured figures into the card of a trained model (README.md): a table, and the model-index "
         "that the Hub shows. Figures of earlier calls go.",
     )

@@ -7,12 +7,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from cyclemimic.verb_parser import VerbParser
+
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the flags of the verb."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog=prog,
-        allow_abbrev=False,
         description="Turns a checkpoint of TRI-ML's Prismatic (prism-dinosiglip-224px+7b) or of OpenVLA (openvla-7b), from "
         "local files, into a backbone of this package: `pretrain --backbone OUTPUT`.",
     )

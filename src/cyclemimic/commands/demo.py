@@ -7,12 +7,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from cyclemimic.verb_parser import VerbParser
+
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the flags of the verb."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog=prog,
-        allow_abbrev=False,
         description="Runs every stage once, from video to a moving robot, and writes OUTPUT/report.html and "
         "OUTPUT/metrics.json. A stage that is already done in OUTPUT is not done again.",
     )

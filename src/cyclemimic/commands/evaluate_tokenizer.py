@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from cyclemimic.commands.tokenizer_flags import add_tokenizer_flags
+from cyclemimic.verb_parser import VerbParser
 
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the flags of the verb."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog=prog,
-        allow_abbrev=False,
         description="Measures what a tokenizer's codes say of the true motion, and whether they say the same on every "
         "robot body. Writes OUTPUT/quality.json, quality.html and tokens.npz.",
     )

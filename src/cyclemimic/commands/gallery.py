@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclemimic.commands.tokenizer_flags import add_tokenizer_flags
+from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
     from cyclemimic.evaluation.action_page.action_explorer import ActionExplorer
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the flags of the verb."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog=prog,
-        allow_abbrev=False,
         description="Shows pairs of frames that share one latent action, across robot bodies, data sets or tasks. Writes "
         "OUTPUT/gallery.html and gallery.png; or, with --serve, serves a page to look at the actions of frames and videos "
         "of your own.",

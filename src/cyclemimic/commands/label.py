@@ -8,13 +8,13 @@ import os
 from collections.abc import Sequence
 
 from cyclemimic.commands.tokenizer_flags import add_tokenizer_flags
+from cyclemimic.verb_parser import VerbParser
 
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the flags of the verb."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog=prog,
-        allow_abbrev=False,
         description="Writes the latent action of every frame pair of some data sets, as Parquet files. Started again after it "
         "was killed, it goes on where it was; `accelerate launch` and `torchrun` share the work between processes.",
     )

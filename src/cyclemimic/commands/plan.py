@@ -7,12 +7,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from cyclemimic.verb_parser import VerbParser
+
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the flags of the verb."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog=prog,
-        allow_abbrev=False,
         description="Computes the memory that a training takes on each GPU, by strategy. Nothing of the model is loaded.",
     )
     parser.add_argument(

@@ -6,12 +6,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from cyclemimic.verb_parser import VerbParser
+
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the flags of the verb."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog=prog,
-        allow_abbrev=False,
         description="Publishes a folder that a verb has made on the Hugging Face Hub, in one commit: weights, configs, "
         "processor, statistics, card and code, or labels and card. Other files stay here. The access token is HF_TOKEN, or "
         "the one that `hf auth login` has stored.",
