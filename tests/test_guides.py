@@ -79,7 +79,7 @@ def test_your_robot_in_an_hour(square_data, tmp_path, monkeypatch, capsys):
     film_squares(tmp_path / "more_videos")
     rows = "".join(f"film{index}.mp4,{text}\n" for index, text in enumerate(["go right", "go down", "go down"]))
     (tmp_path / "more_videos" / "clips.csv").write_text(f"file,text\n{rows}")
-    simulator, on_the_robot = code_blocks(page, "python")
+    simulator, on_the_robot, of_two_cameras = code_blocks(page, "python")
     simulator = simulator.replace("(7,)", "(4,)").replace("put the banana on the plate", "go right")
     (tmp_path / "my_robot_sim.py").write_text(simulator)
     monkeypatch.syspath_prepend(tmp_path)
@@ -93,6 +93,7 @@ def test_your_robot_in_an_hour(square_data, tmp_path, monkeypatch, capsys):
     names: dict[str, object] = {}
     exec(compile(on_the_robot.replace("put the banana on the plate", "go right"), "guide", "exec"), names)
     assert names["actions"].shape == (1, 10, 4)
+    compile(of_two_cameras, "guide", "exec")
 
 
 def test_the_notebook_runs(tmp_path, monkeypatch, capsys):

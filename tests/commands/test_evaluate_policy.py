@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
@@ -24,6 +27,22 @@ def test_errors_on_episodes_it_was_not_fine_tuned_on(verb, policy, square_data, 
     assert (written["episodes"], written["frames"], written["arguments"]["dataset"]) == (1, 12, "squares")
     assert written["errors"]["policy"] == pytest.approx(first_errors(policy, square_data), rel=1e-4)
     assert [path.name for path in tmp_path.iterdir()] == ["errors"]
+
+
+def test_broken_episodes_do_not_count(verb, policy, square_data, tmp_path):
+    """As in fine-tuning, which takes the first ones that can be used."""
+    data = shutil.copytree(square_data, tmp_path / "squares")
+    (file,) = data.glob("data/**/*.parquet")
+    rows = pq.read_table(file)
+    actions = rows["action"].to_pylist()
+    actions[0] = [float("nan")] * 4
+    column = pa.array(actions, rows.schema.field("action").type)
+    pq.write_table(rows.set_column(rows.schema.get_field_index("action"), "action", column), file)
+    flags = ["--policy", policy, "--data", data, "--output", tmp_path / "errors", "--device", "cpu"]
+    assert verb("evaluate-policy", *flags, "--skip_episodes", "1", "--num_episodes", "1", "--skip_broken") == 0
+    written = json.loads((tmp_path / "errors" / "errors.json").read_text())
+    # Of episodes 0 to 3 the first is broken, the next is skipped.
+    assert written["errors"]["policy"] == pytest.approx(first_errors(policy, square_data), rel=1e-4)
 
 
 def first_errors(policy, data) -> float:

@@ -20,6 +20,7 @@ IMAGE = np.full((32, 32, 3), 90, dtype=np.uint8)
 
 def test_served_actions_are_the_policys_and_sigterm_ends_it(policy):
     command = [sys.executable, "-m", "cyclemimic.cli", "serve", "--policy", policy, "--port", "0", "--device", "cpu"]
+    command += ["--num_action_steps", "2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             lines = iter(process.stderr.readline, "")

@@ -139,7 +139,7 @@ def test_cameras_show_one_moment():
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [
-        ((6, 3), "a: episode 1 has 4 frames of front, but 3 of a further camera; leave it out with `episodes`"),
+        ((6, 3), "a: episode 1 has 4 frames of front, but 3 of a further camera; leave it out with `--skip_broken`"),
         ((6,), "a: episode 1 has 4 frames of front, but none of a further camera"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
+from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
     from cyclemimic.data import DemonstrationDataset
@@ -20,9 +21,8 @@ _GUESSES = {"policy": "policy", "mean_action": "the mean action", "last_action":
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the flags of the verb."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog=prog,
-        allow_abbrev=False,
         description="Shows a fine-tuned policy the frames of recorded episodes and compares its actions with the recorded "
         "ones, and with two guesses that look at nothing: the mean action, and the last action once more. Errors are mean "
         "absolute ones, in units of half a dimension's range. Writes OUTPUT/errors.json. A policy that is no better than "
@@ -42,6 +42,11 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument("--num_episodes", type=int, help="how many to look at, after those (default: all)")
     parser.add_argument("--camera", help="camera to read (default: the policy's, or one that sees the scene)")
     parser.add_argument("--fps", type=float, help="frames per second of RLDS, which does not tell")
+    parser.add_argument(
+        "--skip_broken",
+        action="store_true",
+        help="read everything before, and go on without broken episodes, which then count nowhere, as in `finetune`",
+    )
     parser.add_argument(
         "--dataset",
         help="by whose action statistics to act, where the policy has several (default: of the data's name)",
@@ -81,7 +86,7 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, DemonstrationData
     from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
     from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
     from cyclemimic.commands.devices import place
-    from cyclemimic.commands.inputs import choose_device, instructions_of, read_config
+    from cyclemimic.commands.inputs import choose_device, instructions_of, open_sources, read_config
     from cyclemimic.data import DemonstrationDataset, open_source
     from cyclemimic.evaluation.rollout import ChunkPolicy
     from cyclemimic.hub.revisions import load_pinned
@@ -91,8 +96,8 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, DemonstrationData
     # The action decoder of a pretraining checkpoint would be random.
     if CycleMimicForActionPrediction.__name__ not in (config.architectures or []):
         raise ValueError(f"`policy` must be fine-tuned, got {arguments.policy} of {config.architectures}.")
-    camera, names = choose_cameras(arguments.camera, None, config.camera_names)
-    everything = open_source(arguments.data, camera, fps=arguments.fps)
+    camera, names = choose_cameras(arguments.camera, None, config.camera_names, arguments.skip_broken)
+    (everything,), _ = open_sources([arguments.data], camera, fps=arguments.fps, skip_broken=arguments.skip_broken)
     chosen = _choose_episodes(arguments, [episode.index for episode in everything])
     source = open_source(arguments.data, camera, fps=arguments.fps, episodes=chosen)
     instructions_of([source])

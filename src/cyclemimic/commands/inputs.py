@@ -196,6 +196,18 @@ def check_at_least_one(**numbers: int) -> None:
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
 
 
+def choose_action_steps(wanted: int | None, config: PreTrainedConfig) -> int:
+    """Actions of a chunk that are carried out before the policy looks again: so many as wanted, else as the policy's
+    configuration says, else half a chunk.
+
+    Raises:
+        ValueError: they are more than a chunk has, or none.
+    """
+    if wanted is not None and not 1 <= wanted <= config.chunk_size:
+        raise ValueError(f"`num_action_steps` must be in [1, {config.chunk_size}], the policy's chunk, got {wanted}.")
+    return wanted or config.n_action_steps or max(1, config.chunk_size // 2)
+
+
 def choose_device(name: str | None) -> torch.device:
     """The device of that name; without a name, the GPU where there is one.
 

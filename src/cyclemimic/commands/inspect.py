@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclemimic.commands.faults import FaultsFound
+from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
     from cyclemimic.data import EpisodeSource
@@ -22,9 +23,8 @@ _STATISTICS = ("min", "q01", "mean", "std", "q99", "max")
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the flags of the verb."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog=prog,
-        allow_abbrev=False,
         description="Shows what is in some data sets: episodes, frames, cameras, instructions, statistics of actions and "
         "states. Exits with code 2 if it meets a broken episode.",
     )
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> str:
         num_episodes = sum(inspection.num_episodes for inspection in inspections)
         raise FaultsFound(
             f"{num_broken} of {num_episodes} episodes are broken, see the list above; replace their files or leave them "
-            "out with `episodes`",
+            "out with `--skip_broken`",
             report,
         )
     return report

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
+from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
     from cyclemimic.evaluation.environments.simulator import Simulator
@@ -27,9 +28,8 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the flags of the verb."""
     from cyclemimic.evaluation.environments.simulator import FORMS
 
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog=prog,
-        allow_abbrev=False,
         description="Runs a fine-tuned policy in a simulator, from camera images and instruction, and the robot's "
         "state where it was fine-tuned with it; writes OUTPUT/results.json, report.html, and a file an episode. A run "
         "that was stopped goes on with the same command.",
@@ -53,7 +53,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument(
         "--num_action_steps",
         type=int,
-        help="actions carried out before the policy looks again (default: half a chunk)",
+        help="actions carried out before the policy looks again (default: as its configuration says, or half a chunk)",
     )
     parser.add_argument(
         "--action_repeat",
@@ -86,7 +86,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> str:
     """Runs the trials, writes what became of them, and returns a table of success rates."""
-    from cyclemimic.commands.inputs import check_at_least_one
+    from cyclemimic.commands.inputs import check_at_least_one, choose_action_steps
     from cyclemimic.commands.rollout_report import write_rollout_report
     from cyclemimic.evaluation.environments.simulator import open_simulator
     from cyclemimic.evaluation.rollout import TrialResult, run_rollouts, success_rates
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> str:
         pending,
         make_environment,
         max_steps=max_steps,
-        num_action_steps=arguments.num_action_steps or max(1, policy.processor.chunk_size // 2),
+        num_action_steps=choose_action_steps(arguments.num_action_steps, policy.model.config),
         num_workers=arguments.num_environments if simulator.one_a_process else arguments.num_workers,
         num_environments=arguments.num_environments,
         film_every=_FILM_EVERY,

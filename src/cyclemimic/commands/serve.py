@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
+from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
     from cyclemimic.evaluation.rollout import ChunkPolicy
@@ -24,9 +25,8 @@ logger = logging.getLogger(__name__)
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the flags of the verb."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog=prog,
-        allow_abbrev=False,
         description="Serves a fine-tuned policy to `vla-eval run`, which brings LIBERO, CALVIN, SimplerEnv and more. "
         "GET /health answers as soon as it is ready; SIGTERM or Ctrl-C ends it, after all who wait are answered.",
     )
@@ -48,7 +48,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument(
         "--num_action_steps",
         type=int,
-        help="actions carried out before the policy looks again (default: as the policy's configuration says)",
+        help="actions carried out before the policy looks again (default: as its configuration says, or half a chunk)",
     )
     parser.add_argument(
         "--max_batch_size", type=int, default=8, help="observations of a policy call (default: %(default)s)"
@@ -110,7 +110,7 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, Translator, parti
     """Policy, benchmark and what makes a queue of actions, everything checked before the weights are loaded."""
     from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
     from cyclemimic.commands.devices import place
-    from cyclemimic.commands.inputs import choose_device, read_config
+    from cyclemimic.commands.inputs import choose_action_steps, choose_device, read_config
     from cyclemimic.evaluation.rollout import ChunkPolicy
     from cyclemimic.hub.revisions import load_pinned
     from cyclemimic.models.cyclemimic.execution_cyclemimic import ActionChunkQueue
@@ -123,11 +123,7 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, Translator, parti
     if CycleMimicForActionPrediction.__name__ not in (config.architectures or []):
         raise ValueError(f"`policy` must be fine-tuned, got {arguments.policy} of {config.architectures}.")
     translator = Translator(described, config.num_cameras, config.action_dim, config.state_dim)
-    steps = arguments.num_action_steps or config.n_action_steps or config.chunk_size
-    if arguments.num_action_steps is not None and not 1 <= arguments.num_action_steps <= config.chunk_size:
-        raise ValueError(
-            f"`num_action_steps` must be in [1, {config.chunk_size}], the policy's chunk, got {arguments.num_action_steps}."
-        )
+    steps = choose_action_steps(arguments.num_action_steps, config)
     processor = load_pinned(CycleMimicProcessor.from_pretrained, arguments.policy)
     dataset = processor.resolve_dataset(arguments.dataset)
     model = place(load_pinned(CycleMimicForActionPrediction.from_pretrained, arguments.policy), device)

@@ -118,7 +118,7 @@ def checked_vectors(episode: Episode, column: str, size: int | None, remedy: str
     if size not in (None, values.shape[1]):
         raise DataError(
             f"{episode.source}: episode {episode.index} has {column} of size {values.shape[1]}, the ones before of size "
-            f"{size}; use data sets with one {column[:-1]} space, or leave it out with `episodes`"
+            f"{size}; use data sets with one {column[:-1]} space, or leave it out with `--skip_broken`"
         )
     return values
 
@@ -141,5 +141,5 @@ def check_finite(episode: Episode, column: str, values: np.ndarray) -> None:
         frame, dimension = np.argwhere(~np.isfinite(values))[0]
         raise DataError(
             f"{episode.source}: episode {episode.index} has {column} that are not finite, dimension {dimension} of frame "
-            f"{frame} first; leave it out with `episodes`"
+            f"{frame} first; leave it out with `--skip_broken`"
         )

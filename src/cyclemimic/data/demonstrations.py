@@ -149,7 +149,7 @@ def _same_episodes(episodes: Sequence[Episode], camera: Sequence[EpisodeSource])
         if view is None or view.num_frames != episode.num_frames:
             raise DataError(
                 f"{episode.source}: episode {episode.index} has {episode.num_frames} frames of {episode.camera}, but "
-                f"{view.num_frames if view else 'none'} of a further camera; leave it out with `episodes`"
+                f"{view.num_frames if view else 'none'} of a further camera; leave it out with `--skip_broken`"
             )
         views.append(view)
     return views

@@ -145,7 +145,7 @@ class Episode:
         if values is not None and len(values) != self.num_frames:
             raise DataError(
                 f"{self.source}: episode {self.index} has {self.num_frames} frames but {len(values)} rows of {what}; "
-                "repair the data set's metadata or leave the episode out with `episodes`"
+                "repair the data set's metadata or leave the episode out with `--skip_broken`"
             )
         return values
 

@@ -52,7 +52,7 @@ def test_a_video_in_memory_reads_as_its_file(video):
     np.testing.assert_array_equal(frames, decode_frames(video, 10, 40, [0, 5, 39]))
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{video}\n#EXT-X-ENDLIST\n".encode()
     for damaged in (data[:-100], b"", playlist):
-        with pytest.raises(DataError, match="video row 3 does not decode .* with `episodes`"):
+        with pytest.raises(DataError, match="video row 3 does not decode .* with `--skip_broken`"):
             list(iter_frames(NamedVideo(BytesIO(damaged), "row 3"), 10, 40))
 
 

@@ -218,7 +218,7 @@ def playlist(data):
 def test_damaged_videos_are_named(damage, keep, films, root):
     one, other, _ = contents(films)
     videos = [one, {"bytes": damage(other["bytes"]), "path": "b.mp4"}]
-    with pytest.raises(DataError, match=", row 1, column 'video' does not decode .*with `episodes`") as raised:
+    with pytest.raises(DataError, match=", row 1, column 'video' does not decode .*with `--skip_broken`") as raised:
         keep(make_table(videos), root)
     assert "\n" not in str(raised.value)
 

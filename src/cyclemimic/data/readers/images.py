@@ -34,7 +34,7 @@ def decode_image(file: Path | bytes, what: str) -> np.ndarray:
     # Imported here, as an image is the first thing of a data set that needs it.
     from PIL import Image
 
-    remedy = "replace it, or leave its episode out with `episodes`"
+    remedy = "replace it, or leave its episode out with `--skip_broken`"
     try:
         if isinstance(file, Path) and not file.is_file():
             raise FileNotFoundError("it is no file")

@@ -140,7 +140,7 @@ class _LeRobotReader:
         if path is None:
             raise DataError(
                 f"{self.metadata.root} lacks the video of episode {self.record.index}, camera {self.camera}; download "
-                "it or leave the episode out with `episodes`"
+                "it or leave the episode out with `--skip_broken`"
             )
         _, _, start_s = self.record.videos.get(self.camera, (0, 0, 0.0))
         return iter_frames(path, self.metadata.fps, self.record.num_frames, indices, start_s)
@@ -194,7 +194,7 @@ class _LeRobotReader:
         if len(cells) != self.record.num_frames:
             raise DataError(
                 f"{path} has {len(cells)} images for the {self.record.num_frames} frames of episode "
-                f"{self.record.index}; write the file again or leave the episode out with `episodes`"
+                f"{self.record.index}; write the file again or leave the episode out with `--skip_broken`"
             )
         return (self._decode_image(cells[index].as_py(), path) for index in indices)
 

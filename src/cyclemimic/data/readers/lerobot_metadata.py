@@ -74,7 +74,7 @@ class LeRobotMetadata:
         if path is None:
             raise DataError(
                 f"{self.root} lacks the data file of episode {record.index}; download it or leave the episode out "
-                "with `episodes`"
+                "with `--skip_broken`"
             )
         return path
 

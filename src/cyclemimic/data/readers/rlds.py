@@ -162,7 +162,7 @@ class _RldsReader:
     def _error(self, what: str) -> DataError:
         return DataError(
             f"{self.record.path}: {what} in the record at byte {self.record.offset}; download it again, or leave the "
-            "episode out with `episodes`"
+            "episode out with `--skip_broken`"
         )
 
 
@@ -234,7 +234,7 @@ def _count_steps(record: Record, key: str, size: int) -> int:
     if steps < 1 or rest:
         raise DataError(
             f"{record.path}: the record at byte {record.offset} has no step, or a part of one; leave its episode out "
-            "with `episodes`"
+            "with `--skip_broken`"
         )
     return steps
 

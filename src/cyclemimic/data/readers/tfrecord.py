@@ -12,7 +12,7 @@ import numpy as np
 
 from ..episode import DataError
 
-_REMEDY = "download it again, or leave its episode out with `episodes`"
+_REMEDY = "download it again, or leave its episode out with `--skip_broken`"
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 # Longer keys than any data set's: what is read of a feature before it is known whether the rest is wanted.

@@ -28,7 +28,7 @@ _MIN_FRAMES_FOR_THREADS = 32
 _LAST_FRAME_SHOWN_S = 1.0
 _Timed = tuple[float, av.VideoFrame]
 _Choice = Callable[[_Timed | None, _Timed | None, float, float], av.VideoFrame | None]
-_REMEDY = "replace it or leave its episode out with `episodes`"
+_REMEDY = "replace it or leave its episode out with `--skip_broken`"
 # Only these containers are looked into: others, such as playlists, lead ffmpeg to further files, or to the network.
 _OPEN_OPTIONS = {"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi", "protocol_whitelist": "file"}
 # A damaged header must not ask for more memory than there is.

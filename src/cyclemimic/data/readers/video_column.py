@@ -147,7 +147,7 @@ class _VideoColumn:
         if is_there and content.null_count == 0:
             return NamedVideo(pyarrow.BufferReader(_bytes_of(content)), where)
         if not is_there or not path:
-            raise DataError(f"{where} holds no video; add one or leave its episode out with `episodes`")
+            raise DataError(f"{where} holds no video; add one or leave its episode out with `--skip_broken`")
         return NamedVideo(self._locate(path, where), f"{path} ({where})")
 
     def _locate(self, path: str, where: str) -> Path:

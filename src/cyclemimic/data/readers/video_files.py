@@ -195,6 +195,6 @@ def read_header(video: Path | NamedVideo) -> VideoHeader:
     if not rate or not length or rate <= 0 or length <= 0:
         raise DataError(
             f"video {video} does not tell its frame rate and length; write it again with ffmpeg, or replace it, or leave "
-            "its episode out with `episodes`"
+            "its episode out with `--skip_broken`"
         )
     return VideoHeader(float(rate), float(length))
