@@ -17,6 +17,7 @@ from cyclemimic.models.latent_action_tokenizer.loss_latent_action_tokenizer impo
     cycle_logits,
     discriminator_loss,
     generator_loss,
+    motion_weights,
     reconstruction_loss,
 )
 
@@ -31,16 +32,22 @@ def tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
     return [torch.from_numpy(array) for array in arrays]
 
 
+def weighted_loss(
+    reconstruction: torch.Tensor, future: torch.Tensor, current: torch.Tensor, motion_weight: float, window: int = 1
+) -> torch.Tensor:
+    return reconstruction_loss(reconstruction, future, motion_weights(future, current, motion_weight, window))
+
+
 def test_reconstruction_loss_by_hand():
     # One channel, two pixels: errors 1 and 2. Mean squared error (1 + 4) / 2.
     current = torch.tensor([[[[0.0, 0.0]]]])
     future = torch.tensor([[[[0.0, 4.0]]]])
     reconstruction = torch.tensor([[[[1.0, 2.0]]]])
-    assert reconstruction_loss(reconstruction, future, current, 0).item() == 2.5
+    assert weighted_loss(reconstruction, future, current, 0).item() == 2.5
     # Squared changes 0 and 16, mean 8: weights 1 + 0 and 1 + 2, mean 2: (1/2 · 1 + 3/2 · 4) / 2.
-    assert reconstruction_loss(reconstruction, future, current, 1.0).item() == 3.25
+    assert weighted_loss(reconstruction, future, current, 1.0).item() == 3.25
     # Weights 1 and 1 + 0.5 · 2 = 2, mean 1.5: (1/1.5 · 1 + 2/1.5 · 4) / 2.
-    assert reconstruction_loss(reconstruction, future, current, 0.5).item() == pytest.approx(3.0)
+    assert weighted_loss(reconstruction, future, current, 0.5).item() == pytest.approx(3.0)
 
 
 def test_motion_window_by_hand():
@@ -49,7 +56,7 @@ def test_motion_window_by_hand():
     future = torch.tensor([[[[0.0, 0.0, 12.0**0.5]]]], dtype=torch.float64)
     reconstruction = future + torch.tensor([1.0, 2.0, 3.0])
     expected = (0.5 * 1 + 1.1 * 4 + 1.4 * 9) / 3
-    assert reconstruction_loss(reconstruction, future, current, 1.0, 3).item() == pytest.approx(expected, rel=1e-12)
+    assert weighted_loss(reconstruction, future, current, 1.0, 3).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_window_hardly_pulls_a_guess_beyond_the_mean():
@@ -62,7 +69,7 @@ def test_a_window_hardly_pulls_a_guess_beyond_the_mean():
         reconstruction = future.clone()
         reconstruction[..., 4] = 0.5
         reconstruction.requires_grad_()
-        loss = reconstruction_loss(reconstruction, future, current, 3.0, window)
+        loss = weighted_loss(reconstruction, future, current, 3.0, window)
         return -torch.autograd.grad(loss, reconstruction)[0][..., 4].sum().item()
 
     assert pull(1) > 0.004 and 0 <= pull(17) < 0.2 * pull(1)
@@ -88,14 +95,14 @@ def test_reconstruction_loss_against_a_reference(motion_weight, window):
         error = reconstruction[sample, channel, row, column] - future[sample, channel, row, column]
         total += weights[sample, row, column] * error**2
     expected = total / (weights.sum() * 3)
-    loss = reconstruction_loss(*tensors(reconstruction, future, current), motion_weight, window)
+    loss = weighted_loss(*tensors(reconstruction, future, current), motion_weight, window)
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_reconstruction_loss_where_nothing_moves():
     frame, reconstruction = torch.randn(2, 2, 3, 4, 4)
     expected = (reconstruction - frame).square().mean()
-    assert reconstruction_loss(reconstruction, frame, frame, 1.0).item() == pytest.approx(expected.item())
+    assert weighted_loss(reconstruction, frame, frame, 1.0).item() == pytest.approx(expected.item())
 
 
 def test_codebook_and_commitment_loss_by_hand():

@@ -9,16 +9,15 @@ import torch
 import torch.nn.functional as F
 
 
-def reconstruction_loss(
-    reconstruction: torch.Tensor,
+def motion_weights(
     future_pixel_values: torch.Tensor,
     pixel_values: torch.Tensor,
-    motion_weight: float = 0.0,
+    motion_weight: float,
     motion_window: int = 1,
     mean: Callable[[torch.Tensor], torch.Tensor] = torch.mean,
-) -> torch.Tensor:
+) -> torch.Tensor | None:
     """
-    Mean squared error of `ô_{t+H}`, with the places that move counted more (paper §3; the distance is open there).
+    How much the error of each pixel counts in [`reconstruction_loss`]: more where something moved.
 
     The weight of a pixel is `1 + motion_weight · c / mean(c)`, where `c` is the squared change from the current to the
     future frame, averaged over the channels and over a window around the pixel, as far as that is in the frame. The mean
@@ -29,24 +28,41 @@ def reconstruction_loss(
     pixels that changed and pixels that did not count the same.
 
     Args:
-        reconstruction (`torch.Tensor` of shape `(batch_size, channels, height, width)`): `ô_{t+H}`.
-        future_pixel_values (`torch.Tensor` of the same shape): `o_{t+H}`.
+        future_pixel_values (`torch.Tensor` of shape `(batch_size, channels, height, width)`): `o_{t+H}`.
         pixel_values (`torch.Tensor` of the same shape): `o_t`.
-        motion_weight (`float`): 0 is the plain mean squared error.
+        motion_weight (`float`): With 0 all count alike.
         motion_window (`int`): Height and width of the window in pixels, odd.
         mean (`Callable`): Of the weights and of the change, for batches of which this is a part.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, 1, height, width)`; `None` where all count alike.
+    """
+    if motion_weight == 0:
+        return None
+    change = (future_pixel_values - pixel_values).square().mean(dim=1, keepdim=True)
+    change = F.avg_pool2d(change, motion_window, 1, motion_window // 2, count_include_pad=False)
+    # The floor keeps a batch of identical frames at the plain mean squared error.
+    weights = 1 + motion_weight * change / mean(change).clamp_min(1e-8)
+    return weights / mean(weights)
+
+
+def reconstruction_loss(
+    reconstruction: torch.Tensor, future_pixel_values: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """
+    Mean squared error of `ô_{t+H}` (paper §3; the distance is open there).
+
+    Args:
+        reconstruction (`torch.Tensor` of shape `(batch_size, channels, height, width)`): `ô_{t+H}`.
+        future_pixel_values (`torch.Tensor` of the same shape): `o_{t+H}`.
+        weights (`torch.Tensor` of shape `(batch_size, 1, height, width)`, *optional*): Of each pixel's error, by
+            [`motion_weights`].
 
     Returns:
         `torch.Tensor`: scalar, in squared units of the normalised pixels.
     """
     squared_error = (reconstruction - future_pixel_values).square()
-    if motion_weight == 0:
-        return squared_error.mean()
-    change = (future_pixel_values - pixel_values).square().mean(dim=1, keepdim=True)
-    change = F.avg_pool2d(change, motion_window, 1, motion_window // 2, count_include_pad=False)
-    # The floor keeps a batch of identical frames at the plain mean squared error.
-    weight = 1 + motion_weight * change / mean(change).clamp_min(1e-8)
-    return (weight / mean(weight) * squared_error).mean()
+    return (squared_error if weights is None else weights * squared_error).mean()
 
 
 def codebook_loss(embeddings: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:

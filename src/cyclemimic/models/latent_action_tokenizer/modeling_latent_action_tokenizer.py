@@ -31,6 +31,7 @@ from .loss_latent_action_tokenizer import (
     cycle_consistency_loss,
     discriminator_loss,
     generator_loss,
+    motion_weights,
     reconstruction_loss,
 )
 from .quantizer_latent_action_tokenizer import LatentActionTokenizerQuantizer
@@ -408,7 +409,8 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         reconstruction = self.decoder(pixel_values.to(self.dtype), action.quantized)
         if not return_loss:
             return LatentActionTokenizerOutput(pixel_values=reconstruction, **action)
-        terms = self.vq_vae_terms(reconstruction, future_pixel_values, pixel_values, action)
+        weights = self.motion_weights(future_pixel_values, pixel_values)
+        terms = self.vq_vae_terms(reconstruction, future_pixel_values, weights, action)
         return LatentActionTokenizerOutput(
             loss=self.vq_vae_loss(terms), **terms, pixel_values=reconstruction, **action
         )
@@ -417,27 +419,25 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         self,
         reconstruction: torch.Tensor,
         future_pixel_values: torch.Tensor,
-        pixel_values: torch.Tensor,
+        weights: torch.Tensor | None,
         action: LatentActionEncoderOutput,
     ) -> dict[str, torch.Tensor]:
-        """The three unweighted terms of a VQ-VAE, by name: of a `reconstruction` of `future_pixel_values` from `pixel_values`
-        by an `action`, all frames `(batch_size, channels, height, width)`."""
+        """The three unweighted terms of a VQ-VAE, by name: of a `reconstruction` of `future_pixel_values` by an `action`, frames
+        `(batch_size, channels, height, width)`, with the `weights` of their pixels' errors."""
         words = self.quantizer.lookup(action.codes)
         return {
-            "reconstruction_loss": self.weighted_error(reconstruction, future_pixel_values, pixel_values),
+            "reconstruction_loss": reconstruction_loss(reconstruction, future_pixel_values, weights),
             "codebook_loss": codebook_loss(action.embeddings, words),
             "commitment_loss": commitment_loss(action.embeddings, words),
         }
 
-    def weighted_error(
-        self, frames: torch.Tensor, future_pixel_values: torch.Tensor, pixel_values: torch.Tensor
-    ) -> torch.Tensor:
-        """`reconstruction_loss` of any frames: reconstructions, or copies of the current frame `pixel_values` to compare them
-        with, against `future_pixel_values`."""
+    def motion_weights(self, future_pixel_values: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor | None:
+        """How much each pixel's error counts for a pair of frames `(batch_size, channels, height, width)`; `None` where all do
+        alike."""
         # About a patch, as the decoder draws patches.
         window = self.config.patch_size | 1
         mean = global_mean if self.training else torch.mean
-        return reconstruction_loss(frames, future_pixel_values, pixel_values, self.config.motion_weight, window, mean)
+        return motion_weights(future_pixel_values, pixel_values, self.config.motion_weight, window, mean)
 
     def vq_vae_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         """The weighted sum of the `terms` of [`~LatentActionTokenizerModel.vq_vae_terms`]."""
@@ -550,8 +550,9 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         else:
             reconstruction = model.decoder(pixel_values, action.quantized)
             ac3_terms = self._absent_ac3_terms(reconstruction)
-        terms = model.vq_vae_terms(reconstruction, future_pixel_values, pixel_values, action)
-        copy_loss = model.weighted_error(pixel_values, future_pixel_values, pixel_values)
+        weights = model.motion_weights(future_pixel_values, pixel_values)
+        terms = model.vq_vae_terms(reconstruction, future_pixel_values, weights, action)
+        copy_loss = reconstruction_loss(pixel_values, future_pixel_values, weights)
         copy_ratio = self._copy_ratio(terms["reconstruction_loss"], copy_loss)
         ac3_scale = (self.ac3_steps / max(1, self.config.cycle_ramp_steps)).clamp(max=1.0)
         codes = all_gather_rows(action.codes) if self.training else action.codes
