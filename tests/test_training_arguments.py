@@ -129,6 +129,11 @@ def test_faulty_value(config_file, capsys, text, argv, message):
     assert error.startswith("cyclemimic toy: error: ") and message in error
 
 
+def test_absent_file(capsys):
+    with pytest.raises(ValueError, match="`config` must be a YAML file, got absent.yaml: No such file or directory"):
+        parse("--config", "absent.yaml")
+
+
 def test_help_lists_the_fields_whatever_the_file(capsys):
     with pytest.raises(SystemExit) as exit_:
         parse("--config", "absent.yaml", "--help")

@@ -89,6 +89,8 @@ def _find_config_file(flags: Sequence[str]) -> Path | None:
 def _read_config_file(path: Path, known: Sequence[str]) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"`config` must be a YAML file, got {path}: {error.strerror}.") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):

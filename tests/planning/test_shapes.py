@@ -80,5 +80,9 @@ def test_bad_models(tmp_path):
         ValueError, match=r"`model` must be one of \['tokenizer', .*\] or a .* checkpoint, got .*, of a llama"
     ):
         shape_of(str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"`model` must be one of \['tokenizer', .*\], or a checkpoint, got 'policy-3b'"
+    ):
+        shape_of("policy-3b")
     with pytest.raises(ValueError, match="`lora_rank` must be left out for a tokenizer"):
         shape_of("tokenizer", lora_rank=4)

@@ -28,9 +28,10 @@ from cyclemimic.data.checking import BrokenEpisode, open_usable
 from cyclemimic.data.episode import list_episodes
 from cyclemimic.data.mixture import OpenedMixture, is_mixture
 from cyclemimic.data.pairs import check_intervals
+from cyclemimic.data.readers.hub import is_repository_id
 from cyclemimic.hub.publication import check_weights
 from cyclemimic.hub.redaction import redacted
-from cyclemimic.hub.revisions import load_pinned
+from cyclemimic.hub.revisions import load_pinned, split_revision
 
 
 def open_sources(
@@ -130,6 +131,9 @@ def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTr
         ValueError: there is no such checkpoint, it is one of another model, or its folder has weights that are pickled or
             elsewhere.
     """
+    if not (Path(checkpoint).exists() or is_repository_id(split_revision(checkpoint)[0])):
+        # Which the Hub would be asked for, and a machine without a connection would blame that.
+        raise ValueError(f"`{argument}` must be a checkpoint folder or a Hub id, OWNER/NAME, got {checkpoint}.")
     check_weights(checkpoint)
     try:
         config = load_pinned(AutoConfig.from_pretrained, checkpoint)

@@ -89,8 +89,7 @@ def shape_of(model: str, lora_rank: int | None = None) -> ModelShape:
     The shape of a preset, or of a checkpoint's configuration (folder or Hub id).
 
     Raises:
-        ValueError: a rank for the tokenizer; a configuration of another kind of model.
-        OSError: no preset and no checkpoint.
+        ValueError: no preset and no checkpoint, or one of another kind of model; a rank for the tokenizer.
     """
     config = _config_of(model)
     if isinstance(config, LatentActionTokenizerConfig):
@@ -111,7 +110,10 @@ def _config_of(model: str) -> PreTrainedConfig:
     if model == "tokenizer":
         return LatentActionTokenizerConfig()
     if model not in TEXT_CONFIGS:
-        return AutoConfig.from_pretrained(model)
+        try:
+            return AutoConfig.from_pretrained(model)
+        except OSError as error:
+            raise ValueError(f"`model` must be one of {list(PRESETS)}, or a checkpoint, got {model!r}.") from error
     processor = CycleMimicProcessor.from_texts(["plan"], image_size=224, patch_size=14)
     backbone = PrismaticConfig(text_config=TEXT_CONFIGS[model](), image_token_id=processor.image_token_id)
     return processor.make_config(backbone)
