@@ -69,8 +69,9 @@ class CycleMimicConfig(PreTrainedConfig):
         if self.chunk_size is None and self.checkpoint_path is not None:
             loaded = load_pinned(cyclemimic.CycleMimicConfig.from_pretrained, self.checkpoint_path)
             self.chunk_size = loaded.chunk_size
-            self.n_action_steps = self.n_action_steps or loaded.n_action_steps
-        self.n_action_steps = self.n_action_steps or self.chunk_size
+            self.n_action_steps = self.n_action_steps or loaded.num_executed_steps
+        if self.chunk_size is not None:
+            self.n_action_steps = self.n_action_steps or max(1, self.chunk_size // 2)
         if self.chunk_size is not None and not 1 <= self.n_action_steps <= self.chunk_size:
             raise ValueError(
                 f"`n_action_steps` must be in [1, {self.chunk_size}], the actions of a chunk, "

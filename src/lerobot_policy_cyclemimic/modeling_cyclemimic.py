@@ -77,7 +77,7 @@ class CycleMimicPolicy(PreTrainedPolicy):
         config.cameras = choose_cameras(config, loaded)
         self.model, self.processor = load_for_actions(str(checkpoint), wanted_sizes(config, loaded), {})
         config.chunk_size = self.model.config.chunk_size
-        config.n_action_steps = config.n_action_steps or config.chunk_size
+        config.n_action_steps = config.n_action_steps or self.model.config.num_executed_steps
         self._describe_features()
         config.validate_features()
         if dataset_stats is not None:
@@ -144,7 +144,7 @@ class CycleMimicPolicy(PreTrainedPolicy):
         """The next action, float32 (B, A); the batch is looked at only where a chunk is used up."""
         if self._queue.needs_chunk:
             self._queue.push(self.predict_action_chunk(batch))
-        return self._queue.pop()
+        return self._queue.pop(len(batch[self.config.cameras[0]]))
 
     def _inputs(self, batch: dict[str, Any], **targets: Any) -> dict[str, torch.Tensor]:
         views = [as_frames(_now(batch[key], num_axes=4)) for key in self.config.cameras]

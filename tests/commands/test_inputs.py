@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
+from cyclemimic import CycleMimicConfig
 from cyclemimic.commands.inputs import choose_action_steps
 
 
@@ -13,7 +12,7 @@ from cyclemimic.commands.inputs import choose_action_steps
     [(3, 2, 10, 3), (None, 2, 10, 2), (None, None, 11, 5), (None, None, 1, 1), (10, None, 10, 10)],
 )
 def test_actions_before_the_next_look(wanted, configured, chunk_size, expected):
-    config = SimpleNamespace(chunk_size=chunk_size, n_action_steps=configured)
+    config = CycleMimicConfig(chunk_size=chunk_size, n_action_steps=configured)
     assert choose_action_steps(wanted, config) == expected
 
 
@@ -22,4 +21,4 @@ def test_no_more_actions_than_a_chunk_has(wanted):
     with pytest.raises(
         ValueError, match=rf"`num_action_steps` must be in \[1, 10\], the policy's chunk, got {wanted}"
     ):
-        choose_action_steps(wanted, SimpleNamespace(chunk_size=10, n_action_steps=None))
+        choose_action_steps(wanted, CycleMimicConfig(chunk_size=10))

@@ -7,6 +7,8 @@ import pickle
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from cyclemimic.hub import publication
 from cyclemimic.hub.publication import check_weights, read_publication
@@ -85,6 +87,27 @@ def test_token_in_a_file(copy, name):
     with pytest.raises(ValueError, match=f"must hold no access token, and .*{name} does") as raised:
         read_publication(copy)
     assert "hf_a1" not in str(raised.value)
+
+
+def test_token_where_nobody_looks(copy, labels):
+    (copy / "curve.svg").write_text("<svg><!-- hf_" + "a1" * 17 + " --></svg>")
+    with pytest.raises(ValueError, match="must hold no access token, and .*curve.svg does"):
+        read_publication(copy)
+    (copy / "curve.svg").unlink()
+    weights = next(copy.glob("*.safetensors"))
+    tensors = load_file(weights)
+    save_file(tensors, weights, metadata={"format": "pt", "by": "hf_" + "a1" * 17})
+    with pytest.raises(ValueError, match=f"must hold no access token, and .*{weights.name} does"):
+        read_publication(copy)
+    # The data of tensors and tables may spell anything.
+    save_file(tensors | {"letters": torch.full((64,), ord("a"), dtype=torch.uint8)}, weights)
+    assert weights.name in read_publication(copy, token="a" * 40).files
+    assert read_publication(labels, token="abc").kind == "dataset"
+
+
+def test_processors_of_transformers_need_no_code(copy):
+    (copy / "processor_config.json").write_text(json.dumps({"processor_class": "LlavaProcessor"}))
+    assert "processor_config.json" in read_publication(copy).files
 
 
 def test_code_that_is_not_there(copy):

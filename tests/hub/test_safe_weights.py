@@ -155,6 +155,17 @@ def test_adapter(hub, policy, tmp_path, is_on_hub):
     assert not (tmp_path / "run").exists()
 
 
+def test_model_on_the_hub_with_an_adapter_of_another(hub, policy, tmp_path):
+    """Of which transformers loads that other one."""
+    base = with_index(policy, tmp_path / "base", "../other.safetensors")
+    both = shutil.copytree(policy, tmp_path / "both")
+    adapter = {"peft_type": "LORA", "target_modules": ["q_proj"], "base_model_name_or_path": put(hub, "me/base", base)}
+    (both / "adapter_config.json").write_text(json.dumps(adapter))
+    save_file({"weight": torch.zeros(1)}, both / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match="me/base must name weights beside its config"):
+        CycleMimicForActionPrediction.from_pretrained(put(hub, "me/both", both))
+
+
 def test_backbone(hub, policy, prismatic, tmp_path):
     """Also one whose class is transformers' own."""
     pickled = with_pickle(prismatic / "backbone", tmp_path / "pickled")

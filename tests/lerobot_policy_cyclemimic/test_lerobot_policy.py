@@ -181,7 +181,7 @@ def test_pretrained_policy_takes_sizes_and_statistics_of_the_data(checkpoints, d
         chunk_size=3,
     )
     policy = make_policy(config, dataset_stats=dataset_stats, dataset_meta=KITCHEN)
-    assert (config.dataset, config.n_action_steps) == ("kitchen", 3)
+    assert (config.dataset, config.n_action_steps) == ("kitchen", 1)  # half a chunk of 3
     assert (config.observation_delta_indices, config.action_delta_indices) == ([0, 3], [0, 1, 2])
     model = policy.model.config
     assert (model.chunk_size, model.state_dim, model.camera_names) == (3, 2, config.cameras)

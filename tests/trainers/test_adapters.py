@@ -198,6 +198,16 @@ def test_resumed_equals_uninterrupted_and_the_merged_model_is_saved(make_trainer
     assert [name for name, value in whole.model.state_dict().items() if not torch.equal(expected[name], value)] == []
 
 
+def test_a_compiled_training_is_saved_whole(make_trainer, batch, tmp_path):
+    trainer = make_trainer(tmp_path / "run", lora_rank=4)
+    trainer.train()
+    # As accelerate wraps it with `torch_compile`.
+    trainer.model_wrapped = torch.compile(trainer.model, backend="eager")
+    trainer.save_model(str(tmp_path / "last"))
+    reloaded = CycleMimicForActionPrediction.from_pretrained(tmp_path / "last").eval()
+    assert torch.allclose(reloaded(**batch).actions, trainer.model.eval()(**batch).actions, atol=1e-5)
+
+
 def test_another_part_cannot_be_resumed(make_trainer, tmp_path):
     parts = {
         "in full": {},
@@ -217,6 +227,11 @@ def test_another_part_cannot_be_resumed(make_trainer, tmp_path):
                 trainer.train(resume_from_checkpoint=True)
             message = f"`resume_from_checkpoint` must be of a run {wanted}, as this is, got one {found}."
             assert str(error.value) == message
+    trainer = make_trainer(tmp_path / "2", max_steps=1, lora_rank=4, freeze_vision=True)
+    with pytest.raises(
+        ValueError, match=r"must be of a run with adapters on \d+ layers, as this is \(`freeze_vision`\)"
+    ):
+        trainer.train(resume_from_checkpoint=True)
 
 
 def test_learning_rate_of_the_backbone_is_that_of_its_adapters(make_trainer, tmp_path):

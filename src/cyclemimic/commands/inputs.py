@@ -209,7 +209,7 @@ def choose_action_steps(wanted: int | None, config: PreTrainedConfig) -> int:
     """
     if wanted is not None and not 1 <= wanted <= config.chunk_size:
         raise ValueError(f"`num_action_steps` must be in [1, {config.chunk_size}], the policy's chunk, got {wanted}.")
-    return wanted or config.n_action_steps or max(1, config.chunk_size // 2)
+    return wanted or config.num_executed_steps
 
 
 def choose_device(name: str | None) -> torch.device:

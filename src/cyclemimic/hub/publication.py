@@ -122,11 +122,23 @@ def _check_files(folder: Path, names: list[str], token: str | None) -> None:
             raise ValueError(f"`folder` must hold its files itself, got {path}, a link to {path.resolve()}.")
         if path.suffix == WEIGHTS:
             _check_safetensors(path)
-        elif path.suffix in _TEXTS:
-            content = path.read_bytes()
-            if _TOKEN.search(content) or (token is not None and token.encode() in content):
-                raise ValueError(f"`folder` must hold no access token, and {path} does; remove it, and revoke it.")
+        content = _readable(path)
+        if _TOKEN.search(content) or (token is not None and token.encode() in content):
+            raise ValueError(f"`folder` must hold no access token, and {path} does; remove it, and revoke it.")
     check_weights(folder)
+
+
+def _readable(path: Path) -> bytes:
+    """What a token could stand in: a file, but of tensors and tables what describes them alone."""
+    if path.suffix == WEIGHTS:
+        with path.open("rb") as file:
+            return file.read(int.from_bytes(file.read(8), "little"))
+    if path.suffix == LABELS:
+        import pyarrow.parquet
+
+        metadata = pyarrow.parquet.read_schema(path).metadata or {}
+        return b"\n".join([*metadata, *metadata.values()])
+    return path.read_bytes()
 
 
 def _check_safetensors(path: Path) -> None:
@@ -153,11 +165,17 @@ def _check_carries_code(folder: Path, files: dict[str, Path | bytes]) -> None:
     for reference in [reference for config in configs for reference in _code_of(config)]:
         if f"{reference.split('.')[0]}.py" not in files:
             raise ValueError(f"`folder` must hold the code that its `auto_map` names, got no {reference}.")
-    if not all(config.get("auto_map") for config in configs):
+    if not all(config.get("auto_map") for config in configs if _is_own(config)):
         raise ValueError(
             f"`folder` must carry its code, got {folder} from an older version; load it and save it again with "
             "`save_pretrained`."
         )
+
+
+def _is_own(config: dict[str, Any]) -> bool:
+    """Whether a model or processor is of this package: transformers' own need no code."""
+    kinds = (config.get(name) for name in ("model_type", "processor_class", "image_processor_type"))
+    return any(re.search("cyclemimic|latent_?action|prismatic", str(kind), re.IGNORECASE) for kind in kinds)
 
 
 def _code_of(config: dict[str, Any]) -> Iterator[str]:

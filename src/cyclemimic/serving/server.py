@@ -82,7 +82,7 @@ class Robot:
         if self._queue.needs_chunk:
             chunk = self.translator.write(await self.batcher.predict(observation))
             self._queue.push(torch.from_numpy(chunk)[None])
-        return {"actions": self._queue.pop()[0].numpy()}
+        return {"actions": self._queue.pop(1)[0].numpy()}
 
 
 class PolicyServer:

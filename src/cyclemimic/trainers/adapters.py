@@ -80,10 +80,16 @@ def merged_copy(model: PeftModel, state_dict: dict[str, torch.Tensor] | None = N
 def check_resumed(model: nn.Module, checkpoint: str | Path) -> None:
     """Raises `ValueError` unless the checkpoint is of a run that trained the same part of the model."""
     is_adapter = (Path(checkpoint) / "adapter_config.json").is_file()
-    found = _described(LoraConfig.from_pretrained(str(checkpoint)) if is_adapter else None)
-    wanted = _described(model.active_peft_config if isinstance(model, PeftModel) else None)
+    kept = LoraConfig.from_pretrained(str(checkpoint)) if is_adapter else None
+    own = model.active_peft_config if isinstance(model, PeftModel) else None
+    found, wanted = _described(kept), _described(own)
     if found != wanted:
         raise ValueError(f"`resume_from_checkpoint` must be of a run {wanted}, as this is, got one {found}.")
+    if kept is not None and own is not None and set(kept.target_modules) != set(own.target_modules):
+        raise ValueError(
+            f"`resume_from_checkpoint` must be of a run with adapters on {len(own.target_modules)} layers, as this is "
+            f"(`freeze_vision`), got one on {len(kept.target_modules)}."
+        )
 
 
 def _described(config: LoraConfig | None) -> str:

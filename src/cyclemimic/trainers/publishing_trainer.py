@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Beginning of the names of folders that wait to be pushed.
+_STAGED = ".push-"
+
 CARD = "README.md"
 
 
@@ -177,13 +180,20 @@ class PublishingTrainer(CheckpointingTrainer):
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         by_steps = self.args.save_strategy == SaveStrategy.STEPS
         now = f"step {self.state.global_step}" if by_steps else f"epoch {int(self.state.epoch)}"
-        push = partial(self._push_staged, self._stage(checkpoint), f"Training in progress, {now}")
+        staged = Path(tempfile.mkdtemp(prefix=_STAGED, dir=self.args.output_dir))
+        try:
+            self._stage(checkpoint, staged)
+        # Training goes on without it: the other processes do, and would wait for this one.
+        except (OSError, ValueError) as error:
+            logger.warning("a checkpoint was not pushed: %s", error)
+            shutil.rmtree(staged, ignore_errors=True)
+            return
+        push = partial(self._push_staged, staged, f"Training in progress, {now}")
         jobs: Any = [*(self.push_in_progress.jobs if is_pushing else ()), HfApi().run_as_future(push)]
         self.push_in_progress = PushInProgress(jobs)
 
-    def _stage(self, checkpoint: Path) -> Path:
-        """A folder with what is to be pushed of a checkpoint, which may be gone before it is pushed, and a card."""
-        staged = Path(tempfile.mkdtemp(prefix=".push-", dir=self.args.output_dir))
+    def _stage(self, checkpoint: Path, staged: Path) -> None:
+        """Puts into a folder what is to be pushed of a checkpoint, which may be gone before it is pushed, and a card."""
         for name in read_publication(checkpoint).files:
             try:
                 os.link(checkpoint / name, staged / name)
@@ -192,7 +202,6 @@ class PublishingTrainer(CheckpointingTrainer):
         if self.card_template is not None:
             card = self.describe_training() | self.card
             write_training_cards(self, staged, template=self.card_template, **card)
-        return staged
 
     def _push_staged(self, folder: Path, commit_message: str) -> None:
         own: dict[str, Any] = {

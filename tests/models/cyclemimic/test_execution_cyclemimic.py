@@ -20,7 +20,7 @@ def test_a_part_of_each_chunk_is_executed():
     for step in range(5):
         if queue.needs_chunk:
             queue.push(chunk(10.0 * step, 10.0 * step + 1, 10.0 * step + 2))
-        executed.append(queue.pop()[0, 0].item())
+        executed.append(queue.pop(2)[0, 0].item())
     assert executed == [0, 1, 20, 21, 40]
 
 
@@ -30,7 +30,7 @@ def test_ensembling_by_hand():
     for values in ((1.0, 2.0), (4.0, 8.0), (16.0, 32.0)):
         assert queue.needs_chunk
         queue.push(chunk(*values))
-        executed.append(queue.pop()[1, 2].item())
+        executed.append(queue.pop(2)[1, 2].item())
     # Weights 1 and 1/2, the older chunk first; the first chunk is used up after two steps.
     assert executed == pytest.approx([1.0, (2.0 + 4.0 / 2) / 1.5, (8.0 + 16.0 / 2) / 1.5])
 
@@ -39,16 +39,18 @@ def test_ensembling_without_decay_is_the_mean():
     queue = ActionChunkQueue(n_action_steps=1, temporal_ensemble_coeff=0.0)
     for value in (0.0, 3.0, 6.0):
         queue.push(chunk(*[value] * 4))
-        last = queue.pop()
+        last = queue.pop(2)
     torch.testing.assert_close(last, torch.full((2, 3), 3.0))
 
 
 def test_another_batch_size_needs_a_reset():
     queue = ActionChunkQueue(n_action_steps=1, temporal_ensemble_coeff=0.1)
     queue.push(chunk(1.0, 2.0))
-    queue.pop()
+    queue.pop(2)
     with pytest.raises(ValueError, match="`reset` must come before another batch size.* 2 robots .* got one of 4"):
         queue.push(chunk(1.0, 2.0, batch_size=4))
+    with pytest.raises(ValueError, match="`reset` must come before another batch size.* 2 robots .* got one of 3"):
+        queue.pop(3)
 
 
 @pytest.fixture

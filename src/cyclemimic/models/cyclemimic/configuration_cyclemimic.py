@@ -73,7 +73,7 @@ class CycleMimicConfig(PreTrainedConfig):
             (open in the paper; width and heads are UniVLA's).
         action_activation (`"identity"` or `"tanh"`, *optional*, defaults to `"identity"`): Last function of the action
             decoder. `"tanh"` (UniVLA) bounds the actions, but its gradient vanishes where demonstrations saturate.
-        n_action_steps (`int`, *optional*, defaults to `chunk_size`): Actions of a chunk that `select_action` executes before
+        n_action_steps (`int`, *optional*, defaults to half of `chunk_size`): Actions of a chunk that are executed before
             the policy looks again.
         temporal_ensemble_coeff (`float`, *optional*): `select_action` looks before every action, and takes the mean of what
             all chunks so far say of it, chunk `i` weighted by `exp(-temporal_ensemble_coeff * i)`, the oldest being 0.
@@ -157,6 +157,11 @@ class CycleMimicConfig(PreTrainedConfig):
         """The code beside a checkpoint's weights, for the Auto classes where the package is not installed."""
         # A copy: transformers writes into it what holds for classes of one Auto class.
         return dict(_AUTO_MAP)
+
+    @property
+    def num_executed_steps(self) -> int:
+        """Actions of a chunk that are executed before the policy looks again: `n_action_steps`, or half a chunk."""
+        return self.n_action_steps or max(1, self.chunk_size // 2)
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "auto_map": self.auto_map}

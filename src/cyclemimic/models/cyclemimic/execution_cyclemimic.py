@@ -41,16 +41,18 @@ class ActionChunkQueue:
         Raises:
             ValueError: chunks of another batch are under way.
         """
-        if self._chunks and len(chunk) != len(self._chunks[0]):
-            raise ValueError(
-                f"`reset` must come before another batch size: chunks of {len(self._chunks[0])} robots are under way, "
-                f"got one of {len(chunk)}."
-            )
+        self._check(len(chunk))
         self._chunks.append(chunk if self.temporal_ensemble_coeff is not None else chunk[:, : self.n_action_steps])
         self._needs_chunk = False
 
-    def pop(self) -> torch.Tensor:
-        """Take out the next action, of shape `(batch_size, action_dim)`."""
+    def pop(self, batch_size: int) -> torch.Tensor:
+        """
+        Take out the next action, of shape `(batch_size, action_dim)`.
+
+        Raises:
+            ValueError: chunks of another batch are under way.
+        """
+        self._check(batch_size)
         actions = torch.stack([chunk[:, 0] for chunk in self._chunks])
         if self.temporal_ensemble_coeff is not None:
             age = torch.arange(len(actions), device=actions.device, dtype=actions.dtype)
@@ -59,3 +61,10 @@ class ActionChunkQueue:
         self._chunks = deque(chunk[:, 1:] for chunk in self._chunks if chunk.shape[1] > 1)
         self._needs_chunk = self.temporal_ensemble_coeff is not None or not self._chunks
         return actions[0]
+
+    def _check(self, batch_size: int) -> None:
+        if self._chunks and batch_size != len(self._chunks[0]):
+            raise ValueError(
+                f"`reset` must come before another batch size: chunks of {len(self._chunks[0])} robots are under way, "
+                f"got one of {batch_size}."
+            )

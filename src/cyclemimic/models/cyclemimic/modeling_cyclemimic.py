@@ -124,7 +124,8 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    # Every sample has N targets, so means over micro-batches add up: Trainer need not pass the number of targets.
+    # Every sample has N latent targets, so their means over micro-batches add up: Trainer need not pass the number. Of the
+    # action loss, which counts the steps within an episode, gradient accumulation takes the mean of micro-batches.
     accepts_loss_kwargs = False
     # What the Hub recommends for a file, and a small memory can load.
     save_pretrained = partialmethod(PreTrainedModel.save_pretrained, max_shard_size="5GB")
@@ -204,8 +205,10 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
                 initialise_rows(weight, new_ids.to(weight.device))
         model = cls(config, backbone=backbone)
         for name, part in model.named_children():
-            if name != "backbone":  # which may be quantised, and then must not be cast
-                part.to(dtype=backbone.dtype)
+            if name == "backbone":  # which may be quantised, and then must not be cast
+                continue
+            stays = backbone.dtype == torch.float16 and name in (cls._keep_in_fp32_modules or ())
+            part.to(dtype=torch.float32 if stays else backbone.dtype)
         return model.to(backbone.device)  # type: ignore[arg-type]  # transformers wraps `to`, and loses its type
 
     def get_input_embeddings(self) -> nn.Module:
@@ -584,7 +587,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
     def reset(self) -> None:
         """Forget the chunks that [`~CycleMimicForActionPrediction.select_action`] has under way: an episode begins."""
         config = self.config
-        self._queue = ActionChunkQueue(config.n_action_steps or config.chunk_size, config.temporal_ensemble_coeff)
+        self._queue = ActionChunkQueue(config.num_executed_steps, config.temporal_ensemble_coeff)
 
     @torch.no_grad()
     def select_action(
@@ -596,7 +599,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
     ) -> torch.Tensor:
         """
         The next action of a batch of robots that step together. The inputs are looked at only where a new chunk is due:
-        after `config.n_action_steps` actions, or before every one with `config.temporal_ensemble_coeff`.
+        after `config.num_executed_steps` actions, or before every one with `config.temporal_ensemble_coeff`.
 
         Args:
             input_ids, pixel_values, attention_mask, kwargs: As in
@@ -610,7 +613,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         """
         if self._queue.needs_chunk:
             self._queue.push(self.predict_action_chunk(input_ids, pixel_values, attention_mask, **kwargs))
-        return self._queue.pop()
+        return self._queue.pop(len(input_ids))
 
     def _check_robot_state(self, robot_state: torch.Tensor | None, batch_size: int) -> None:
         state_dim = self.config.state_dim

@@ -214,12 +214,15 @@ class PrismaticModel(PrismaticPreTrainedModel):
         else:
             is_image = input_ids == self.config.image_token_id
         num_features = image_states.shape[0] * image_states.shape[1]
+        message = (
+            f"`input_ids` must hold {num_features} image placeholders (id {self.config.image_token_id}), one a patch"
+        )
+        if is_image.device.type != "cpu":
+            # The host would wait for the device in every step.
+            torch._assert_async(is_image.sum() == num_features, message)
         # A compiled graph would break here.
-        if not torch.compiler.is_compiling() and int(is_image.sum()) != num_features:
-            raise ValueError(
-                f"`input_ids` must hold {num_features} image placeholders (id {self.config.image_token_id}), "
-                f"one a patch, got {int(is_image.sum())}."
-            )
+        elif not torch.compiler.is_compiling() and int(is_image.sum()) != num_features:
+            raise ValueError(f"{message}, got {int(is_image.sum())}.")
         return inputs_embeds.masked_scatter(is_image[..., None], image_states.to(inputs_embeds.device))
 
 

@@ -63,22 +63,32 @@ def load_safetensors(
     if checkpoint is None or options.get("gguf_file") is not None:
         return load(checkpoint, *arguments, **options)
     place = {name: options[name] for name in _PLACE if name in options}
-    known = _downloaded(checkpoint, place)
-    _check(checkpoint, place, options.get("variant"))
+    if Path(checkpoint).is_file():  # which `from_pretrained` takes with a `config`
+        _refuse_pickle_unless(Path(checkpoint).suffix == SUFFIX, checkpoint)
+        return load(checkpoint, *arguments, **options)
+    parts = list(dict.fromkeys((checkpoint, _base_of(checkpoint, place))))
+    known = {path for part in parts for path in _downloaded(part, place)}
+    for part in parts:
+        _check(part, place, options.get("variant"))
     model = load(checkpoint, *arguments, **options)
-    _check_content(_downloaded(checkpoint, place) - known)
+    _check_content({path for part in parts for path in _downloaded(part, place)} - known)
     return model
 
 
-def _check(checkpoint: Checkpoint, place: dict[str, Any], variant: str | None) -> None:
-    if Path(checkpoint).is_file():  # which `from_pretrained` takes with a `config`
-        _refuse_pickle_unless(Path(checkpoint).suffix == SUFFIX, checkpoint)
-        return
+def _base_of(checkpoint: Checkpoint, place: dict[str, Any]) -> Checkpoint:
+    """The model whose weights are loaded: that of an adapter is the one that its config names. As in transformers, a model
+    with an adapter in its own folder is its own; one on the Hub is not."""
     adapter = _read(checkpoint, "adapter_config.json", place)
-    if adapter is not None:
+    if adapter is None or (Path(checkpoint).exists() and Path(checkpoint, "config.json").exists()):
+        return checkpoint
+    return str(adapter.get("base_model_name_or_path"))
+
+
+def _check(checkpoint: Checkpoint, place: dict[str, Any], variant: str | None) -> None:
+    if _read(checkpoint, "adapter_config.json", place) is not None:
         _refuse_pickle_unless(_find(checkpoint, f"adapter_model{SUFFIX}", place), checkpoint)
         if _find(checkpoint, "config.json", place) is None:
-            checkpoint = str(adapter.get("base_model_name_or_path"))
+            return
     name = f"model.{variant}{SUFFIX}" if variant else f"model{SUFFIX}"
     index = _read(checkpoint, f"model{SUFFIX}.index.{variant}.json" if variant else f"{name}.index.json", place)
     config = _read(checkpoint, "config.json", place) or {}
@@ -93,8 +103,10 @@ def _check(checkpoint: Checkpoint, place: dict[str, Any], variant: str | None) -
 
 def _downloaded(checkpoint: Checkpoint, place: dict[str, Any]) -> set[Path]:
     """The weights of a commit that are in the cache of the Hub's client, by links to their hashes."""
-    config = None if Path(checkpoint).exists() else _find(checkpoint, "config.json", place)
-    links = [] if config is None else [path for path in Path(config).parent.glob(f"*{SUFFIX}") if path.is_symlink()]
+    is_here = Path(checkpoint).exists()
+    found = [None if is_here else _find(checkpoint, name, place) for name in ("config.json", "adapter_config.json")]
+    folders = {Path(path).parent for path in found if path is not None}
+    links = [path for folder in folders for path in folder.glob(f"*{SUFFIX}") if path.is_symlink()]
     return {path for path in links if len(Path(os.readlink(path)).name) == _SHA256_LENGTH}
 
 
