@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cyclemimic import LatentActionTokenizerModel
+from cyclemimic.models.latent_action_tokenizer.loss_latent_action_tokenizer import reconstruction_loss
 
 
 def attention(layer: nn.Module, states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -95,9 +96,9 @@ def loss(model: LatentActionTokenizerModel, current: torch.Tensor, future: torch
     codes = torch.cdist(embeddings, words.expand(len(embeddings), -1, -1)).argmin(-1)
     chosen = words[codes]
     reconstruction = decode(model, current, embeddings + (chosen - embeddings).detach())
-    config = model.config
+    config, weights = model.config, model.motion_weights(future, current)
     return (
-        config.reconstruction_weight * model.weighted_error(reconstruction, future, current)
+        config.reconstruction_weight * reconstruction_loss(reconstruction, future, weights)
         + config.codebook_weight * F.mse_loss(chosen, embeddings.detach())
         + config.commitment_weight * F.mse_loss(embeddings, chosen.detach())
     )

@@ -133,7 +133,9 @@ def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTr
     """
     if not (Path(checkpoint).exists() or is_repository_id(split_revision(checkpoint)[0])):
         # Which the Hub would be asked for, and a machine without a connection would blame that.
-        raise ValueError(f"`{argument}` must be a checkpoint folder or a Hub id, OWNER/NAME, got {checkpoint}.")
+        raise ValueError(
+            f"`{argument}` must be a checkpoint folder or a Hub id, got {checkpoint}, no folder and no OWNER/NAME."
+        )
     check_weights(checkpoint)
     try:
         config = load_pinned(AutoConfig.from_pretrained, checkpoint)

@@ -74,7 +74,11 @@ class LatentActionTokenizerCollator:
     _draws: BatchDraws = field(default_factory=BatchDraws, init=False, repr=False, compare=False)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw anew, for batches that have been seen before; our Trainers call it."""
+        """Draw anew, for batches that have been seen before; our Trainers call it.
+
+        Args:
+            epoch (`int`): That begins, or goes on.
+        """
         self._draws.set_epoch(epoch)
 
     def for_evaluation(self) -> LatentActionTokenizerCollator:
@@ -144,7 +148,11 @@ class CycleMimicCollator:
     _draws: BatchDraws = field(default_factory=BatchDraws, init=False, repr=False, compare=False)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw anew, for batches that have been seen before; our Trainers call it."""
+        """Draw anew, for batches that have been seen before; our Trainers call it.
+
+        Args:
+            epoch (`int`): That begins, or goes on.
+        """
         self._draws.set_epoch(epoch)
 
     def for_evaluation(self) -> CycleMimicCollator:

@@ -199,7 +199,14 @@ class LatentLabels:
         return self._frame_index[rows], self._codes[rows]
 
     def future_frames(self, source: str, episode_index: int) -> np.ndarray:
-        """Return the second frames of the pairs whose first frames are those of `episode`, which it describes."""
+        """Return the second frames of an episode's pairs, in the order of the first ones ([`~LatentLabels.episode`]).
+
+        Args:
+            source (`str`), episode_index (`int`): As there.
+
+        Raises:
+            KeyError: As there.
+        """
         return self._future_index[self._rows(source, episode_index)]
 
     def _rows(self, source: str, episode_index: int) -> slice:

@@ -88,8 +88,8 @@ class TinyVisionModel(SafeWeightsModel):
             `BaseModelOutputWithPooling`: `last_hidden_state` of shape `(batch_size, num_patches, hidden_size)`, rows
             first, which is also the only one of `hidden_states`.
         """
-        # In the weights' own precision, as transformers' vision models take them.
-        pixel_values = pixel_values.to(self.projection.weight.dtype)
+        # In the model's own precision, as transformers' vision models take them; of linear layers, weights may be quantised.
+        pixel_values = pixel_values.to(self.position_embeddings.dtype)
         features = self.convolutions(pixel_values).flatten(2).transpose(1, 2)
         features = self.norm(self.projection(features) + self.position_embeddings)
         return BaseModelOutputWithPooling(last_hidden_state=features, hidden_states=(features,))

@@ -432,8 +432,15 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         }
 
     def motion_weights(self, future_pixel_values: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor | None:
-        """How much each pixel's error counts for a pair of frames `(batch_size, channels, height, width)`; `None` where all do
-        alike."""
+        """
+        How much each pixel's error counts: the function of this name, with the window and the mean of the model.
+
+        Args:
+            future_pixel_values, pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`).
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, 1, height, width)`; `None` where all count alike.
+        """
         # About a patch, as the decoder draws patches.
         window = self.config.patch_size | 1
         mean = global_mean if self.training else torch.mean
