@@ -67,11 +67,10 @@ class CycleMimicTrainer(TermLoggingTrainer):
         if not isinstance(self.model, PeftModel):
             return super()._save_whole_model(output_dir)
         # By all processes: each may hold a part.
-        state_dict = {
-            name.replace("_orig_mod.", ""): value  # of a compiled model
-            for name, value in self.accelerator.get_state_dict(self.model_wrapped).items()
-        }
+        state_dict = self.accelerator.get_state_dict(self.model_wrapped)
         if self.args.should_save:
+            # Without what a compiled model puts before its names. Of ZeRO-3, the first process alone has values.
+            state_dict = {name.replace("_orig_mod.", ""): value for name, value in state_dict.items()}
             adapted, self.model = self.model, merged_copy(self._weightless, state_dict)
             try:
                 self._save(output_dir)
