@@ -46,7 +46,7 @@ async def main() -> None:
         PolicyBatcher(policy, max_batch_size=8, max_wait_s=0.01),
         Translator(BenchmarkFormat(), model.config.num_cameras, model.config.action_dim),
         # Half a chunk, then the policy looks again.
-        partial(ActionChunkQueue, max(1, model.config.chunk_size // 2)),
+        partial(ActionChunkQueue, model.config.num_executed_steps),
         ServerSettings(port=0),  # a free one, of this machine alone
     )
     port = asyncio.get_running_loop().create_future()
