@@ -41,7 +41,22 @@ class BatchDraws:
 
 
 @dataclass
-class LatentActionTokenizerCollator:
+class _DrawingCollator:
+    """What collators that draw have in common."""
+
+    _draws: BatchDraws = field(default_factory=BatchDraws, init=False, repr=False, compare=False)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw anew, for batches that have been seen before; our Trainers call it.
+
+        Args:
+            epoch (`int`): That begins, or goes on.
+        """
+        self._draws.set_epoch(epoch)
+
+
+@dataclass
+class LatentActionTokenizerCollator(_DrawingCollator):
     """Makes batches of the latent action tokenizer from items of [`FramePairDataset`].
 
     Images stay `uint8` until the image processor, which runs here, in the data loader's workers.
@@ -71,15 +86,6 @@ class LatentActionTokenizerCollator:
 
     image_processor: Callable[..., Mapping[str, Any]]
     augmentation: PairAugmentation = PairAugmentation()
-    _draws: BatchDraws = field(default_factory=BatchDraws, init=False, repr=False, compare=False)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw anew, for batches that have been seen before; our Trainers call it.
-
-        Args:
-            epoch (`int`): That begins, or goes on.
-        """
-        self._draws.set_epoch(epoch)
 
     def for_evaluation(self) -> LatentActionTokenizerCollator:
         """One that leaves the pairs as they are."""
@@ -109,7 +115,7 @@ class PolicyProcessor(Protocol):
 
 
 @dataclass
-class CycleMimicCollator:
+class CycleMimicCollator(_DrawingCollator):
     """Makes batches of the policy from items of [`DemonstrationDataset`].
 
     Args:
@@ -145,15 +151,6 @@ class CycleMimicCollator:
     dataset_name: str | None = None
     image_shift: int = 0
     corrupted_share: float = 0.0
-    _draws: BatchDraws = field(default_factory=BatchDraws, init=False, repr=False, compare=False)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw anew, for batches that have been seen before; our Trainers call it.
-
-        Args:
-            epoch (`int`): That begins, or goes on.
-        """
-        self._draws.set_epoch(epoch)
 
     def for_evaluation(self) -> CycleMimicCollator:
         """One that leaves images and tokens as they are."""

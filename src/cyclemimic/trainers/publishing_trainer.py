@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Beginning of the names of folders that wait to be pushed.
-_STAGED = ".push-"
-
 CARD = "README.md"
 
 
@@ -180,7 +177,7 @@ class PublishingTrainer(CheckpointingTrainer):
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         by_steps = self.args.save_strategy == SaveStrategy.STEPS
         now = f"step {self.state.global_step}" if by_steps else f"epoch {int(self.state.epoch)}"
-        staged = Path(tempfile.mkdtemp(prefix=_STAGED, dir=self.args.output_dir))
+        staged = Path(tempfile.mkdtemp(prefix=".push-", dir=self.args.output_dir))
         try:
             self._stage(checkpoint, staged)
         # Training goes on without it: the other processes do, and would wait for this one.
