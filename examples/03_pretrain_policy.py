@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["demo_output/data"], help="LeRobot data sets")
     parser.add_argument("--labels", default="outputs/labels")
     parser.add_argument("--output", default="outputs/pretrained")
-    parser.add_argument("--max_steps", type=int, default=500)
+    parser.add_argument("--max_steps", type=int, default=3000)
     parser.add_argument("--image_size", type=int, default=128)
     arguments = parser.parse_args()
 
@@ -34,7 +34,8 @@ def main() -> None:
         output_dir=arguments.output,
         max_steps=arguments.max_steps,
         per_device_train_batch_size=64,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
+        lr_scheduler_type="cosine",
         image_shift=4,
         save_strategy="no",
     )

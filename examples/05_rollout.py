@@ -32,8 +32,7 @@ def main() -> None:
         trials,
         partial(MetaworldEnvironment, action_repeat=arguments.action_repeat),
         max_steps=MAX_STEPS // arguments.action_repeat,
-        # Half a chunk, then the policy looks again.
-        num_action_steps=max(1, processor.chunk_size // 2),
+        num_action_steps=policy.model.config.num_executed_steps,
     )
     for task, rate in success_rates(results).items():
         print(

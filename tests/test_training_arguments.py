@@ -141,6 +141,17 @@ def test_help_lists_the_fields_whatever_the_file(capsys):
     assert "--learning_rate" in capsys.readouterr().out
 
 
+def test_help_puts_what_every_trainer_takes_last(capsys):
+    from cyclemimic import LatentActionTokenizerTrainingArguments
+
+    with pytest.raises(SystemExit):
+        parse_training_arguments([LatentActionTokenizerTrainingArguments, ToyDataArguments], ["--help"])
+    own, trainers = capsys.readouterr().out.split("\narguments of transformers' Trainer:\n")
+    for flag in ("--data_dir", "--interval_s", "--config"):
+        assert f"  {flag} " in own and f"  {flag} " not in trainers
+    assert "  --learning_rate " in trainers and "  --learning_rate " not in own
+
+
 def test_token_has_no_place_in_arguments_that_are_saved(tmp_path):
     from transformers import TrainingArguments
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,25 @@ def parse_training_arguments(
     10
     ```
     """
-    from transformers import HfArgumentParser
+    from transformers import HfArgumentParser, TrainingArguments
+
+    trainers_own = {field.name for field in dataclasses.fields(TrainingArguments)}
+
+    class TrainersOwnLast(argparse.ArgumentDefaultsHelpFormatter):
+        """`--help` with a section of their own for the hundred flags and more that every Trainer takes."""
+
+        def add_arguments(self, actions: Iterable[argparse.Action]) -> None:
+            actions = list(actions)
+            super().add_arguments(action for action in actions if action.dest not in trainers_own)
+            self.end_section()
+            self.start_section("arguments of transformers' Trainer")
+            super().add_arguments(action for action in actions if action.dest in trainers_own)
 
     class TrainingParser(OneLineErrors, HfArgumentParser):
         """Of dataclasses."""
 
     types: list[Any] = list(dataclass_types)
-    parser = TrainingParser(types, prog=prog)
+    parser = TrainingParser(types, prog=prog, formatter_class=TrainersOwnLast)
     # argparse's own would have two hundred flags.
     parser.usage = "%(prog)s [--config FILE] [--FLAG VALUE ...]"
     parser.add_argument(
