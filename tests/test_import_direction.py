@@ -28,6 +28,7 @@ ALLOWED = {
     "commands": {
         "",
         "training_arguments",
+        "checkpoints",
         "verb_parser",
         "loopback",
         "cards",
@@ -39,6 +40,7 @@ ALLOWED = {
         "data",
     }
     | MIDDLE,
+    "checkpoints": {"", "data", "hub"},
     "cards": {"data"},
     "training_arguments": {"verb_parser"},
     "verb_parser": set(),

@@ -13,13 +13,9 @@ from huggingface_hub import snapshot_download
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
 
-from cyclemimic import (
-    CycleMimicForActionPrediction,
-    LatentActionTokenizerImageProcessor,
-    LatentActionTokenizerModel,
-)
+from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
+from cyclemimic.checkpoints import load_tokenizer, read_config
 from cyclemimic.commands.finetune import load_for_actions
-from cyclemimic.commands.inputs import load_tokenizer, read_config
 from cyclemimic.models.cyclemimic.execution_cyclemimic import ActionChunkQueue
 
 from .configuration_cyclemimic import CycleMimicConfig
@@ -70,9 +66,7 @@ class CycleMimicPolicy(PreTrainedPolicy):
         if checkpoint is None:
             raise ValueError("`checkpoint_path` must be a CycleMimic checkpoint, a folder or a Hub id, got None.")
         loaded = read_config("checkpoint_path", checkpoint, "cyclemimic")
-        is_finetuned = CycleMimicForActionPrediction.__name__ in (loaded.architectures or [])
-        # The action decoder of a pretraining checkpoint would be random.
-        if dataset_stats is None and not is_finetuned:
+        if dataset_stats is None and not loaded.is_finetuned:
             raise ValueError(f"`checkpoint_path` must be fine-tuned, to act, got {checkpoint}, which is not.")
         config.cameras = choose_cameras(config, loaded)
         self.model, self.processor = load_for_actions(str(checkpoint), wanted_sizes(config, loaded), {})

@@ -22,3 +22,11 @@ def test_no_more_actions_than_a_chunk_has(wanted):
         ValueError, match=rf"`num_action_steps` must be in \[1, 10\], the policy's chunk, got {wanted}"
     ):
         choose_action_steps(wanted, CycleMimicConfig(chunk_size=10))
+
+
+def test_a_policy_that_averages_looks_before_every_action():
+    config = CycleMimicConfig(chunk_size=10, n_action_steps=1, temporal_ensemble_coeff=0.1)
+    assert choose_action_steps(None, config) == 1
+    message = r"`num_action_steps` must be left out .*\(`temporal_ensemble_coeff`\), got 3"
+    with pytest.raises(ValueError, match=message):
+        choose_action_steps(3, config)

@@ -207,7 +207,7 @@ def test_table():
         ("--policy {policy} --env metaworld:raech-v3", "`env` must name tasks out of ['button-press-topdown-v3'"),
         ("--policy {policy} --env metaworld:", "`env` must be metaworld:TASK[,TASK...], pusht, libero:SUITE, gym:"),
         ("--policy {tmp} --env metaworld:reach-v3", "`policy` must be a checkpoint folder or a Hub id"),
-        ("--policy {pretrained} --env metaworld:reach-v3", "`policy` must be fine-tuned, got"),
+        ("--policy {pretrained} --env metaworld:reach-v3", "`policy` must be fine-tuned, to act, got"),
         ("--policy {policy} --env metaworld:reach-v3 --dataset circles", "`dataset` must be one of ['squares']"),
         (
             "--policy {policy_of_two} --env metaworld:reach-v3",

@@ -44,6 +44,9 @@ class Walk:
     def step(self, action):
         if self.task == "die":
             os._exit(3)
+        if self.task == "die once" and self.position > 0 and not Path(__file__).with_name("died").exists():
+            Path(__file__).with_name("died").touch()
+            os._exit(3)
         if self.task == "fail":
             raise KeyError("leg")
         self.position += float(action[0])
@@ -91,6 +94,35 @@ def test_outcomes_come_in_the_order_of_the_trials(walk):
     assert [result.trial for result in results] == trials
     assert [result.success for result in results] == [True, True, False, True, True]
     assert [result.num_steps for result in results] == [7, 2, 10, 1, 10]
+
+
+class RisingPolicy:
+    """One step forward, then three."""
+
+    def predict(self, images: list[np.ndarray], instructions: list[str]) -> np.ndarray:
+        return np.tile(np.array([[1.0], [3.0]], dtype=np.float32), (len(images), 1, 1))
+
+
+def test_chunks_are_averaged_within_a_trial(walk):
+    # The first action is 1, every other the mean of the chunk before's 3 and the new one's 1; a new trial begins with 1.
+    trials = [Trial("go", goal) for goal in (7, 4)]
+    settings = {"max_steps": 10, "num_action_steps": 1, "num_environments": 1}
+    averaged = run_rollouts(RisingPolicy(), trials, walk, **settings, temporal_ensemble_coeff=0.0)
+    assert [result.num_steps for result in averaged] == [4, 3]
+    plain = run_rollouts(RisingPolicy(), trials, walk, **settings)
+    assert [result.num_steps for result in plain] == [7, 4]
+
+
+def test_a_trial_that_is_repeated_begins_without_chunks(walk, tmp_path):
+    trials = [Trial("die once", 4)]
+    (result,) = run_rollouts(RisingPolicy(), trials, walk, 10, 1, num_workers=1, temporal_ensemble_coeff=0.0)
+    assert (tmp_path / "died").exists()
+    assert result.num_steps == 3
+
+
+def test_averaging_looks_before_every_action(walk):
+    with pytest.raises(ValueError, match="`num_action_steps` must be 1 with `temporal_ensemble_coeff`, got 3"):
+        run_rollouts(StepPolicy(), [Trial("go", 2)], walk, 10, num_action_steps=3, temporal_ensemble_coeff=0.1)
 
 
 def test_policy_is_called_once_for_each_half_and_a_new_trial_joins_its_half(walk):

@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 from cyclemimic import cli
-from cyclemimic.commands.inputs import read_config
+from cyclemimic.checkpoints import read_config
 
 
 def test_verb_says_which_commit_to_load(hub, tokenizer, capsys):

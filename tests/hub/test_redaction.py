@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from cyclemimic import cli
+from cyclemimic.checkpoints import read_config
 from cyclemimic.commands import gallery, serve
-from cyclemimic.commands.inputs import read_config
 from cyclemimic.data import DataError, LatentLabels, open_source
 from cyclemimic.hub.redaction import describe_error, redacted
 

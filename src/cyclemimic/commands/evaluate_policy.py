@@ -83,25 +83,20 @@ def run(arguments: argparse.Namespace) -> str:
 
 def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, DemonstrationDataset]:
     """Policy and frames, everything checked before the weights are loaded."""
-    from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+    from cyclemimic.checkpoints import choose_device, load_finetuned, load_processor, read_finetuned_config
     from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
-    from cyclemimic.commands.devices import place
-    from cyclemimic.commands.inputs import choose_device, instructions_of, open_sources, read_config
+    from cyclemimic.commands.inputs import instructions_of, open_sources
     from cyclemimic.data import DemonstrationDataset, open_source
     from cyclemimic.evaluation.rollout import ChunkPolicy
-    from cyclemimic.hub.revisions import load_pinned
 
     device = choose_device(arguments.device)
-    config = read_config("policy", arguments.policy, "cyclemimic")
-    # The action decoder of a pretraining checkpoint would be random.
-    if CycleMimicForActionPrediction.__name__ not in (config.architectures or []):
-        raise ValueError(f"`policy` must be fine-tuned, got {arguments.policy} of {config.architectures}.")
+    config = read_finetuned_config("policy", arguments.policy)
     camera, names = choose_cameras(arguments.camera, None, config.camera_names, arguments.skip_broken)
     (everything,), _ = open_sources([arguments.data], camera, fps=arguments.fps, skip_broken=arguments.skip_broken)
     chosen = _choose_episodes(arguments, [episode.index for episode in everything])
     source = open_source(arguments.data, camera, fps=arguments.fps, episodes=chosen)
     instructions_of([source])
-    processor = load_pinned(CycleMimicProcessor.from_pretrained, arguments.policy)
+    processor = load_processor(arguments.policy)
     of_its_own = source.name if source.name in processor.action_statistics else None
     dataset = processor.resolve_dataset(arguments.dataset or of_its_own)
     frames = DemonstrationDataset(
@@ -117,7 +112,7 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, DemonstrationData
     ):
         if size != of_policy:
             raise ValueError(f"`data` must have {what} of the policy's size {of_policy}, got {size}.")
-    model = place(load_pinned(CycleMimicForActionPrediction.from_pretrained, arguments.policy), device)
+    model = load_finetuned(arguments.policy, device)
     return ChunkPolicy(model, processor, dataset), frames
 
 

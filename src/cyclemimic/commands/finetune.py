@@ -98,8 +98,9 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
 
     from cyclemimic import CycleMimicTrainer
     from cyclemimic.cards.card import CardData
+    from cyclemimic.checkpoints import read_config
     from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
-    from cyclemimic.commands.inputs import check_labels, instructions_of, open_sources, read_config
+    from cyclemimic.commands.inputs import check_labels, instructions_of, open_sources
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
     from cyclemimic.data import CycleMimicCollator, DemonstrationDataset
 
@@ -220,7 +221,7 @@ def _one_size(what: str, statistics: dict[str, dict[str, Any]]) -> int:
 
 
 def _read_or_make_labels(arguments: FinetuneArguments, sources: Sequence[EpisodeSource]) -> LatentLabels:
-    from cyclemimic.commands.inputs import choose_device, load_tokenizer
+    from cyclemimic.checkpoints import choose_device, load_tokenizer
     from cyclemimic.data import LatentLabels, open_labels
     from cyclemimic.data.pairs import check_intervals
     from cyclemimic.labeling import label_videos
@@ -289,13 +290,12 @@ def load_for_actions(
     config = load_pinned(CycleMimicConfig.from_pretrained, checkpoint)
     wanted = sizes | fields
     known = {name: getattr(config, name) for name in wanted}
-    is_finetuned = CycleMimicForActionPrediction.__name__ in (config.architectures or [])
-    if is_finetuned and known != wanted:
+    if config.is_finetuned and known != wanted:
         raise ValueError(
             f"`policy` must be of {wanted}, as data and flags say, got {known}, for which it was fine-tuned."
         )
     processor = load_pinned(CycleMimicProcessor.from_pretrained, checkpoint, **sizes)
-    if is_finetuned or sizes.get("num_action_bins") in (None, config.num_action_bins):
+    if config.is_finetuned or sizes.get("num_action_bins") in (None, config.num_action_bins):
         return load_pinned(CycleMimicForActionPrediction.from_pretrained, checkpoint, **wanted), processor
     # Its vocabulary has no words for actions yet.
     pretrained = load_pinned(CycleMimicForLatentActionPrediction.from_pretrained, checkpoint)

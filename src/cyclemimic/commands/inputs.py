@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
-from cyclemimic.commands.devices import place
+from cyclemimic.checkpoints import choose_device, load_tokenizer
 from cyclemimic.data import (
     DataError,
     EpisodeSource,
@@ -28,10 +26,6 @@ from cyclemimic.data.checking import BrokenEpisode, open_usable
 from cyclemimic.data.episode import list_episodes
 from cyclemimic.data.mixture import OpenedMixture, is_mixture
 from cyclemimic.data.pairs import check_intervals
-from cyclemimic.data.readers.hub import is_repository_id
-from cyclemimic.hub.publication import check_weights
-from cyclemimic.hub.redaction import redacted
-from cyclemimic.hub.revisions import load_pinned, split_revision
 
 
 def open_sources(
@@ -119,50 +113,6 @@ def instructions_of(sources: Sequence[EpisodeSource], may_be_silent: bool = Fals
     return sorted(said - {episode.instruction for episode in silent})
 
 
-def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTrainedConfig:
-    """The configuration of a checkpoint of the package: a folder, or an id on the Hub.
-
-    Args:
-        argument (`str`): Which argument named it, for messages.
-        checkpoint (`str` or `Path`): What it named; an id may end with `@` and a revision.
-        model_type (`str`): What it must be, e.g. `"cyclemimic"`.
-
-    Raises:
-        ValueError: there is no such checkpoint, it is one of another model, or its folder has weights that are pickled or
-            elsewhere.
-    """
-    if not (Path(checkpoint).exists() or is_repository_id(split_revision(checkpoint)[0])):
-        # Which the Hub would be asked for, and a machine without a connection would blame that.
-        raise ValueError(
-            f"`{argument}` must be a checkpoint folder or a Hub id, got {checkpoint}, no folder and no OWNER/NAME."
-        )
-    check_weights(checkpoint)
-    try:
-        config = load_pinned(AutoConfig.from_pretrained, checkpoint)
-    except (OSError, ValueError) as error:
-        config, reason = None, redacted(str(error).strip().splitlines()[0])
-    if config is None:
-        raise ValueError(f"`{argument}` must be a checkpoint folder or a Hub id, got {checkpoint}: {reason}")
-    if config.model_type != model_type:
-        raise ValueError(
-            f"`{argument}` must be a checkpoint of model type {model_type}, got {checkpoint} of {config.model_type}."
-        )
-    return config
-
-
-def load_tokenizer(
-    checkpoint: str | Path, device: torch.device
-) -> tuple[LatentActionTokenizerModel, LatentActionTokenizerImageProcessor]:
-    """A trained tokenizer, in evaluation mode on the device, and its image processor.
-
-    Raises:
-        ValueError: there is no such checkpoint, or it is one of another model.
-    """
-    read_config("tokenizer", checkpoint, "latent_action_tokenizer")
-    tokenizer = place(load_pinned(LatentActionTokenizerModel.from_pretrained, checkpoint), device)
-    return tokenizer, load_pinned(LatentActionTokenizerImageProcessor.from_pretrained, checkpoint)
-
-
 def open_tokenizer_and_data(
     arguments: argparse.Namespace, may_differ: bool = False
 ) -> tuple[LatentActionTokenizerModel, LatentActionTokenizerImageProcessor, list[WeightedSource]]:
@@ -204,30 +154,18 @@ def check_at_least_one(**numbers: int) -> None:
 
 def choose_action_steps(wanted: int | None, config: PreTrainedConfig) -> int:
     """Actions of a chunk that are carried out before the policy looks again: so many as wanted, else as the policy's
-    configuration says, else half a chunk.
+    configuration says, else half a chunk. One, where the policy averages what its chunks say of every step.
 
     Raises:
-        ValueError: they are more than a chunk has, or none.
+        ValueError: they are more than a chunk has, or none; or the policy averages, and a number is wanted.
     """
+    if config.temporal_ensemble_coeff is not None:
+        if wanted is not None:
+            raise ValueError(
+                "`num_action_steps` must be left out for a policy that looks before every action "
+                f"(`temporal_ensemble_coeff`), got {wanted}."
+            )
+        return 1
     if wanted is not None and not 1 <= wanted <= config.chunk_size:
         raise ValueError(f"`num_action_steps` must be in [1, {config.chunk_size}], the policy's chunk, got {wanted}.")
     return wanted or config.num_executed_steps
-
-
-def choose_device(name: str | None) -> torch.device:
-    """The device of that name; without a name, the GPU where there is one.
-
-    Raises:
-        ValueError: torch does not know it, or it is not there.
-    """
-    if name is None:
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        # Processes of one machine, started by `accelerate launch` or `torchrun`, take a GPU each.
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    try:
-        return torch.empty(0, device=name).device
-    # A build of torch without CUDA says so in an assertion.
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"`device` must be one that torch can use here, such as cpu, got {name}: {reason}") from error

@@ -19,8 +19,9 @@ from transformers import (
 )
 
 from cyclemimic import CycleMimicForLatentActionPrediction, CycleMimicProcessor
-from cyclemimic.commands.inputs import read_config
+from cyclemimic.checkpoints import read_config
 from cyclemimic.data import LatentLabels
+from cyclemimic.hub.redaction import first_line
 from cyclemimic.hub.revisions import load_pinned
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
 from cyclemimic.models.cyclemimic.processing_cyclemimic import DEFAULT_PROMPT_TEMPLATE
@@ -66,7 +67,7 @@ def make_policy_of_backbone(
         source = load_pinned(AutoProcessor.from_pretrained, backbone)
     # Some processors need packages for video, even where none is read.
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ValueError(f"`backbone` must be a checkpoint folder or a Hub id, got {backbone}: {reason}") from error
     image_token_id = getattr(config, "image_token_id", None)
     if image_token_id is None:

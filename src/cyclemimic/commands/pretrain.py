@@ -59,8 +59,9 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
 
     from cyclemimic import CycleMimicTrainer
     from cyclemimic.cards.card import CardData
+    from cyclemimic.checkpoints import read_config
     from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
-    from cyclemimic.commands.inputs import check_labels, instructions_of, open_mixture_or_sources, read_config
+    from cyclemimic.commands.inputs import check_labels, instructions_of, open_mixture_or_sources
     from cyclemimic.commands.policies import load_policy, make_policy_of_backbone, make_tiny_policy
     from cyclemimic.commands.training import checkpoint_to_resume, stream_pairs, train_and_save
     from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LabelledMixture, open_labels

@@ -130,6 +130,7 @@ def run(arguments: argparse.Namespace) -> str:
         film_every=_FILM_EVERY,
         use_robot_state=policy.model.config.state_dim is not None,
         on_result=folder.save,
+        temporal_ensemble_coeff=policy.model.config.temporal_ensemble_coeff,
     )
     finished = folder.finished(trials)
     rates = success_rates([TrialResult(trial, finished[trial]["success"]) for trial in trials])
@@ -154,17 +155,11 @@ def _make_trials(arguments: argparse.Namespace, simulator: Simulator) -> list[An
 
 
 def _load_policy(arguments: argparse.Namespace, simulator: Simulator) -> EvenBatchPolicy:
-    from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
-    from cyclemimic.commands.devices import place
-    from cyclemimic.commands.inputs import choose_device, read_config
+    from cyclemimic.checkpoints import choose_device, load_finetuned, load_processor, read_finetuned_config
     from cyclemimic.evaluation.even_batches import EvenBatchPolicy
-    from cyclemimic.hub.revisions import load_pinned
 
     device = choose_device(arguments.device)
-    config = read_config("policy", arguments.policy, "cyclemimic")
-    # The action decoder of a pretraining checkpoint would be random.
-    if CycleMimicForActionPrediction.__name__ not in (config.architectures or []):
-        raise ValueError(f"`policy` must be fine-tuned, got {arguments.policy} of {config.architectures}.")
+    config = read_finetuned_config("policy", arguments.policy)
     if config.action_dim != simulator.action_dim:
         raise ValueError(
             f"`policy` must have actions of size {simulator.action_dim} for {arguments.env}, got {config.action_dim}."
@@ -174,9 +169,9 @@ def _load_policy(arguments: argparse.Namespace, simulator: Simulator) -> EvenBat
     if config.state_dim not in (None, simulator.state_dim):
         size = "" if simulator.state_dim is None else f" or one of size {simulator.state_dim}"
         raise ValueError(f"`policy` must read no robot state{size} for {arguments.env}, got {config.state_dim}.")
-    processor = load_pinned(CycleMimicProcessor.from_pretrained, arguments.policy)
+    processor = load_processor(arguments.policy)
     dataset = processor.resolve_dataset(arguments.dataset)
-    model = place(load_pinned(CycleMimicForActionPrediction.from_pretrained, arguments.policy), device)
+    model = load_finetuned(arguments.policy, device)
     return EvenBatchPolicy(model, processor, dataset, arguments.batch_size)
 
 

@@ -108,24 +108,19 @@ def _read_settings(arguments: argparse.Namespace) -> ServerSettings:
 
 def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, Translator, partial[ActionChunkQueue]]:
     """Policy, benchmark and what makes a queue of actions, everything checked before the weights are loaded."""
-    from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
-    from cyclemimic.commands.devices import place
-    from cyclemimic.commands.inputs import choose_action_steps, choose_device, read_config
+    from cyclemimic.checkpoints import choose_device, load_finetuned, load_processor, read_finetuned_config
+    from cyclemimic.commands.inputs import choose_action_steps
     from cyclemimic.evaluation.rollout import ChunkPolicy
-    from cyclemimic.hub.revisions import load_pinned
     from cyclemimic.models.cyclemimic.execution_cyclemimic import ActionChunkQueue
     from cyclemimic.serving.benchmark_format import BenchmarkFormat, Translator, read_benchmark_format
 
     device = choose_device(arguments.device)
     described = BenchmarkFormat() if arguments.benchmark is None else read_benchmark_format(arguments.benchmark)
-    config = read_config("policy", arguments.policy, "cyclemimic")
-    # The action decoder of a pretraining checkpoint would be random.
-    if CycleMimicForActionPrediction.__name__ not in (config.architectures or []):
-        raise ValueError(f"`policy` must be fine-tuned, got {arguments.policy} of {config.architectures}.")
+    config = read_finetuned_config("policy", arguments.policy)
     translator = Translator(described, config.num_cameras, config.action_dim, config.state_dim)
     steps = choose_action_steps(arguments.num_action_steps, config)
-    processor = load_pinned(CycleMimicProcessor.from_pretrained, arguments.policy)
+    processor = load_processor(arguments.policy)
     dataset = processor.resolve_dataset(arguments.dataset)
-    model = place(load_pinned(CycleMimicForActionPrediction.from_pretrained, arguments.policy), device)
+    model = load_finetuned(arguments.policy, device)
     make_queue = partial(ActionChunkQueue, steps, config.temporal_ensemble_coeff)
     return ChunkPolicy(model, processor, dataset), translator, make_queue

@@ -126,7 +126,7 @@ def load_or_make_tokenizer(
         LatentActionTokenizerForPreTraining,
         LatentActionTokenizerImageProcessor,
     )
-    from cyclemimic.commands.inputs import read_config
+    from cyclemimic.checkpoints import read_config
     from cyclemimic.hub.revisions import load_pinned
 
     if arguments.tokenizer is not None:
@@ -156,13 +156,14 @@ def load_or_make_tokenizer(
 def _load_vision_model(checkpoint: str) -> PreTrainedModel:
     from transformers import AutoModel
 
+    from cyclemimic.hub.redaction import first_line
     from cyclemimic.hub.revisions import load_pinned
     from cyclemimic.models.latent_action_tokenizer.safe_weights_latent_action_tokenizer import load_safetensors
 
     try:
         return load_pinned(partial(load_safetensors, AutoModel.from_pretrained), checkpoint)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ValueError(
             f"`vision_model` must be a checkpoint folder or a Hub id, got {checkpoint}: {reason}"
         ) from error

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from cyclemimic.evaluation.environments.pool import EnvironmentPool
 from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Outcome, Reset
 from cyclemimic.evaluation.intervals import wilson_interval
+from cyclemimic.models.cyclemimic.execution_cyclemimic import ActionChunkQueue
 
 
 class RolloutPolicy(Protocol):
@@ -98,6 +99,7 @@ def run_rollouts(
     num_environments: int = 8,
     use_robot_state: bool = False,
     on_result: Callable[[TrialResult], None] | None = None,
+    temporal_ensemble_coeff: float | None = None,
 ) -> list[TrialResult]:
     """
     Runs the trials, `num_environments` at a time, in two halves: while one half carries out its actions, the policy is
@@ -120,12 +122,14 @@ def run_rollouts(
             largest batch.
         use_robot_state (`bool`, *optional*, defaults to `False`): Whether the policy takes the robot's states.
         on_result (`Callable`, *optional*): Called with every result as its trial ends.
+        temporal_ensemble_coeff (`float`, *optional*): Instead, what all chunks of a trial say of a step is averaged
+            ([`ActionChunkQueue`]); the policy then looks before every action, and `num_action_steps` must be 1.
 
     Returns:
         `list[TrialResult]`: In the order of `trials`.
 
     Raises:
-        ValueError: a number below 1.
+        ValueError: a number below 1, or not 1 where chunks are averaged.
         SimulatorError: the simulator cannot run here.
         RuntimeError: workers died over one trial again and again, or its environment failed.
     """
@@ -133,6 +137,9 @@ def run_rollouts(
     for name, number in {**numbers, "film_every": film_every, "num_environments": num_environments}.items():
         if number < 1:
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
+    if temporal_ensemble_coeff is not None and num_action_steps != 1:
+        raise ValueError(f"`num_action_steps` must be 1 with `temporal_ensemble_coeff`, got {num_action_steps}.")
+    execution = _Execution(num_action_steps, temporal_ensemble_coeff)
     results = [TrialResult(trial) for trial in trials]
     pending = _Pending(results)
     num_environments = min(num_environments, len(trials))
@@ -150,6 +157,7 @@ def run_rollouts(
             for slots in halves:
                 views = pool.collect([slot for slot in slots if slot in active])
                 finished = _record(views, active)
+                execution.forget([*finished, *(slot for slot, view in views.items() if view.repeated)])
                 for slot in finished:
                     if on_result is not None:
                         on_result(active[slot])
@@ -158,7 +166,7 @@ def run_rollouts(
                 pool.submit(_assign(finished, active, pending))
                 looking = {slot: view for slot, view in views.items() if view.image is not None}
                 if looking:
-                    pool.submit(_act(policy, looking, active, max_steps, num_action_steps, use_robot_state))
+                    pool.submit(_act(policy, looking, active, max_steps, execution, use_robot_state))
     return results
 
 
@@ -185,6 +193,28 @@ class _Pending:
         return result
 
 
+class _Execution:
+    """Which of the predicted actions each trial carries out before the policy looks again."""
+
+    def __init__(self, num_action_steps: int, temporal_ensemble_coeff: float | None) -> None:
+        self.num_action_steps, self.temporal_ensemble_coeff = num_action_steps, temporal_ensemble_coeff
+        # The chunks of the trials under way, by slot.
+        self._queues: dict[int, ActionChunkQueue] = {}
+
+    def choose(self, slot: int, chunk: np.ndarray) -> np.ndarray:
+        """Of a chunk `(T, A)` that the policy has just predicted, the actions `(n, A)` to carry out."""
+        if self.temporal_ensemble_coeff is None:
+            return chunk[: self.num_action_steps]
+        queue = self._queues.setdefault(slot, ActionChunkQueue(1, self.temporal_ensemble_coeff))
+        queue.push(torch.from_numpy(chunk)[None])
+        return queue.pop(1).numpy()
+
+    def forget(self, slots: Iterable[int]) -> None:
+        """Other trials begin there, or the same once more."""
+        for slot in slots:
+            self._queues.pop(slot, None)
+
+
 def _assign(free: Iterable[int], active: dict[int, TrialResult], pending: _Pending) -> list[Reset | Act]:
     """Gives free slots their next trials."""
     requests: list[Reset | Act] = []
@@ -201,14 +231,14 @@ def _act(
     views: dict[int, Outcome],
     active: dict[int, TrialResult],
     max_steps: int,
-    num_action_steps: int,
+    execution: _Execution,
     use_robot_state: bool,
 ) -> list[Act]:
     """What the policy does where it is its turn."""
     seen: list[Any] = [[view.image for view in views.values()], [view.instruction for view in views.values()]]
     if use_robot_state:
         seen.append([view.robot_state for view in views.values()])
-    chunks = policy.predict(*seen)[:, :num_action_steps]
+    chunks = [execution.choose(slot, chunk) for slot, chunk in zip(views, policy.predict(*seen), strict=True)]
     steps_left = [max_steps - active[slot].num_steps for slot in views]
     return [
         Act(slot, chunk[:steps], last=steps <= len(chunk))

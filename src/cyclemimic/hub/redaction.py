@@ -17,6 +17,11 @@ def redacted(text: str, token: str | None = None) -> str:
     return _TOKEN.sub("***", text)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what went wrong, to go on within a message; its type where it says nothing."""
+    return redacted((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
 def describe_error(error: BaseException, token: str | None = None) -> str:
     """One line of what went wrong. To be raised outside of `except`, or the error itself goes with it."""
     return redacted(" ".join(f"{type(error).__name__}: {error}".split()), token)

@@ -159,6 +159,11 @@ class CycleMimicConfig(PreTrainedConfig):
         return dict(_AUTO_MAP)
 
     @property
+    def is_finetuned(self) -> bool:
+        """Whether this is of a policy that can act: the action decoder of a pretraining checkpoint would be random."""
+        return "CycleMimicForActionPrediction" in (self.architectures or [])
+
+    @property
     def num_executed_steps(self) -> int:
         """Actions of a chunk that are executed before the policy looks again: `n_action_steps`, or half a chunk."""
         return self.n_action_steps or max(1, self.chunk_size // 2)

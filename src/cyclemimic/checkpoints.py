@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of the package, by folder or by their id on the Hub, checked before their weights are loaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from cyclemimic import (
+    CycleMimicConfig,
+    CycleMimicForActionPrediction,
+    CycleMimicProcessor,
+    LatentActionTokenizerImageProcessor,
+    LatentActionTokenizerModel,
+)
+from cyclemimic.data.readers.hub import is_repository_id
+from cyclemimic.hub.publication import check_weights
+from cyclemimic.hub.redaction import first_line
+from cyclemimic.hub.revisions import load_pinned, split_revision
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTrainedConfig:
+    """The configuration of a checkpoint of the package: a folder, or an id on the Hub.
+
+    Args:
+        argument (`str`): Which argument named it, for messages.
+        checkpoint (`str` or `Path`): What it named; an id may end with `@` and a revision.
+        model_type (`str`): What it must be, e.g. `"cyclemimic"`.
+
+    Raises:
+        ValueError: there is no such checkpoint, it is one of another model, or its folder has weights that are pickled or
+            elsewhere.
+    """
+    if not (Path(checkpoint).exists() or is_repository_id(split_revision(checkpoint)[0])):
+        # Which the Hub would be asked for, and a machine without a connection would blame that.
+        raise ValueError(
+            f"`{argument}` must be a checkpoint folder or a Hub id, got {checkpoint}, no folder and no OWNER/NAME."
+        )
+    check_weights(checkpoint)
+    try:
+        config = load_pinned(AutoConfig.from_pretrained, checkpoint)
+    except (OSError, ValueError) as error:
+        config, reason = None, first_line(error)
+    if config is None:
+        raise ValueError(f"`{argument}` must be a checkpoint folder or a Hub id, got {checkpoint}: {reason}")
+    if config.model_type != model_type:
+        raise ValueError(
+            f"`{argument}` must be a checkpoint of model type {model_type}, got {checkpoint} of {config.model_type}."
+        )
+    return config
+
+
+def read_finetuned_config(argument: str, checkpoint: str | Path) -> CycleMimicConfig:
+    """The configuration of a policy that can act.
+
+    Raises:
+        ValueError: as [`read_config`]; or the policy has not been fine-tuned.
+    """
+    config = cast(CycleMimicConfig, read_config(argument, checkpoint, "cyclemimic"))
+    if not config.is_finetuned:
+        raise ValueError(f"`{argument}` must be fine-tuned, to act, got {checkpoint}, which is not.")
+    return config
+
+
+def load_processor(checkpoint: str | Path) -> CycleMimicProcessor:
+    """The processor of a policy."""
+    return load_pinned(CycleMimicProcessor.from_pretrained, checkpoint)
+
+
+def load_finetuned(checkpoint: str | Path, device: torch.device) -> CycleMimicForActionPrediction:
+    """A policy that can act, by [`read_finetuned_config`], in evaluation mode on the device."""
+    return place(load_pinned(CycleMimicForActionPrediction.from_pretrained, checkpoint), device)
+
+
+def load_tokenizer(
+    checkpoint: str | Path, device: torch.device
+) -> tuple[LatentActionTokenizerModel, LatentActionTokenizerImageProcessor]:
+    """A trained tokenizer, in evaluation mode on the device, and its image processor.
+
+    Raises:
+        ValueError: there is no such checkpoint, or it is one of another model.
+    """
+    read_config("tokenizer", checkpoint, "latent_action_tokenizer")
+    tokenizer = place(load_pinned(LatentActionTokenizerModel.from_pretrained, checkpoint), device)
+    return tokenizer, load_pinned(LatentActionTokenizerImageProcessor.from_pretrained, checkpoint)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name; without a name, the GPU where there is one.
+
+    Raises:
+        ValueError: torch does not know it, or it is not there.
+    """
+    if name is None:
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        # Processes of one machine, started by `accelerate launch` or `torchrun`, take a GPU each.
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    try:
+        return torch.empty(0, device=name).device
+    # A build of torch without CUDA says so in an assertion.
+    except (RuntimeError, AssertionError) as error:
+        reason = first_line(error)
+        raise ValueError(f"`device` must be one that torch can use here, such as cpu, got {name}: {reason}") from error
+
+
+def place(model: Model, device: torch.device) -> Model:
+    """The model, moved to the device."""
+    # transformers wraps `Module.to` in a way in which type checkers take the device for the model itself.
+    movable: Any = model
+    return movable.to(device)
