@@ -59,7 +59,7 @@ def parse_training_arguments(
             super().add_arguments(action for action in actions if action.dest in trainers_own)
 
     class TrainingParser(OneLineErrors, HfArgumentParser):
-        """Of dataclasses."""
+        """The parser of a training verb."""
 
     types: list[Any] = list(dataclass_types)
     parser = TrainingParser(types, prog=prog, formatter_class=TrainersOwnLast)

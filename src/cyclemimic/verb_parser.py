@@ -20,14 +20,14 @@ class OneLineErrors(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
     def refuse(self, flag: str) -> NoReturn:
-        """The error of a flag that there is not."""
+        """Exit with the error of an unknown flag."""
         flag = flag.split("=")[0]
         known = [option for action in self._actions for option in action.option_strings]
         self.error(f"unrecognized argument {flag}{suggestion(flag, known)}")
 
 
 class VerbParser(OneLineErrors):
-    """Of a verb of the command line."""
+    """The parser of a verb."""
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         parsed, unknown = self.parse_known_args(args, namespace)

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint_path", required=True, metavar="PATH", help="fine-tuned CycleMimic checkpoint")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--cameras", nargs="+", metavar="KEY", help="image features, e.g. observation.images.front")
-    parser.add_argument("--dataset", help="by whose action statistics to act, where the policy has several")
+    parser.add_argument("--dataset", help="data set whose action statistics to use, where the policy has several")
     convert(**vars(parser.parse_args(argv)))
 
 

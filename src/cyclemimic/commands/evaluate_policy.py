@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
+from cyclemimic.commands.flags import FPS, ON_THE_HUB, add_policy_flags
 from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
@@ -26,11 +26,9 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         description="Shows a fine-tuned policy the frames of recorded episodes and compares its actions with the recorded "
         "ones, and with two guesses that look at nothing: the mean action, and the last action once more. Errors are mean "
         "absolute ones, in units of half a dimension's range. Writes OUTPUT/errors.json. A policy that is no better than "
-        "the guesses needs no robot to be found wanting; one that is better may still fail in closed loop.",
+        "the guesses has already failed; one that is better may still fail in closed loop.",
     )
-    parser.add_argument(
-        "--policy", required=True, metavar="PATH", help=f"checkpoint of a fine-tuned policy {ON_THE_HUB}"
-    )
+    add_policy_flags(parser)
     parser.add_argument("--data", required=True, metavar="DIR", help=f"data set with actions {ON_THE_HUB}")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make")
     parser.add_argument(
@@ -41,18 +39,13 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     )
     parser.add_argument("--num_episodes", type=int, help="how many to look at, after those (default: all)")
     parser.add_argument("--camera", help="camera to read (default: the policy's, or one that sees the scene)")
-    parser.add_argument("--fps", type=float, help="frames per second of RLDS, which does not tell")
+    parser.add_argument("--fps", type=float, help=FPS)
     parser.add_argument(
         "--skip_broken",
         action="store_true",
         help="read everything before, and go on without broken episodes, which then count nowhere, as in `finetune`",
     )
-    parser.add_argument(
-        "--dataset",
-        help="by whose action statistics to act, where the policy has several (default: of the data's name)",
-    )
     parser.add_argument("--batch_size", type=int, default=32, help="frames at a time (default: %(default)s)")
-    parser.add_argument("--device", help="torch device, by default the GPU where there is one")
     return parser.parse_args(argv)
 
 

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from cyclemimic.commands.tokenizer_flags import add_tokenizer_flags
+from cyclemimic.commands.flags import add_tokenizer_flags
 from cyclemimic.verb_parser import VerbParser
 
 

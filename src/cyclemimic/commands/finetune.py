@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
+from cyclemimic.commands.flags import CAMERA, CAMERAS, FPS, ON_THE_HUB, SKIP_BROKEN
 
 if TYPE_CHECKING:
     from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor, CycleMimicTrainingArguments
@@ -28,25 +28,13 @@ class FinetuneArguments:
     data: list[str] = field(
         metadata={"help": f"Data sets {ON_THE_HUB} with actions of one size, each normalised by its own statistics."}
     )
-    camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})
-    cameras: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Or: cameras to see with at once, by default the policy's; the first is that of the labels."
-        },
-    )
-    fps: float | None = field(
-        default=None, metadata={"help": "Frames a second of data that does not say, such as RLDS."}
-    )
+    camera: str | None = field(default=None, metadata={"help": CAMERA})
+    cameras: list[str] | None = field(default=None, metadata={"help": CAMERAS})
+    fps: float | None = field(default=None, metadata={"help": FPS})
     num_episodes: int | None = field(
         default=None, metadata={"help": "Episodes of each data set to learn from, from the first; by default all."}
     )
-    skip_broken: bool = field(
-        default=False,
-        metadata={
-            "help": "Decode everything once before, and go on without episodes that cannot be used, each named in the log."
-        },
-    )
+    skip_broken: bool = field(default=False, metadata={"help": SKIP_BROKEN})
     labels: str | None = field(
         default=None, metadata={"help": "Folder that `cyclemimic label` made of the data, or its id on the Hub."}
     )

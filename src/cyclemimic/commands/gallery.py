@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclemimic.commands.tokenizer_flags import add_tokenizer_flags
+from cyclemimic.commands.flags import add_tokenizer_flags
 from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:

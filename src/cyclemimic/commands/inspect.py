@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclemimic.commands.faults import FaultsFound
+from cyclemimic.commands.flags import CAMERA, FPS
 from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
@@ -28,11 +29,9 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         description="Shows what is in some data sets: episodes, frames, cameras, instructions, statistics of actions and "
         "states. Exits with code 2 if it meets a broken episode.",
     )
-    parser.add_argument(
-        "data", nargs="+", metavar="DIR", help="LeRobot data sets, folders of numbered images or of video files"
-    )
-    parser.add_argument("--camera", help="camera to read, by default one that sees the scene")
-    parser.add_argument("--fps", type=float, help="frames per second of images, which do not tell")
+    parser.add_argument("data", nargs="+", metavar="DIR", help="data sets, as of the other verbs")
+    parser.add_argument("--camera", help=CAMERA)
+    parser.add_argument("--fps", type=float, help=FPS)
     parser.add_argument("--check", action="store_true", help="decode every frame, and list every broken episode")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder to make, of inspect.json and contact_sheet.png"

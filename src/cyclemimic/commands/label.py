@@ -7,7 +7,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from cyclemimic.commands.tokenizer_flags import add_tokenizer_flags
+from cyclemimic.commands.flags import add_tokenizer_flags
 from cyclemimic.verb_parser import VerbParser
 
 

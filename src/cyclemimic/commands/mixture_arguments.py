@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
+from cyclemimic.commands.flags import CAMERA, FPS, LEAVE_OUT_MISSING, ON_THE_HUB, SKIP_BROKEN
 
 
 @dataclass
@@ -19,17 +19,7 @@ class MixtureArguments:
             "read."
         }
     )
-    camera: str | None = field(default=None, metadata={"help": "Camera to read, by default one that sees the scene."})
-    fps: float | None = field(
-        default=None, metadata={"help": "Frames per second of RLDS and of images, which do not tell."}
-    )
-    leave_out_missing: bool = field(
-        default=False, metadata={"help": "Go on without the data sets of a mixture that cannot be opened."}
-    )
-    skip_broken: bool = field(
-        default=False,
-        metadata={
-            "help": "Decode everything once before training, and go on without the episodes that cannot be used, each "
-            "named in the log."
-        },
-    )
+    camera: str | None = field(default=None, metadata={"help": CAMERA})
+    fps: float | None = field(default=None, metadata={"help": FPS})
+    leave_out_missing: bool = field(default=False, metadata={"help": LEAVE_OUT_MISSING})
+    skip_broken: bool = field(default=False, metadata={"help": SKIP_BROKEN})

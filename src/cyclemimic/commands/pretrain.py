@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from cyclemimic.commands.flags import CAMERAS, ON_THE_HUB
 from cyclemimic.commands.mixture_arguments import MixtureArguments
-from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
 
 if TYPE_CHECKING:
     from cyclemimic import CycleMimicTrainingArguments
@@ -33,13 +33,7 @@ class PretrainArguments:
     tiny: bool = field(
         default=False, metadata={"help": "Or: a small backbone from scratch, for machines without GPU."}
     )
-    cameras: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Instead of `camera`: cameras to see with at once, by default the policy's; the first is that of the "
-            "labels."
-        },
-    )
+    cameras: list[str] | None = field(default=None, metadata={"help": CAMERAS})
     tiny_image_size: int = field(default=128, metadata={"help": "Pixels of the small backbone's images."})
     tiny_hidden_size: int = field(default=96, metadata={"help": "Its width, a multiple of 32."})
     tiny_num_layers: int = field(default=2, metadata={"help": "Layers of its language model."})

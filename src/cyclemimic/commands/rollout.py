@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
+from cyclemimic.commands.flags import add_action_steps_flag, add_policy_flags
 from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         "state where it was fine-tuned with it; writes OUTPUT/results.json, report.html, and a file an episode. A run "
         "that was stopped goes on with the same command.",
     )
-    parser.add_argument(
-        "--policy", required=True, metavar="PATH", help=f"checkpoint of a fine-tuned policy {ON_THE_HUB}"
-    )
+    add_policy_flags(parser)
     parser.add_argument("--env", required=True, metavar="NAME[:TASKS]", help=f"simulator: {', '.join(FORMS.values())}")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make, or to go on with")
     parser.add_argument("--episodes", type=int, default=20, help="trials of each task (default: %(default)s)")
@@ -48,13 +46,8 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         "environments; LIBERO has its own fifty for every seed (default: %(default)s)",
     )
     parser.add_argument("--clips", type=int, default=2, help="trials of each task to film (default: %(default)s)")
-    parser.add_argument("--dataset", help="by whose action statistics to act, where the policy has several")
     parser.add_argument("--instruction", help="what to tell the policy, where the environment has no words of its own")
-    parser.add_argument(
-        "--num_action_steps",
-        type=int,
-        help="actions carried out before the policy looks again (default: as its configuration says, or half a chunk)",
-    )
+    add_action_steps_flag(parser)
     parser.add_argument(
         "--action_repeat",
         type=int,
@@ -77,10 +70,9 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         "--batch_size",
         type=int,
         default=4,
-        help="rows of every call of the policy, filled up where fewer trials are under way: the last digits of actions "
-        "depend on it, and on nothing else (default: %(default)s)",
+        help="rows of every call of the policy, padded where fewer trials are running: it alone changes the last digits "
+        "of actions (default: %(default)s)",
     )
-    parser.add_argument("--device", help="torch device, by default the GPU where there is one")
     return parser.parse_args(argv)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
+from cyclemimic.commands.flags import add_action_steps_flag, add_policy_flags
 from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
@@ -28,11 +28,9 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser = VerbParser(
         prog=prog,
         description="Serves a fine-tuned policy to `vla-eval run`, which brings LIBERO, CALVIN, SimplerEnv and more. "
-        "GET /health answers as soon as it is ready; SIGTERM or Ctrl-C ends it, after all who wait are answered.",
+        "GET /health answers as soon as it is ready; SIGTERM or Ctrl-C ends it, once all who wait are answered.",
     )
-    parser.add_argument(
-        "--policy", required=True, metavar="PATH", help=f"checkpoint of a fine-tuned policy {ON_THE_HUB}"
-    )
+    add_policy_flags(parser)
     parser.add_argument(
         "--benchmark",
         type=Path,
@@ -44,12 +42,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         "--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine)"
     )
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)")
-    parser.add_argument("--dataset", help="by whose action statistics to act, where the policy has several")
-    parser.add_argument(
-        "--num_action_steps",
-        type=int,
-        help="actions carried out before the policy looks again (default: as its configuration says, or half a chunk)",
-    )
+    add_action_steps_flag(parser)
     parser.add_argument(
         "--max_batch_size", type=int, default=8, help="observations of a policy call (default: %(default)s)"
     )
@@ -59,7 +52,6 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument(
         "--max_message_mb", type=float, default=16.0, help="largest message of a client (default: %(default)s)"
     )
-    parser.add_argument("--device", help="torch device, by default the GPU where there is one")
     return parser.parse_args(argv)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from cyclemimic.commands.flags import ON_THE_HUB
 from cyclemimic.commands.mixture_arguments import MixtureArguments
-from cyclemimic.commands.tokenizer_flags import ON_THE_HUB
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

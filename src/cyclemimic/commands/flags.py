@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flags that several verbs share, and what their help says."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+# How the help of every argument that names a checkpoint or a data set says it.
+ON_THE_HUB = "(a folder; or, on the Hub, OWNER/NAME or OWNER/NAME@REVISION, a branch, tag or commit)"
+CAMERA = "camera to read, by default one that sees the scene"
+FPS = "frames per second of RLDS and of images, which do not record it"
+SKIP_BROKEN = (
+    "decode everything once before, and go on without the episodes that cannot be used, each named in the log"
+)
+LEAVE_OUT_MISSING = "go on without the data sets of a mixture that cannot be opened"
+CAMERAS = "instead of `camera`: several at once, by default the policy's; the labels are of the first"
+
+
+def add_device_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds where to compute."""
+    parser.add_argument("--device", help="torch device, by default the GPU where there is one")
+
+
+def add_policy_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds a fine-tuned policy, how it acts, and where."""
+    parser.add_argument(
+        "--policy", required=True, metavar="PATH", help=f"checkpoint of a fine-tuned policy {ON_THE_HUB}"
+    )
+    parser.add_argument(
+        "--dataset",
+        help="data set whose action statistics to use, where the policy has several",
+    )
+    add_device_flag(parser)
+
+
+def add_action_steps_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds how much of a chunk is carried out."""
+    parser.add_argument(
+        "--num_action_steps",
+        type=int,
+        help="actions carried out before the policy looks again (default: as its configuration says, or half a chunk)",
+    )
+
+
+def add_tokenizer_flags(
+    parser: argparse.ArgumentParser, data_help: str = "data sets, or one mixture", needs_output: bool = True
+) -> None:
+    """Adds tokenizer, data and output, the pairs' intervals, batch size and device."""
+    parser.add_argument(
+        "--tokenizer", required=True, metavar="PATH", help=f"checkpoint of a latent action tokenizer {ON_THE_HUB}"
+    )
+    parser.add_argument("--data", required=True, nargs="+", metavar="DIR", help=f"{data_help} {ON_THE_HUB}")
+    parser.add_argument("--output", required=needs_output, type=Path, metavar="DIR", help="folder to make")
+    parser.add_argument("--camera", help=CAMERA)
+    parser.add_argument("--fps", type=float, help=FPS)
+    parser.add_argument("--leave_out_missing", action="store_true", help=LEAVE_OUT_MISSING)
+    parser.add_argument("--skip_broken", action="store_true", help=SKIP_BROKEN)
+    parser.add_argument(
+        "--interval_s",
+        type=float,
+        default=1.0,
+        help="seconds between the frames of a pair, as in the tokenizer's training; `label` takes those of a mixture's file where "
+        "it has some (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min_interval_s",
+        type=float,
+        default=0.5,
+        help="shortest pair near an episode's end, in seconds (default: %(default)s)",
+    )
+    parser.add_argument("--batch_size", type=int, default=128, help="frames or pairs at a time (default: %(default)s)")
+    add_device_flag(parser)
