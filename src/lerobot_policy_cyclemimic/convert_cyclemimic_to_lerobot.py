@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from cyclemimic.data.atomic_folder import AtomicFolder
+from cyclemimic.data.atomic import AtomicFolder
 
 from .configuration_cyclemimic import CycleMimicConfig
 from .modeling_cyclemimic import CycleMimicPolicy
@@ -29,15 +29,10 @@ def convert(
     """
     config = CycleMimicConfig(checkpoint_path=checkpoint_path, cameras=cameras, dataset=dataset)
     policy = CycleMimicPolicy(config)
-    folder = AtomicFolder(output)
-    folder.start()
-    try:
-        policy.save_pretrained(folder.partial)
+    with AtomicFolder(output).writing() as folder:
+        policy.save_pretrained(folder)
         for pipeline in make_cyclemimic_pre_post_processors(config):
-            pipeline.save_pretrained(folder.partial)
-        folder.commit()
-    finally:
-        folder.discard()
+            pipeline.save_pretrained(folder)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

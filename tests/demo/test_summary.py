@@ -9,7 +9,7 @@ import pytest
 
 from cyclemimic.data import write_labels
 from cyclemimic.demo.settings import DemoConfig, DemoSettings
-from cyclemimic.demo.summary import codebook_use, hardware, summarise, versions
+from cyclemimic.demo.summary import _codebook_figures, summarise
 
 HISTORY = [{"loss": 2.0, "copy_ratio": 0.9}, {"loss": 1.0, "copy_ratio": 0.4, "cycle_accuracy": 0.8, "ac3_scale": 1}]
 
@@ -44,7 +44,7 @@ def stages(**results) -> dict[str, dict]:
 
 def test_codebook_use(labels_dir):
     # Shares 1/2, 1/4, 1/4: entropy 1.5 log 2.
-    assert codebook_use(labels_dir) == {
+    assert _codebook_figures(labels_dir) == {
         "codebook_perplexity": pytest.approx(2**1.5),
         "codebook_size": 16,
         "distinct_latent_actions": 2,
@@ -80,7 +80,3 @@ def test_without_a_simulator(labels_dir):
     rates = [metrics[f"success_rate{suffix}"] for suffix in ("", "_without_latent_pretraining", "_random")]
     assert rates == [None] * 3 and metrics["rollouts_per_task"] == 0
     assert metrics["action_error"] == 0.2 and metrics["action_error_mean_action"] == 0.6
-
-
-def test_machine():
-    assert "cores" in hardware() and "python" in versions()

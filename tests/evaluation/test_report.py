@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from cyclemimic.evaluation import page
+from cyclemimic.data import atomic
 from cyclemimic.evaluation.intervals import wilson_interval
 from cyclemimic.evaluation.report import (
     SECTIONS,
@@ -233,7 +233,7 @@ def test_writing_is_atomic(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(page.os, "fsync", fail)
+    monkeypatch.setattr(atomic.os, "fsync", fail)
     with pytest.raises(OSError, match="no space left"):
         write_report(path, full_report("another"))
     assert path.read_bytes() == before

@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
-import platform
 import subprocess
 from pathlib import Path
 
-import torch
 from transformers import Trainer
 from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
+
+from cyclemimic.machine import hardware, versions
 
 _PACKAGES = ("cyclemimic", "torch", "transformers", "accelerate", "peft", "datasets")
 # Losses and the like of the last log line; what says how fast it went is told otherwise.
@@ -42,7 +41,7 @@ def training_facts(trainer: Trainer) -> dict[str, str]:
         "optimizer": f"{optimizer}, learning rate {arguments.learning_rate:g} ({schedule}), "
         f"weight decay {arguments.weight_decay:g}",
         "precision": "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "float32",
-        "hardware": f"{arguments.world_size} x {_device()}",
+        "hardware": f"{hardware()}; {arguments.world_size} processes" if arguments.world_size > 1 else hardware(),
         "time": "–" if seconds is None else f"{seconds / 3600:.2f} h",
         "seed": str(arguments.seed),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -56,21 +55,10 @@ def training_facts(trainer: Trainer) -> dict[str, str]:
     return facts
 
 
-def _device() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
 def _versions() -> str:
-    versions = []
-    for name in _PACKAGES:
-        try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    named = [f"{name} {version}" for name, version in versions(_PACKAGES).items()]
     commit = _commit()
-    return ", ".join(versions + ([f"commit {commit}"] if commit else []))
+    return ", ".join(named + ([f"commit {commit}"] if commit else []))
 
 
 def _commit() -> str | None:

@@ -26,7 +26,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> str:
     """Rewrites the card, whole or not at all."""
     from cyclemimic.cards.measured import add_measurements
-    from cyclemimic.evaluation.page import write_atomically
+    from cyclemimic.data.atomic import write_atomically
 
     path = arguments.model / "README.md"
     if not path.is_file():

@@ -43,16 +43,11 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> str:
     """Converts the checkpoint; says what of it was not needed."""
-    from cyclemimic.data.atomic_folder import AtomicFolder
+    from cyclemimic.data.atomic import AtomicFolder
     from cyclemimic.models.cyclemimic.convert_prismatic_to_hf import plan_conversion
 
     conversion = plan_conversion(arguments.checkpoint, arguments.language_model, arguments.dino, arguments.siglip)
-    folder = AtomicFolder(arguments.output)
-    folder.start(conversion.num_bytes)
-    try:
-        conversion.save(folder.partial)
-        folder.commit()
-    finally:
-        folder.discard()
+    with AtomicFolder(arguments.output).writing(conversion.num_bytes) as folder:
+        conversion.save(folder)
     left_out = ", ".join(conversion.left_out) or "nothing"
     return f"Saved: {arguments.output}; left out, because nothing reads it: {left_out}"

@@ -52,24 +52,20 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> str:
     """Measures the errors, writes them, and returns a table of them."""
     from cyclemimic.commands.inputs import check_at_least_one
-    from cyclemimic.data.atomic_folder import AtomicFolder
+    from cyclemimic.data.atomic import AtomicFolder
     from cyclemimic.evaluation.open_loop import errors_by_statistics
 
     check_at_least_one(batch_size=arguments.batch_size)
     policy, frames = _open(arguments)
     folder = AtomicFolder(arguments.output)
-    folder.start()
-    try:
+    with folder.writing() as partial:
         statistics = policy.processor.action_statistics[policy.dataset]
         errors = errors_by_statistics(policy, frames, statistics, arguments.batch_size)
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
         counts = {"episodes": len(frames.episodes), "frames": len(frames)}
         text = json.dumps({"errors": errors, **counts, "arguments": settings | {"dataset": policy.dataset}}, indent=2)
         with folder.one_line_errors():
-            (folder.partial / "errors.json").write_text(text, encoding="utf-8")
-        folder.commit()
-    finally:
-        folder.discard()
+            (partial / "errors.json").write_text(text, encoding="utf-8")
     seen = f"{counts['frames']} frames of {counts['episodes']} episodes"
     return f"{format_errors(errors)}\nSaved: {arguments.output}, errors on {seen}"
 

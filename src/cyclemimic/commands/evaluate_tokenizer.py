@@ -39,7 +39,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> str:
     """Measures the tokenizer, writes what was found, and returns the main figures as a table."""
     from cyclemimic.commands.inputs import open_tokenizer_and_data
-    from cyclemimic.data.atomic_folder import AtomicFolder
+    from cyclemimic.data.atomic import AtomicFolder
     from cyclemimic.evaluation.tokenizer_quality import QualitySettings, measure_tokenizer, write_quality
 
     settings = QualitySettings(
@@ -54,14 +54,10 @@ def run(arguments: argparse.Namespace) -> str:
     tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments)
     sources = [entry.source for entry in weighted]
     folder = AtomicFolder(arguments.output)
-    folder.start()
-    try:
+    with folder.writing() as partial:
         measurement = measure_tokenizer(tokenizer, image_processor, sources, settings)
         with folder.one_line_errors():
-            write_quality(folder.partial, measurement, name=str(arguments.tokenizer))
-        folder.commit()
-    finally:
-        folder.discard()
+            write_quality(partial, measurement, name=str(arguments.tokenizer))
     return f"{format_summary(measurement.metrics['summary'])}\nSaved: {arguments.output}"
 
 

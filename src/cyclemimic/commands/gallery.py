@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> str | None:
 def _write(arguments: argparse.Namespace) -> str:
     from cyclemimic.commands.inputs import check_at_least_one, open_tokenizer_and_data
     from cyclemimic.data import FramePairDataset
-    from cyclemimic.data.atomic_folder import AtomicFolder
+    from cyclemimic.data.atomic import AtomicFolder
     from cyclemimic.evaluation.gallery import write_gallery
     from cyclemimic.evaluation.pair_gallery import evenly_spread, gallery_of_pairs
     from cyclemimic.labeling import encode_pairs
@@ -75,23 +75,19 @@ def _write(arguments: argparse.Namespace) -> str:
     tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments)
     sources = [entry.source for entry in weighted]
     folder = AtomicFolder(arguments.output)
-    folder.start()
-    try:
+    with folder.writing() as partial:
         pairs = FramePairDataset(sources, arguments.interval_s, arguments.min_interval_s)
         chosen = evenly_spread(pairs, arguments.max_pairs, arguments.seed)
         codes = encode_pairs(tokenizer, image_processor, pairs, chosen, arguments.batch_size)
         groups = gallery_of_pairs(pairs, chosen, codes, arguments.actions, arguments.pairs, arguments.seed)
         with folder.one_line_errors():
             write_gallery(
-                folder.partial / "gallery.html",
+                partial / "gallery.html",
                 groups,
                 title="Pairs that share one latent action",
                 subtitle=", ".join(source.name for source in sources),
                 notes=["Drawn at random among the pairs with the code, not picked for their looks."],
             )
-        folder.commit()
-    finally:
-        folder.discard()
     return f"Saved: {arguments.output}, {len(groups)} latent actions of {len(chosen)} frame pairs"
 
 

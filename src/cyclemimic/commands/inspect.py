@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> str:
         FaultsFound: with that text, if an episode is broken.
     """
     from cyclemimic.data import open_source
-    from cyclemimic.data.atomic_folder import AtomicFolder
+    from cyclemimic.data.atomic import AtomicFolder
     from cyclemimic.data.inspection import inspect_source
 
     sources = [open_source(path, arguments.camera, fps=arguments.fps) for path in arguments.data]

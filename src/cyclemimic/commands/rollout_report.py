@@ -7,10 +7,11 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from cyclemimic.demo.summary import hardware, versions
+from cyclemimic.demo.summary import PACKAGES
 from cyclemimic.evaluation.report import DemoReport, Provenance, write_report
 from cyclemimic.evaluation.rollout_folder import RolloutFolder
 from cyclemimic.evaluation.success_table import SuccessCell, SuccessRow, SuccessTable
+from cyclemimic.machine import hardware, versions
 
 
 def write_rollout_report(folder: RolloutFolder, results: dict[str, Any], seconds: float) -> None:
@@ -36,7 +37,7 @@ def write_rollout_report(folder: RolloutFolder, results: dict[str, Any], seconds
             seed=settings["seed"],
             hardware=hardware(),
             seconds=seconds,
-            versions=versions(),
+            versions=versions(PACKAGES),
         ),
         success=SuccessTable(tuple(cells), (row,)),
         clips=clips,

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cyclemimic.data import open_source
+from cyclemimic.data.atomic import write_atomically
 from cyclemimic.demo import learning, moving
 from cyclemimic.demo.data_split import DemoData, instructions_of, open_demo_data, split_demo_data
 from cyclemimic.demo.recording import Shot, record_shots
@@ -76,7 +76,7 @@ def run_demo(config: DemoConfig, settings: DemoSettings | None = None) -> Path:
         evaluate = partial(_evaluate, config, settings, data, name, acting)
         done[f"evaluate_{name}"] = records.run(f"evaluate_{name}", evaluate)
     metrics = summarise(config, settings, done, labels)
-    _write_text(output / "metrics.json", json.dumps(metrics, indent=2))
+    write_atomically(output / "metrics.json", json.dumps(metrics, indent=2).encode())
     return write_demo_report(config, settings, data, done, metrics)
 
 
@@ -132,9 +132,3 @@ def _evaluate(
         films = config.output / "stages" / "films" / name
         return moving.evaluate_in_simulator(policy, processor, settings, _FIRST_EVALUATION, films)
     return moving.evaluate_open_loop(policy, processor, data.demonstrations, data.held_out)
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -6,12 +6,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cyclemimic.data.atomic import write_atomically
 from cyclemimic.demo.peak_memory import PeakMemory
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class StageRecords:
                     "choose another folder, or remove this one."
                 )
         else:
-            _write_json(path, run)
+            write_atomically(path, json.dumps(run, indent=2).encode())
 
     def run(self, name: str, stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The record of stage `name`: read if it is done, else made by running `stage`, whose results it holds."""
@@ -62,16 +62,10 @@ class StageRecords:
             "peak_memory_bytes": memory.peak_bytes,
             "results": results,
         }
-        _write_json(path, record)
+        write_atomically(path, json.dumps(record, indent=2).encode())
         return json.loads(path.read_text(encoding="utf-8"))
 
 
 def describe(value: Any) -> dict[str, Any]:
     """A dataclass as JSON values, for [`StageRecords`]."""
     return json.loads(json.dumps(dataclasses.asdict(value), default=str))
-
-
-def _write_json(path: Path, value: Any) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=2), encoding="utf-8")
-    os.replace(partial, path)

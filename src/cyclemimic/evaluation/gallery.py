@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from cyclemimic.data.atomic import write_atomically
+
 from .film import check_image
-from .page import render_page, write_atomically
+from .page import render_page
 from .shared_actions import SharedAction, motion_magnitude, select_groups
 from .tiles import fit_image, fit_text
 

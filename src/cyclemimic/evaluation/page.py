@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import jinja2
 
@@ -62,28 +60,3 @@ def render_page(template: str, **context: object) -> str:
 def code_tokens(codes: Sequence[int | None]) -> list[tuple[str, int]]:
     """Text and hue (degrees) of each code's chip; steps of the golden angle keep neighbouring codes far apart."""
     return [("·", 0) if code is None else (str(int(code)), round(int(code) * 137.508) % 360) for code in codes]
-
-
-def write_atomically(path: str | os.PathLike[str], payload: bytes) -> Path:
-    """Write a file whole or not at all: a reader, or a later run, never finds half of it.
-
-    Args:
-        path (`str` or `os.PathLike`): The file; its folder is made where it is missing.
-        payload (`bytes`): The content.
-
-    Returns:
-        `Path`: The file.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A sibling, so that the rename stays within one file system; the process id keeps two runs apart.
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return target

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from cyclemimic.data.atomic import write_atomically
+
 from .charts import Series
 from .film import check_clip, check_image
 from .gallery import GalleryGroup, GalleryPair
-from .page import render_page, write_atomically
+from .page import render_page
 from .success_table import SuccessCell, SuccessRow, SuccessTable
 
 __all__ = [

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cyclemimic.data import DataError, decode_frames, encode_video
-from cyclemimic.evaluation.page import write_atomically
+from cyclemimic.data.atomic import write_atomically
 from cyclemimic.evaluation.report import Clip
 from cyclemimic.evaluation.rollout import Trial, TrialResult
 

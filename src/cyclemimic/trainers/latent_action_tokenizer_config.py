@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from cyclemimic.data import PairAugmentation
+from cyclemimic.data.pairs import check_intervals
 
 
 @dataclass
@@ -52,11 +53,7 @@ class LatentActionTokenizerTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.sample_steps < 0:
             raise ValueError(f"`sample_steps` must be at least 0, got {self.sample_steps}.")
-        if not 0 < self.min_interval_s <= self.interval_s:
-            raise ValueError(
-                f"`min_interval_s` must be above 0 and at most `interval_s` ({self.interval_s}), "
-                f"got {self.min_interval_s}."
-            )
+        check_intervals(self.interval_s, self.min_interval_s)
         _ = self.augmentation  # refuses what is out of its range
 
     @property

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from cyclemimic.data.atomic import write_atomically
 from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
     LatentActionTokenizerImageProcessor,
 )
@@ -56,7 +58,6 @@ def draw_sample_grid(
 
 def write_picture(picture: np.ndarray, path: Path) -> None:
     """As a PNG, in a folder that is made where it is missing; the file appears whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    Image.fromarray(picture).save(unfinished, format="png")
-    unfinished.replace(path)
+    png = io.BytesIO()
+    Image.fromarray(picture).save(png, format="png")
+    write_atomically(path, png.getvalue())

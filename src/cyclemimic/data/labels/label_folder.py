@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic_folder import AtomicFolder
+from ..atomic import AtomicFolder
 from ..episode import DataError
 from .label_writer import FORMAT_VERSION, UNFINISHED_PREFIX, shard_name, sync_folder, to_table, write_shard
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic_folder import AtomicFolder
+from ..atomic import AtomicFolder
 from ..episode import DataError
 from ..readers.hub import public_name
 from .latent_labels import COLUMNS, INTEGER_COLUMNS, METADATA_KEY
@@ -60,13 +60,8 @@ def write_labels(
     target = AtomicFolder(folder, overwrite)
     if not table.num_rows:
         raise DataError(f"{target.root}: there is no label to write")
-    target.start()
-    try:
-        with target.one_line_errors():
-            write_shard(target.partial / shard_name(0), table)
-        target.commit()
-    finally:
-        target.discard()
+    with target.writing() as partial, target.one_line_errors():
+        write_shard(partial / shard_name(0), table)
 
 
 def shard_name(index: int) -> str:

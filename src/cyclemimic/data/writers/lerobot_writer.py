@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic_folder import AtomicFolder
+from ..atomic import AtomicFolder
 from ..episode import DataError
 from ..feature_statistics import DatasetStatistics
 from ..readers.lerobot_episodes import is_own_episode_column

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cyclemimic.data.atomic import write_atomically
+
 from ..charts import Series
-from ..page import render_page, write_atomically
+from ..page import render_page
 from ..report import CurveGroup
 from .figure_rows import dimension_rows, probe_rows, summary_rows
 from .quality import TokenizerMeasurement

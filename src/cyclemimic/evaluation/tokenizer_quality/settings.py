@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cyclemimic.data.pairs import check_intervals
+
 MOTIONS = ("state", "action")
 
 
@@ -45,11 +47,7 @@ class QualitySettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_interval_s <= self.interval_s < float("inf"):
-            raise ValueError(
-                f"`min_interval_s` must be above 0 and at most `interval_s` ({self.interval_s:g}), "
-                f"got {self.min_interval_s:g}."
-            )
+        check_intervals(self.interval_s, self.min_interval_s)
         if self.motion is not None and self.motion not in MOTIONS:
             raise ValueError(f"`motion` must be one of {list(MOTIONS)}, got {self.motion!r}.")
         dims = self.motion_dims

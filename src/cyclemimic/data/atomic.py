@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders that exist either complete or not at all, whatever interrupts the writing."""
+"""Files and folders that exist either complete or not at all, whatever interrupts the writing."""
 
 from __future__ import annotations
 
@@ -27,10 +27,8 @@ class AtomicFolder:
     Example:
 
     ```python
-    >>> folder = AtomicFolder(root)  # doctest: +SKIP
-    >>> folder.start()  # doctest: +SKIP
-    >>> (folder.partial / "file").write_text("complete")  # doctest: +SKIP
-    >>> folder.commit()  # doctest: +SKIP
+    >>> with AtomicFolder(root).writing() as partial:  # doctest: +SKIP
+    ...     (partial / "file").write_text("complete")
     ```
     """
 
@@ -39,6 +37,16 @@ class AtomicFolder:
         self.overwrite = overwrite
         self.partial = self.root.with_name(self.root.name + ".partial")
         self._replaced = self.root.with_name(self.root.name + ".replaced")
+
+    @contextmanager
+    def writing(self, min_free_bytes: int = 0) -> Iterator[Path]:
+        """The partial folder, for the block to fill; whole at its end, and gone where it fails. Errors as of the three below."""
+        self.start(min_free_bytes)
+        try:
+            yield self.partial
+            self.commit()
+        finally:
+            self.discard()
 
     def start(self, min_free_bytes: int = 0) -> None:
         """Make the empty partial folder; `DataError` if `root` is taken, or the disk has too little room."""
@@ -84,3 +92,28 @@ class AtomicFolder:
             else:
                 reason = f"cannot be written ({error.strerror or error}); give a folder that can be written"
             raise DataError(f"{self.root}: {reason}") from error
+
+
+def write_atomically(path: str | os.PathLike[str], payload: bytes) -> Path:
+    """Write a file whole or not at all: a reader, or a later run, never finds half of it.
+
+    Args:
+        path (`str` or `os.PathLike`): The file; its folder is made where it is missing.
+        payload (`bytes`): The content.
+
+    Returns:
+        `Path`: The file.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A sibling, so that the rename stays within one file system; the process id keeps two runs apart.
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target

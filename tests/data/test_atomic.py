@@ -6,7 +6,7 @@ import errno
 import pytest
 
 from cyclemimic.data import DataError
-from cyclemimic.data.atomic_folder import AtomicFolder
+from cyclemimic.data.atomic import AtomicFolder, write_atomically
 
 
 def test_folder_appears_in_one_step(tmp_path):
@@ -16,6 +16,24 @@ def test_folder_appears_in_one_step(tmp_path):
     assert not folder.root.exists()
     folder.commit()
     assert (folder.root / "file").read_text() == "done" and list(tmp_path.iterdir()) == [folder.root]
+
+
+def test_a_block_that_fails_leaves_nothing(tmp_path):
+    with AtomicFolder(tmp_path / "new").writing() as partial:
+        (partial / "file").write_text("done")
+        assert not (tmp_path / "new").exists()
+    with pytest.raises(KeyError), AtomicFolder(tmp_path / "other").writing() as partial:
+        (partial / "file").write_text("half")
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["new"] and (tmp_path / "new" / "file").read_text() == "done"
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = write_atomically(tmp_path / "folder" / "file", b"one")
+    assert path.read_bytes() == b"one"
+    with pytest.raises(TypeError):
+        write_atomically(path, "no bytes")
+    assert path.read_bytes() == b"one" and list(path.parent.iterdir()) == [path]
 
 
 def test_missing_parents_are_made_and_a_file_in_the_way_is_named(tmp_path):
