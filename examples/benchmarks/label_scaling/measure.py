@@ -6,7 +6,7 @@ How many frame pairs a second two processes label, against one.
     OMP_NUM_THREADS=1 python measure.py --tokenizer demo_output/tokenizer --data demo_output/data
 
 Both label the same data, one after the other, from where everything is imported and loaded. Without `--data` films of moving noise
-are made here, and a tokenizer of the demo's size with random weights: how long it takes does not depend on them.
+are made here, and a tokenizer of the demo's width and depth with random weights: how long it takes does not depend on them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def make_data(folder: Path, num_episodes: int) -> Path:
 
 
 def make_tokenizer(folder: Path) -> Path:
-    """Of the demo's size."""
+    """As wide and deep as the demo's."""
     from cyclemimic import (
         LatentActionTokenizerConfig,
         LatentActionTokenizerImageProcessor,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 What a training run costs beside its steps: the Trainer against a bare loop of the same steps, how long it waits for data,
-and whether its memory stays. The tokenizer is the demo's, on films of moving noise that are made here.
+and whether its memory stays. The tokenizer is small, on films of moving noise that are made here.
 
     python measure.py
     python measure.py --steps 2000 --rounds 1
@@ -33,7 +33,7 @@ IMAGE_SIZE, NUM_EPISODES, NUM_FRAMES = 32, 40, 60
 
 
 def make_trainer(output_dir: str, steps: int, arguments: argparse.Namespace) -> LatentActionTokenizerTrainer:
-    """A trainer of the demo's tokenizer, with AC3 from the first step."""
+    """A trainer of a small tokenizer, with AC3 from the first step."""
     torch.manual_seed(0)
     config = LatentActionTokenizerConfig(
         image_size=IMAGE_SIZE,

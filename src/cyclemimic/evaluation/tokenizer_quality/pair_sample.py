@@ -3,22 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from tqdm import tqdm
 
 from cyclemimic.data import DataError, Episode, EpisodeSource
 from cyclemimic.data.episode import list_episodes, stack_frames
+from cyclemimic.data.frame_store import iter_transformed
 from cyclemimic.data.pairs import future_indices
 
 from .motion import TrueMotion
 from .settings import QualitySettings
-
-# Frames decoded and resized at a time: an episode of full-size frames is never in memory whole.
-_BLOCK = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +73,7 @@ class _EpisodePairs:
 def sample_pairs(
     sources: Sequence[EpisodeSource],
     motion: TrueMotion,
-    resize: Callable[[list[np.ndarray]], np.ndarray],
+    resize: Callable[[np.ndarray], np.ndarray],
     settings: QualitySettings,
 ) -> PairSample:
     """
@@ -85,7 +82,7 @@ def sample_pairs(
     Args:
         sources (`Sequence[EpisodeSource]`): Data sets; those of one `embodiment` are one body.
         motion ([`TrueMotion`]): How the true motion is read.
-        resize (`Callable`): Maps a list of uint8 frames to uint8 frames of the tokenizer's size, in one array.
+        resize (`Callable`): Maps uint8 frames `(n, height, width, 3)` to as many of the tokenizer's size.
         settings ([`QualitySettings`]): Times, numbers and seed.
 
     Returns:
@@ -160,7 +157,7 @@ def _spread(total: int, count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _read_frames(
-    chosen: Sequence[_EpisodePairs], resize: Callable[[list[np.ndarray]], np.ndarray]
+    chosen: Sequence[_EpisodePairs], resize: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The frames of all pairs, each once, and the positions in them of current and future frames."""
     needed = [np.unique(np.concatenate([pairs.current, pairs.future])) for pairs in chosen]
@@ -168,8 +165,7 @@ def _read_frames(
     read = (
         frame
         for pairs, indices in zip(tqdm(chosen, desc="frames", unit="episode"), needed, strict=True)
-        for block in _blocks(pairs.episode.iter_frames(indices.tolist()))
-        for frame in resize(block)
+        for frame in iter_transformed(pairs.episode, indices.tolist(), resize)
     )
     frames = stack_frames(read, int(starts[-1]))
     current = [
@@ -177,8 +173,3 @@ def _read_frames(
     ]
     future = [start + np.searchsorted(indices, pairs.future) for pairs, indices, start in zip(chosen, needed, starts)]
     return frames, np.concatenate(current), np.concatenate(future)
-
-
-def _blocks(frames: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    while block := list(islice(frames, _BLOCK)):
-        yield block

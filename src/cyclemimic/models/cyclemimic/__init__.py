@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The policy: latent action prediction and action decoding on a vision-language backbone (paper §4)."""
 
-from transformers import AutoConfig, AutoModel, AutoProcessor
-
 from .configuration_cyclemimic import CycleMimicConfig
 from .configuration_prismatic import PrismaticConfig
 from .modeling_cyclemimic import (
@@ -14,10 +12,6 @@ from .modeling_cyclemimic import (
 from .modeling_prismatic import PrismaticForConditionalGeneration, PrismaticModel
 from .processing_cyclemimic import CycleMimicProcessor
 from .tiny_cyclemimic import make_tiny_backbone_config
-
-AutoConfig.register(CycleMimicConfig.model_type, CycleMimicConfig, exist_ok=True)
-AutoModel.register(CycleMimicConfig, CycleMimicForActionPrediction, exist_ok=True)
-AutoProcessor.register(CycleMimicConfig, CycleMimicProcessor, exist_ok=True)
 
 __all__ = [
     "CycleMimicActionOutput",

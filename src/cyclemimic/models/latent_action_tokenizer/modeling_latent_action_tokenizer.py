@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partialmethod
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
@@ -18,12 +16,8 @@ from .buffer_latent_action_tokenizer import LatentActionBuffer
 from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
 from .decoder_latent_action_tokenizer import LatentActionTokenizerDecoder
 from .discriminator_latent_action_tokenizer import LatentActionTokenizerDiscriminator
-from .layers_latent_action_tokenizer import (
-    LatentActionTokenizerEmbeddingNorm,
-    LatentActionTokenizerPatchEmbeddings,
-    LatentActionTokenizerSpatioTemporalLayer,
-    Memory,
-)
+from .encoder_latent_action_tokenizer import LatentActionTokenizerEncoder, LatentActionTokenizerVisionFeatures
+from .layers_latent_action_tokenizer import LatentActionTokenizerEmbeddingNorm, Memory
 from .loss_latent_action_tokenizer import (
     codebook_loss,
     codebook_perplexity,
@@ -121,118 +115,6 @@ class LatentActionTokenizerForPreTrainingOutput(ModelOutput):
     copy_ratio: torch.Tensor | None = None
     ac3_scale: torch.Tensor | None = None
     codes: torch.Tensor | None = None
-
-
-class LatentActionTokenizerVisionFeatures(nn.Module):
-    """
-    Patch features of single frames, by the vision model of the configuration or by a plain patch embedding. They depend
-    on one frame only, so each frame's are computed once however many pairs it stands in.
-    """
-
-    def __init__(self, config: LatentActionTokenizerConfig) -> None:
-        super().__init__()
-        self.vision_model = None
-        if config.vision_config is None:
-            self.patch_embeddings = LatentActionTokenizerPatchEmbeddings(config)
-            return
-        self.vision_model = AutoModel.from_config(config.vision_config)
-        vision_grid = config.image_size // config.vision_config.patch_size
-        self.num_patches = vision_grid**2
-        self.projection = nn.Linear(config.vision_config.hidden_size, config.hidden_size)
-        self.position_embeddings = nn.Parameter(torch.zeros(self.num_patches, config.hidden_size))
-        self.frozen = config.freeze_vision
-        if self.frozen:
-            self.vision_model.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> LatentActionTokenizerVisionFeatures:
-        super().train(mode)
-        if self.vision_model is not None and self.frozen:
-            # Dropout or running statistics would change what is to stay as it was loaded. `from_pretrained`, which ends
-            # here too, puts parameters of its own in place of those that were frozen.
-            self.vision_model.requires_grad_(False).eval()
-        return self
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`).
-
-        Returns:
-            `torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`.
-
-        Raises:
-            ValueError: the vision model yields no patch tokens, or fewer than the frame has patches.
-        """
-        if self.vision_model is None:
-            return self.patch_embeddings(pixel_values)
-        features = self.vision_model(pixel_values=pixel_values).last_hidden_state
-        if features.ndim != 3 or features.shape[1] < self.num_patches:
-            raise ValueError(
-                f"`vision_config` must be a model with at least {self.num_patches} patch tokens for this image size, "
-                f"got features of shape {tuple(features.shape)}."
-            )
-        # Class and register tokens stand first.
-        return self.projection(features[:, -self.num_patches :]) + self.position_embeddings
-
-
-class LatentActionTokenizerEncoder(nn.Module):
-    """E without its vision model: two frames' features → `z^e` (paper §3)."""
-
-    def __init__(self, config: LatentActionTokenizerConfig) -> None:
-        super().__init__()
-        self.num_latent_tokens = config.num_latent_tokens
-        self.normalize = config.normalize_codebook
-        self.latent_tokens = nn.Parameter(torch.zeros(config.num_latent_tokens, config.hidden_size))
-        self.frame_embeddings = nn.Parameter(torch.zeros(2, 1, config.hidden_size))
-        self.layers = nn.ModuleList(
-            LatentActionTokenizerSpatioTemporalLayer(config) for _ in range(config.num_encoder_layers)
-        )
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.projection = nn.Linear(config.hidden_size, config.codebook_dim)
-        self.embedding_norm = LatentActionTokenizerEmbeddingNorm(config) if config.standardize_embeddings else None
-
-    def read_current(self, features: torch.Tensor) -> list[Memory]:
-        """
-        Args:
-            features (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`): of the current frames.
-
-        Returns:
-            `list[Memory]`: What each layer remembers of them.
-        """
-        return self._read(features, 0, [None] * len(self.layers))[1]
-
-    def forward(
-        self, current: list[Memory], future_features: torch.Tensor, is_generated: bool = False
-    ) -> torch.Tensor:
-        """
-        Args:
-            current (`list[Memory]`): Of the current frames, by `read_current`.
-            future_features (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`).
-            is_generated (`bool`): Whether D made the future frames. Their embeddings are measured against the
-                statistics of real pairs, in training as in evaluation: by their own, a decoder that gives all frames
-                one motion would go unseen.
-
-        Returns:
-            `torch.FloatTensor` of shape `(batch_size, num_latent_tokens, codebook_dim)`: `z^e`.
-        """
-        hidden_states, _ = self._read(future_features, 1, current)
-        embeddings = self.projection(self.norm(hidden_states))
-        if self.embedding_norm is not None:
-            embeddings = self.embedding_norm(embeddings, by_batch=self.training and not is_generated)
-        return F.normalize(embeddings, dim=-1) if self.normalize else embeddings
-
-    def _read(
-        self, features: torch.Tensor, frame: int, past: Sequence[Memory | None]
-    ) -> tuple[torch.Tensor, list[Memory]]:
-        """States of the latent tokens after the last layer, and each layer's memory of the frame."""
-        latents = self.latent_tokens.expand(features.shape[0], -1, -1).to(features.dtype)
-        hidden_states = torch.cat((latents, features), dim=1) + self.frame_embeddings[frame]
-        memories = []
-        for layer, seen in zip(self.layers, past, strict=True):
-            num_read = self.num_latent_tokens if layer is self.layers[-1] else None
-            hidden_states, memory = layer(hidden_states, seen, num_read)
-            memories.append(memory)
-        return hidden_states, memories
 
 
 class LatentActionTokenizerPreTrainedModel(SafeWeightsModel):
