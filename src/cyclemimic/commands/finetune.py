@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 from cyclemimic.commands.flags import CAMERA, CAMERAS, FPS, ON_THE_HUB, SKIP_BROKEN
 
 if TYPE_CHECKING:
-    from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor, CycleMimicTrainingArguments
+    from cyclemimic import (
+        CycleMimicConfig,
+        CycleMimicForActionPrediction,
+        CycleMimicProcessor,
+        CycleMimicTrainingArguments,
+    )
     from cyclemimic.data import EpisodeSource, LatentLabels
 
 NUM_ACTION_BINS = 256  # OpenVLA's
@@ -109,21 +114,15 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     _check_all_labelled(labels, sources)
     set_seed(training.seed)
     sizes: dict[str, Any] = {"chunk_size": _chunk_size(wanted, sources, labels), "action_dim": action_dim}
-    fields = {
-        name: getattr(wanted, name)
-        for name in ("action_decoder_context", "action_decoding")
-        if getattr(wanted, name) is not None
-    }
-    if wanted.action_decoding == "discrete":
-        sizes["num_action_bins"] = NUM_ACTION_BINS
+    # Of a policy without them, neither is a field to change.
     inputs = {"state_dim": state_dim, "camera_names": camera_names}
     sizes |= {name: value for name, value in inputs.items() if (value, getattr(config, name)) != (None, None)}
+    if wanted.action_decoding == "discrete":
+        sizes["num_action_bins"] = NUM_ACTION_BINS
+    given = {name: getattr(wanted, name) for name in ("action_decoder_context", "action_decoding")}
+    fields = {name: value for name, value in given.items() if value is not None}
     model, processor = load_for_actions(wanted.policy, sizes, fields)
-    for name, values in statistics.items():
-        is_discrete = model.config.action_decoding == "discrete"
-        processor.add_action_statistics(name, _all_normalised(values) if is_discrete else values)
-    for name, values in state_statistics.items():
-        processor.add_state_statistics(name, values)
+    _keep_statistics(processor, model.config, statistics, state_statistics)
     trainer = CycleMimicTrainer(
         model=model,
         args=training,
@@ -186,6 +185,20 @@ def _state_statistics(
         return {}, None
     statistics = {arguments.dataset_name or source.name: compute_state_statistics([source]) for source in sources}
     return statistics, _one_size("robot states", statistics)
+
+
+def _keep_statistics(
+    processor: CycleMimicProcessor,
+    config: CycleMimicConfig,
+    of_actions: dict[str, dict[str, Any]],
+    of_states: dict[str, dict[str, Any]],
+) -> None:
+    """Puts the statistics of each data set where the policy's checkpoint has them."""
+    for name, values in of_actions.items():
+        is_discrete = config.action_decoding == "discrete"
+        processor.add_action_statistics(name, _all_normalised(values) if is_discrete else values)
+    for name, values in of_states.items():
+        processor.add_state_statistics(name, values)
 
 
 def _all_normalised(statistics: dict[str, Any]) -> dict[str, Any]:
