@@ -17,6 +17,7 @@ from cyclemimic.data import (
     compute_state_statistics,
     feature_statistics,
 )
+from cyclemimic.models.cyclemimic.normalization_cyclemimic import bounds_of, denormalize, normalize
 
 from .conftest import make_frames
 
@@ -82,11 +83,33 @@ def test_quantiles_of_many_frames_are_those_of_a_systematic_sample(monkeypatch):
 
 def test_constant_and_binary_dimensions_are_left_alone():
     steps = np.arange(12)
-    actions = np.stack([steps, steps % 2 * 2 - 1, np.full(12, 3), steps % 3], axis=1)
+    actions = np.stack([steps, steps % 2 * 2 - 1, np.full(12, 0.5), steps % 3], axis=1)
     assert compute_action_statistics([make_source(actions)])["mask"] == [True, False, False, True]
     # Three values in all, though no data set has them all.
     parts = [make_source(actions[steps % 3 < 2], "a"), make_source(actions[steps % 3 == 2], "b")]
     assert compute_action_statistics(parts)["mask"] == [True, False, False, True]
+
+
+def test_values_far_from_the_others_are_brought_there():
+    # A joint that rests at 90 degrees, a gripper of 0 and 100.
+    actions = np.stack([np.full(12, 90.0), np.arange(12) % 2 * 100.0], axis=1)
+    statistics = compute_action_statistics([make_source(actions)])
+    assert statistics["mask"] == [True, True]
+    bounds = bounds_of("action_statistics", {"a": statistics}, None, actions.shape)
+    normalized = normalize(actions, bounds)
+    np.testing.assert_array_equal(normalized, np.stack([np.zeros(12), np.arange(12) % 2 * 2 - 1], axis=1))
+    np.testing.assert_array_equal(denormalize(normalized, bounds), actions)
+
+
+@pytest.mark.parametrize("compute", [compute_action_statistics, compute_state_statistics])
+def test_a_dimension_that_rests_in_nearly_all_frames_still_moves(compute):
+    values = np.zeros((1000, 1))
+    values[[3, 500, 800], 0] = [1, -1, 0.5]
+    source = InMemorySource([Episode.from_arrays(make_frames(1000), 10, actions=values, states=values, source="a")])
+    statistics = compute([source])
+    assert (statistics["q01"], statistics["q99"], statistics["mask"]) == ([-1.0], [1.0], [True])
+    bounds = bounds_of("action_statistics", {"a": statistics}, None, values.shape)
+    np.testing.assert_array_equal(denormalize(normalize(values, bounds), bounds), values)
 
 
 def test_gripper_of_a_real_arm_is_left_alone(shared_data):

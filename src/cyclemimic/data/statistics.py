@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from .checking import checked_vectors
 from .episode import EpisodeSource, iter_episodes
@@ -21,14 +24,19 @@ def compute_action_statistics(sources: Sequence[EpisodeSource]) -> dict[str, lis
 
     Returns:
         `dict` of lists with one entry a dimension, ready for JSON: `q01`, `q99`, `mean`, `std`, `min`, `max` in
-        physical units, and `mask`, `False` for dimensions to be left alone: those with at most two distinct values,
-        that is, constant ones and binary grippers (OpenVLA excludes the gripper by name).
+        physical units, and `mask`, `False` for dimensions to be left alone: those with at most two distinct values, both
+        in [-1, 1], that is, constant ones and binary grippers (OpenVLA excludes the gripper by name). Two values beyond
+        that, such as a gripper's 0 and 100, become -1 and 1 by `q01` and `q99` at `min` and `max`; as do the few values
+        of a dimension that rests in nearly all frames, which by its percentiles would rest for ever.
 
     Raises:
         DataError: If a data set has no actions, or actions of another size, or values that are not finite.
         ValueError: If `sources` is empty.
     """
-    return _statistics(sources, "actions")
+    statistics = _statistics(sources, "actions")
+    extent = np.maximum(np.abs(statistics["min"]), np.abs(statistics["max"]))
+    is_far = ~np.array(statistics["mask"]) & (extent > 1)
+    return _spanned(statistics, is_far) | {"mask": (np.array(statistics["mask"]) | is_far).tolist()}
 
 
 def compute_state_statistics(sources: Sequence[EpisodeSource]) -> dict[str, list[float] | list[bool]]:
@@ -54,4 +62,11 @@ def _statistics(sources: Sequence[EpisodeSource], column: str) -> dict[str, list
         distinct.update(values)
     statistics = running.result()
     lists = {name: statistics[name].tolist() for name in ("q01", "q99", "mean", "std", "min", "max")}
-    return {**lists, "mask": [count > 2 for count in distinct.counts()]}
+    is_resting = (statistics["q01"] == statistics["q99"]) & (statistics["min"] < statistics["max"])
+    return _spanned({**lists, "mask": [count > 2 for count in distinct.counts()]}, is_resting)
+
+
+def _spanned(statistics: dict[str, Any], where: np.ndarray) -> dict[str, Any]:
+    """The statistics with `min` and `max` in place of the percentiles of some dimensions."""
+    ends = (("q01", "min"), ("q99", "max"))
+    return statistics | {name: np.where(where, statistics[end], statistics[name]).tolist() for name, end in ends}

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cyclemimic.evaluation.environments.worker import Act, Reset, _Slot
+from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Reset, WorkerDied, _Slot
 
 
 class Scripted:
@@ -27,6 +28,21 @@ class Scripted:
 
     def render(self) -> np.ndarray:
         return np.zeros((2, 2, 3), dtype=np.uint8)
+
+
+def test_a_process_killed_within_an_answer_has_died(monkeypatch):
+    worker = EnvironmentWorker(Scripted, film_every=1)
+    try:
+
+        def receive():
+            raise OSError("got end of file during message")
+
+        monkeypatch.setattr(worker, "_connection", SimpleNamespace(poll=lambda timeout: True, recv=receive))
+        with pytest.raises(WorkerDied, match="a simulator process died"):
+            worker.receive()
+    finally:
+        monkeypatch.undo()
+        worker.kill()
 
 
 @pytest.mark.parametrize(

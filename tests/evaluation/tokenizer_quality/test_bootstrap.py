@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from cyclemimic.evaluation.tokenizer_quality.bootstrap import EpisodeBootstrap, estimate
+from cyclemimic.evaluation.tokenizer_quality.bootstrap import EpisodeBootstrap, estimate, estimate_of_cells
 from cyclemimic.evaluation.tokenizer_quality.probes import probe_scores
 
 EPISODES = np.repeat([4, 7, 9, 20], [3, 5, 2, 6])
@@ -78,3 +79,11 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
         interval = estimate(0.0, bootstrap.mean(values, np.arange(300)))
         hits += interval["low"] <= 0 <= interval["high"]
     assert 85 <= hits <= 99
+
+
+def test_cells_that_are_not_known_count_nowhere():
+    resampled = np.array([[0.2, 0.4], [np.nan, np.nan], [0.6, 0.8]])
+    found = estimate_of_cells(np.array([0.3, np.nan, 0.7]), resampled)
+    assert found == pytest.approx(estimate(0.5, np.array([0.4, 0.6])))
+    nothing = estimate_of_cells(np.array([np.nan]), resampled[1:2])
+    assert nothing == {"value": None, "low": None, "high": None}

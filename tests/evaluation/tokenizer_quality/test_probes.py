@@ -113,3 +113,10 @@ def test_classifier_gives_rare_classes_their_weight(hidden_size):
     probe = fit_classifier(features, labels, EPISODES, hidden_size)
     found = probe.predict(features).argmax(axis=1) == labels
     assert found[labels == 1].mean() > 0.8 and found[labels == 0].mean() > 0.8
+
+
+def test_features_that_are_all_alike_do_not_blow_up_another():
+    random = np.random.default_rng(0)
+    features, targets = np.tile([0.0, 1.0], (60, 1)), random.normal(size=(60, 2))
+    probe = fit_mlp_probe(features, targets, np.repeat(np.arange(6), 10), seed=0)
+    assert np.abs(probe.predict(np.array([[1.0, 0.0]]))).max() < 10

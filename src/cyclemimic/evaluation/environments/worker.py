@@ -122,7 +122,8 @@ class EnvironmentWorker:
             if not self._connection.poll(self._timeout_s):
                 raise WorkerDied(f"a simulator process has been silent for {self._timeout_s:g} s")
             reply = self._connection.recv()
-        except (EOFError, ConnectionResetError):
+        # Killed between two answers, or within one.
+        except (EOFError, OSError):
             raise self._death() from None
         if isinstance(reply, Exception):
             raise reply

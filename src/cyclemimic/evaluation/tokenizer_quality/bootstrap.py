@@ -78,6 +78,20 @@ class EpisodeBootstrap:
         return np.full_like(resampled, np.nan) if self._is_alone[self._episode[rows]].any() else resampled
 
 
+def estimate_of_cells(values: np.ndarray, resampled: np.ndarray) -> Estimate:
+    """Mean of a figure over some bodies, or pairs of bodies, with its interval; those of which it is not known, as of a body
+    that does not move, count nowhere.
+
+    Args:
+        values (`np.ndarray` of shape `(n,)`): The figure of each.
+        resampled (`np.ndarray` of shape `(n, R)`): The figure of each in every resample.
+    """
+    known = np.isfinite(values)
+    if not known.any():
+        return estimate(np.nan, resampled[:0].ravel())
+    return estimate(values[known].mean(), resampled[known].mean(axis=0))
+
+
 def estimate(value: float | np.floating, resampled: np.ndarray) -> Estimate:
     """A figure and its 95 % percentile interval.
 

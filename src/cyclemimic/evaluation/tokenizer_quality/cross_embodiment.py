@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .bootstrap import EpisodeBootstrap, Estimate, estimate
+from .bootstrap import EpisodeBootstrap, Estimate, estimate, estimate_of_cells
 from .pair_sample import PairSample
 from .probes import FitProbe, fit_classifier, mean_correlation, probe_scores
 
@@ -106,8 +106,8 @@ def diagonal_and_rest(matrix: np.ndarray, resampled: np.ndarray) -> dict[str, Es
         resampled (`np.ndarray` of shape `(num_bodies, num_bodies, R)`): The figure in every resample.
     """
     diagonal = np.eye(len(matrix), dtype=bool)
-    across = None if len(matrix) == 1 else estimate(matrix[~diagonal].mean(), resampled[~diagonal].mean(axis=0))
-    return {"within": estimate(matrix[diagonal].mean(), resampled[diagonal].mean(axis=0)), "across": across}
+    across = None if len(matrix) == 1 else estimate_of_cells(matrix[~diagonal], resampled[~diagonal])
+    return {"within": estimate_of_cells(matrix[diagonal], resampled[diagonal]), "across": across}
 
 
 def embodiment_predictability(

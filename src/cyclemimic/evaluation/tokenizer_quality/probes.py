@@ -186,7 +186,9 @@ def _fit_network(
 ) -> NetworkProbe:
     # One scale for all features: dividing each by its own would blow up words that are hardly used.
     mean = features.mean(axis=0, dtype=np.float64)
-    scale = max(float(np.sqrt(((features - mean) ** 2).mean())), 1e-6)
+    spread = float(np.sqrt(((features - mean) ** 2).mean()))
+    # Features that are all alike, as a collapsed codebook's, have no scale: others are not to be blown up by it.
+    scale = spread if spread > 1e-6 else 1.0
     inputs = _scaled(features, mean, scale)
     num_epochs, split = _MAX_EPOCHS // 4, _hold_back(episodes, seed)
     if split is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .bootstrap import EpisodeBootstrap, estimate
+from .bootstrap import EpisodeBootstrap, estimate_of_cells
 from .cross_embodiment import diagonal_and_rest
 from .pair_sample import PairSample
 from .passes import EncodedPairs, TokenizerPasses
@@ -140,8 +140,8 @@ def _ceilings(
         decoded = probe.predict(current, future)
         cells = [Transfers(held_out[where], true[where], decoded[where]) for where in rows]
         scores = [_r2(cell.true, cell.decoded) for cell in cells]
-        resampled = np.mean([bootstrap.r2(true[where], decoded[where], where) for where in rows], axis=0)
-        result[name] = estimate(np.mean(scores), resampled)
+        resampled = np.array([bootstrap.r2(true[where], decoded[where], where) for where in rows])
+        result[name] = estimate_of_cells(np.array(scores), resampled)
         result[f"{name}_per_dim"] = _r2_per_dim(cells, np.ones(len(cells), dtype=bool))
         result[f"{name}_by_body"] = dict(zip(sample.bodies, scores, strict=True))
     return result
