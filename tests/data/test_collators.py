@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 
 from cyclemimic.data import CycleMimicCollator, LatentActionTokenizerCollator, PairAugmentation
+from cyclemimic.data.collators import _shift
 
 from .conftest import make_frames
 
@@ -163,6 +166,13 @@ def test_shift_by_hand():
     # One down and one to the right: the first row and column stand twice.
     assert bytes([0, 0, 1, 0, 0, 1, 3, 3, 4]) in by_offset
     assert len(by_offset) == 9
+
+
+def test_shift_is_that_of_clamped_indices():
+    image = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    for down, right in itertools.product(range(-6, 7), repeat=2):
+        rows, columns = np.clip(np.arange(5) - down, 0, 4), np.clip(np.arange(4) - right, 0, 3)
+        np.testing.assert_array_equal(_shift(image, down, right), image[rows[:, None], columns])
 
 
 def test_without_a_shift_images_pass_as_they_are():

@@ -131,6 +131,17 @@ def test_workers_read_what_one_process_reads():
     assert list(loader) == alone
 
 
+def test_a_small_data_set_is_not_held_several_times():
+    source = make_source("a", [400], kind=CountingSource)
+    mixture = MixtureDataset([WeightedSource(source, 1.0, 0.5, 0.5)])
+    source.requests.clear()
+    mixture[0], mixture[1]
+    for index in range(len(mixture)):
+        mixture[index]
+    # Its two segments, and those of the next round: not one for each of 64 slots.
+    assert sum(source.requests) < 5 * 210
+
+
 def test_frames_of_neighbouring_pairs_are_decoded_once():
     source = make_source("a", [400], kind=CountingSource)
     mixture = MixtureDataset([WeightedSource(source, 1.0, 0.5, 0.5)], max_bytes=1 << 18)

@@ -45,9 +45,19 @@ def test_who_asks_at_once_is_answered_at_once(max_batch_size, expected):
     assert sorted(policy.batches) == expected
 
 
-def test_one_alone_does_not_wait_for_long():
+def test_who_is_alone_waits_for_nobody():
     async def talk(parts):
-        client = await parts.connect()
+        client, other = await parts.connect(), await parts.connect()
+        await other.connection.close()
+        async with asyncio.timeout(5):
+            await client.act(observation())
+
+    assert run_with_server(talk, max_wait_ms=10_000).batches == [1]
+
+
+def test_others_who_are_silent_are_not_waited_for_long():
+    async def talk(parts):
+        client, _ = await parts.connect(), await parts.connect()
         async with asyncio.timeout(5):
             await client.act(observation())
 

@@ -265,7 +265,11 @@ def _choose_slots(pairs: Sequence[_SourcePairs], weights: Sequence[float], max_b
     """How many segments of each data set are held at a time: by weight, at least one, all within the bound."""
     segment_bytes = [source.segment_bytes for source in pairs]
     for total in range(_MAX_SLOTS, 0, -1):
-        slots = [max(1, int(total * weight / sum(weights))) for weight in weights]
+        # More slots than a data set has segments would hold the same pairs several times.
+        slots = [
+            min(max(1, int(total * weight / sum(weights))), -(-source.num_pairs // _SEGMENT_PAIRS))
+            for source, weight in zip(pairs, weights, strict=True)
+        ]
         if sum(map(int.__mul__, slots, segment_bytes)) <= max_bytes:
             return slots
     raise ValueError(

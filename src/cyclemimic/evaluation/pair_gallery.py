@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from cyclemimic.data import Episode, FramePairDataset
@@ -34,9 +36,8 @@ def gallery_of_pairs(
     """
     rows = pairs.pairs[indices]
     episodes = [pairs.episodes[row[0]] for row in rows]
-    items = [pairs[int(index)] for index in indices]
-    # One pair at a time: data sets differ in the size of their frames.
-    motion = np.concatenate([motion_magnitude(item["current"][None], item["future"][None]) for item in items])
+    # One pair at a time: data sets differ in the size of their frames, and all of them would fill the memory.
+    motion = np.array([_motion(pairs[int(index)]) for index in indices])
     chosen = select_groups(
         codes,
         np.array(names_to_cross(episodes)),
@@ -52,15 +53,21 @@ def gallery_of_pairs(
         GalleryGroup(
             codes=group.codes + (None,) * (codes.shape[1] - len(group.codes)),
             pairs=tuple(
-                GalleryPair(
-                    items[index]["current"], items[index]["future"], caption_of(episodes[index], several_bodies)
-                )
+                _gallery_pair(pairs[int(indices[index])], caption_of(episodes[index], several_bodies))
                 for index in group.indices
             ),
-            note=f"{group.num_pairs} of {len(items)} pairs" + (", the first words only" if group.is_partial else ""),
+            note=f"{group.num_pairs} of {len(indices)} pairs" + (", the first words only" if group.is_partial else ""),
         )
         for group in chosen
     )
+
+
+def _motion(item: dict[str, Any]) -> float:
+    return float(motion_magnitude(item["current"][None], item["future"][None])[0])
+
+
+def _gallery_pair(item: dict[str, Any], caption: str) -> GalleryPair:
+    return GalleryPair(item["current"], item["future"], caption)
 
 
 def evenly_spread(pairs: FramePairDataset, per_source: int, seed: int) -> np.ndarray:

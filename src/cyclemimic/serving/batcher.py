@@ -38,6 +38,8 @@ class PolicyBatcher:
     def __init__(self, policy: ChunkPolicy, max_batch_size: int, max_wait_s: float) -> None:
         self.policy, self.max_batch_size, self.max_wait_s = policy, max_batch_size, max_wait_s
         self.num_calls = self.num_observations = 0
+        self.num_clients = max_batch_size
+        """How many may ask at once: a batch of them all waits for nobody. Who knows better sets it."""
         self._waiting: asyncio.Queue[tuple[Observation, asyncio.Future[np.ndarray]]] = asyncio.Queue()
 
     async def predict(self, observation: Observation) -> np.ndarray:
@@ -68,7 +70,7 @@ class PolicyBatcher:
     async def _gather(self) -> list[tuple[Observation, asyncio.Future[np.ndarray]]]:
         batch = [await self._waiting.get()]
         deadline = asyncio.get_running_loop().time() + self.max_wait_s
-        while len(batch) < self.max_batch_size:
+        while len(batch) < min(self.max_batch_size, self.num_clients):
             try:
                 async with asyncio.timeout_at(deadline):
                     batch.append(await self._waiting.get())

@@ -103,6 +103,7 @@ class PolicyServer:
     ) -> None:
         self.batcher, self.translator, self.make_queue, self.settings = batcher, translator, make_queue, settings
         self._stopping = asyncio.Event()
+        self.batcher.num_clients = 0
 
     def stop(self) -> None:
         """Take no more clients, answer those who wait, and end."""
@@ -159,6 +160,7 @@ class PolicyServer:
         robot = Robot(self.batcher, self.translator, self.make_queue)
         stopping = asyncio.create_task(self._stopping.wait())
         logger.info("client %s is here", connection.id.hex[:8])
+        self.batcher.num_clients += 1
         try:
             while (data := await self._receive(connection, stopping)) is not None:
                 answer = await self._answer(data, robot)
@@ -168,6 +170,7 @@ class PolicyServer:
         except ConnectionClosed as error:
             logger.info("client %s has gone: %s", connection.id.hex[:8], error)
         finally:
+            self.batcher.num_clients -= 1
             stopping.cancel()
 
     async def _receive(self, connection: Any, stopping: asyncio.Task[bool]) -> bytes | str | None:

@@ -42,6 +42,10 @@ class CycleMimicTrainingArguments(TrainingArguments):
     report_to: list[str] = field(
         default_factory=list, metadata={"help": "Where to log, such as tensorboard, trackio; by default nowhere."}
     )
+    # Trainer's own default asks the device after every step.
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Whether logs leave out losses that are not finite; a wait for each step."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs every column."})
     # Backbones have parts past the layer that is read. Trainer's own default, no beside gradient checkpointing, is for the
     # reentrant form of that.

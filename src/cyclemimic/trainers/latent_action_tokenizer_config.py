@@ -34,6 +34,10 @@ class LatentActionTokenizerTrainingArguments(TrainingArguments):
     report_to: list[str] = field(
         default_factory=list, metadata={"help": "Where to log, such as tensorboard, trackio; by default nowhere."}
     )
+    # Trainer's own default asks the device after every step.
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Whether logs leave out losses that are not finite; a wait for each step."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs every column."})
     # Ψ has no gradients until AC3 joins. Trainer's own default, no beside gradient checkpointing, is for the reentrant form
     # of that.

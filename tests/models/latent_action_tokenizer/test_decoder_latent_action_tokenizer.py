@@ -14,6 +14,7 @@ from cyclemimic import LatentActionTokenizerForPreTraining, LatentActionTokenize
 from cyclemimic.models.latent_action_tokenizer.decoder_latent_action_tokenizer import (
     LatentActionTokenizerDecoder,
     LatentActionTokenizerTransport,
+    _moved,
 )
 
 from .conftest import assert_same_state, moving_squares, state_of
@@ -196,3 +197,16 @@ def test_cost_of_moving_a_frame(transport):
 def test_bad_configurations(fields, message, make_config):
     with pytest.raises(ValueError, match=message):
         make_config(**fields)
+
+
+def test_parts_are_moved_as_each_by_its_own_two_products():
+    torch.manual_seed(0)
+    batch_size, num_motions, channels, size, times = 3, 2, 4, 5, 2
+    parts = torch.randn(batch_size, num_motions, channels, size, size, dtype=torch.float64)
+    down, right = torch.randn(2, times * batch_size, num_motions, size, size, dtype=torch.float64)
+    expected = torch.zeros(times * batch_size, channels, size, size, dtype=torch.float64)
+    for action in range(times * batch_size):
+        for motion in range(num_motions):
+            part = parts[action % batch_size, motion]
+            expected[action] += down[action, motion].T @ part @ right[action, motion]
+    torch.testing.assert_close(_moved(parts, down, right), expected, rtol=0, atol=1e-12)

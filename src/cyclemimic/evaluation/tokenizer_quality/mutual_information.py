@@ -10,6 +10,8 @@ search tree: codes have too many dimensions for one to help.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -43,17 +45,28 @@ def ksg_mutual_information(first: np.ndarray, second: np.ndarray, num_neighbours
     Raises:
         ValueError: `n` is not above `num_neighbours`, or the numbers of rows differ.
     """
-    _check_rows(first, second, num_neighbours)
-    random = np.random.default_rng(seed)
-    points = [_standardised(first, random), _standardised(second, random)]
-    total = 0.0
+    return _ksg_with_each(first, [second], num_neighbours, seed)[0]
+
+
+def _ksg_with_each(
+    first: np.ndarray, seconds: Sequence[np.ndarray], num_neighbours: int = 3, seed: int = 0
+) -> list[float]:
+    """[`ksg_mutual_information`] of one variable with each of several, its distances computed once."""
+    points = []
+    for second in seconds:
+        _check_rows(first, second, num_neighbours)
+        random = np.random.default_rng(seed)
+        points.append((_standardised(first, random), _standardised(second, random)))
+    totals = [0.0] * len(seconds)
     for rows in torch.arange(len(first)).split(_BLOCK):
-        distances = [_distances(values, rows) for values in points]
-        # A point is not its own neighbour: the self-distance is infinite.
-        reach = torch.maximum(*distances).kthvalue(num_neighbours, dim=1).values
-        for margin in distances:
-            total += float(torch.digamma((margin < reach[:, None]).sum(dim=1) + 1.0).sum())
-    return _digamma(num_neighbours) + _digamma(len(first)) - total / len(first)
+        of_first = _distances(points[0][0], rows)
+        for index, (_, second_points) in enumerate(points):
+            of_second = _distances(second_points, rows)
+            # A point is not its own neighbour: the self-distance is infinite.
+            reach = torch.maximum(of_first, of_second).kthvalue(num_neighbours, dim=1).values
+            for margin in (of_first, of_second):
+                totals[index] += float(torch.digamma((margin < reach[:, None]).sum(dim=1) + 1.0).sum())
+    return [_digamma(num_neighbours) + _digamma(len(first)) - total / len(first) for total in totals]
 
 
 def discrete_mutual_information(
@@ -103,9 +116,11 @@ def code_information(
         return None
     vectors, moved = encoded.quantized[rows].reshape(len(rows), -1), motion[rows]
     labels = np.unique(encoded.codes[rows], axis=0, return_inverse=True)[1].reshape(-1)
+    shuffled = np.random.default_rng(seed).permutation(moved)
+    ksg, ksg_shuffled = _ksg_with_each(vectors, [moved, shuffled], seed=seed)
     return {
-        "ksg": ksg_mutual_information(vectors, moved, seed=seed),
-        "ksg_shuffled": ksg_mutual_information(vectors, np.random.default_rng(seed).permutation(moved), seed=seed),
+        "ksg": ksg,
+        "ksg_shuffled": ksg_shuffled,
         "discrete": discrete_mutual_information(labels, moved, seed=seed),
         "pairs": len(rows),
     }

@@ -131,5 +131,5 @@ class TokenizerPasses:
 
 def _squared_error(frames: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Mean squared error of each frame, pixels in [0, 1]: `(n, height, width, 3)` → `(n,)`."""
-    difference = frames.astype(np.float32) / 255 - wanted.astype(np.float32) / 255
-    return (difference**2).mean(axis=(1, 2, 3), dtype=np.float64)
+    differences = (np.subtract(*pair, dtype=np.float32).ravel() for pair in zip(frames, wanted, strict=True))
+    return np.array([float(difference @ difference) / difference.size for difference in differences]) / 255**2

@@ -377,12 +377,20 @@ class CycleMimicProcessor(ProcessorMixin):
             change resized ones again, because it resizes to more than it crops.
         """
         images = self._squared(self._check_images(images))
+        # The first tells whether the others are worth it.
+        first = self._resized_once(images[:1])
+        if first is None:
+            return np.stack([np.asarray(image) for image in images])
+        others = self._resized_once(images[1:]) if len(images) > 1 else None
+        return first if others is None else np.concatenate((first, others))
+
+    def _resized_once(self, images: Any) -> np.ndarray | None:
+        """Images resized and cropped, uint8 `(B, height, width, 3)`; `None` where that would change them once more."""
         resized = self._run_image_processor(images, do_rescale=False, do_normalize=False)["pixel_values"]
-        if resized.ndim == 4:
-            frames = np.ascontiguousarray(resized.to(torch.uint8).permute(0, 2, 3, 1).numpy())
-            if self._affine_map(frames.shape[1:]) is not None:
-                return frames
-        return np.stack([np.asarray(image) for image in images])
+        if resized.ndim != 4:
+            return None
+        frames = np.ascontiguousarray(resized.to(torch.uint8).permute(0, 2, 3, 1).numpy())
+        return None if self._affine_map(frames.shape[1:]) is None else frames
 
     def _check_arguments(self) -> None:
         given = [name for name in ("state_dim", "num_action_bins") if getattr(self, name) is not None]

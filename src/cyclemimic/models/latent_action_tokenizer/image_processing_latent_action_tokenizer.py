@@ -121,7 +121,10 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
             frames = [frames]
         if len(frames) == 0:
             raise ValueError(f"`{name}` must hold at least one frame, got none.")
-        return np.stack([self._resized(_as_rgb_array(frame, name)) for frame in frames])
+        arrays = [_as_rgb_array(frame, name) for frame in frames]
+        if len({array.shape for array in arrays}) == 1:
+            return self._resized(np.stack(arrays))
+        return np.concatenate([self._resized(array[None]) for array in arrays])
 
     def normalize_frames(self, frames: np.ndarray) -> torch.Tensor:
         """`frames`, uint8 `(batch_size, height, width, 3)` → float32 `(batch_size, 3, height, width)`, mean 0, deviation 1."""
@@ -141,13 +144,13 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
     def _moments(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return like.new_tensor(self.image_mean).view(3, 1, 1), like.new_tensor(self.image_std).view(3, 1, 1)
 
-    def _resized(self, frame: np.ndarray) -> np.ndarray:
-        if frame.shape[:2] == (self.size, self.size):
-            return frame
+    def _resized(self, frames: np.ndarray) -> np.ndarray:
+        if frames.shape[1:3] == (self.size, self.size):
+            return frames
         # The same filter as Pillow's, to a rounding, in a fifth of its time.
-        channels_last = torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1)[None]
+        channels_last = torch.from_numpy(np.require(frames, requirements=["C", "W"])).permute(0, 3, 1, 2)
         resized = F.interpolate(channels_last, (self.size, self.size), mode="bicubic", antialias=True)
-        return resized[0].permute(1, 2, 0).numpy()
+        return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
 
 
 def _checked_channels(name: str, values: Sequence[float], above: float) -> list[float]:

@@ -40,7 +40,10 @@ def motion_weights(
     if motion_weight == 0:
         return None
     change = (future_pixel_values - pixel_values).square().mean(dim=1, keepdim=True)
-    change = F.avg_pool2d(change, motion_window, 1, motion_window // 2, count_include_pad=False)
+    # One side after the other: a mean over a square, for the work of its sides.
+    for window in ((motion_window, 1), (1, motion_window)):
+        padding = tuple(side // 2 for side in window)
+        change = F.avg_pool2d(change, window, 1, padding, count_include_pad=False)
     # The floor keeps a batch of identical frames at the plain mean squared error.
     weights = 1 + motion_weight * change / mean(change).clamp_min(1e-8)
     return weights / mean(weights)
