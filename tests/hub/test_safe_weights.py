@@ -90,6 +90,12 @@ def test_tokenizer(hub, tokenizer, tmp_path, kind, is_on_hub):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("kind", [LatentActionTokenizerModel, CycleMimicForActionPrediction])
+def test_a_folder_without_a_checkpoint(tmp_path, kind):
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        kind.from_pretrained(tmp_path)
+
+
 def test_what_is_safe_loads_from_everywhere(hub, tokenizer, tmp_path):
     expected = LatentActionTokenizerModel.from_pretrained(tokenizer).state_dict()
     nested = tmp_path / "nested" / "part"

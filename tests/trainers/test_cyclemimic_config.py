@@ -22,6 +22,7 @@ def test_bad_arguments(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor` must be 0, got 0.1"),
         ({"lora_rank": 0}, "`lora_rank` must be at least 1, got 0"),
         ({"lora_rank": 4, "lora_alpha": 0}, "`lora_alpha` must be at least 1, got 0"),
         ({"lora_rank": 4, "lora_dropout": 1.0}, "`lora_dropout` must be in \\[0, 1\\), got 1.0"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from cyclemimic import CycleMimicProcessor
+from cyclemimic import CycleMimicProcessor, CycleMimicTrainer
 
 from .small_trainers import make_policy_trainer
 
@@ -78,3 +78,26 @@ def test_frozen_vision_stays_bit_identical(lora_rank, tmp_path):
     towers = {name for name in before if "vision_tower" in name}
     assert towers and not towers & changed and not any("lora" in name for name in towers)
     assert any("multi_modal_projector" in name for name in changed) and any("layers.0" in name for name in changed)
+
+
+def test_a_model_made_by_the_trainer(tmp_path):
+    trainer = make_policy_trainer(tmp_path, True)
+    parts = {name: getattr(trainer, name) for name in ("args", "train_dataset", "data_collator", "processing_class")}
+    made = CycleMimicTrainer(model_init=lambda: trainer.model, **parts)
+    made.train()
+    assert made.state.global_step == trainer.args.max_steps
+    trainer.args.freeze_backbone = True
+    with pytest.raises(ValueError, match="`model` must be given with `lora_rank`, `freeze_backbone` or"):
+        CycleMimicTrainer(model_init=lambda: trainer.model, **parts)
+
+
+def test_a_loss_of_ones_own(tmp_path):
+    trainer, calls = make_policy_trainer(tmp_path, False), []
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        calls.append(labels.shape)
+        return outputs.logits.square().mean()
+
+    trainer.compute_loss_func = loss
+    trainer.train()
+    assert len(calls) == trainer.args.max_steps

@@ -25,12 +25,14 @@ def test_augmentation_of_the_flags(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"min_interval_s": 0.0}, r"`min_interval_s` must be above 0 and at most `interval_s` \(1.0\), got 0.0"),
+        ({"min_interval_s": 0.0}, r"`min_interval_s` must be above 0 and at most `interval_s` \(1\), got 0\."),
         ({"interval_s": 0.4}, r"`min_interval_s` must be .* at most `interval_s` \(0.4\), got 0.5"),
         ({"interval_s": float("nan")}, "`min_interval_s` must be"),
         ({"reversed_share": 1.5}, r"`reversed_share` must be in \[0, 1\], got 1.5"),
         ({"min_crop": 0.0}, r"`min_crop` must be in \(0, 1\], got 0.0"),
         ({"color_jitter": -0.1}, r"`color_jitter` must be at least 0, got -0.1"),
+        ({"interval_s": float("inf")}, "`min_interval_s` must be"),
+        ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor` must be 0, got 0.1"),
         ({"sample_steps": -1}, "`sample_steps` must be at least 0, got -1"),
     ],
 )

@@ -50,3 +50,14 @@ def test_resumed_equals_uninterrupted(vision, tmp_path):
         for trainer in (whole, resumed)
     ]
     assert terms[0] == terms[1] and terms[0]["cycle_loss"] > 0
+
+
+def test_without_an_image_processor_nothing_is_drawn(tmp_path):
+    trainer = make_tokenizer_trainer(tmp_path)
+    pairs = [trainer.data_collator([trainer.train_dataset[index] for index in range(4)])]
+    model, arguments = trainer.model, trainer.args
+    arguments.sample_steps = 1
+    items = [{name: values[row] for name, values in pairs[0].items()} for row in range(4)]
+    bare = LatentActionTokenizerTrainer(model=model, args=arguments, train_dataset=items)
+    bare.train()
+    assert bare.state.global_step == arguments.max_steps and not (tmp_path / "samples").exists()

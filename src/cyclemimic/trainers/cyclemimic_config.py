@@ -71,6 +71,10 @@ class CycleMimicTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.label_smoothing_factor != 0:
+            raise ValueError(
+                f"`label_smoothing_factor` must be 0, got {self.label_smoothing_factor}: it changes no loss here."
+            )
         if self.image_shift < 0:
             raise ValueError(f"`image_shift` must be at least 0, got {self.image_shift}.")
         if not 0 <= self.corrupted_share <= 1:

@@ -39,8 +39,20 @@ class CycleMimicTrainer(TermLoggingTrainer):
     logged_terms = ("latent_action_loss", "action_loss", "latent_token_accuracy", "latent_action_accuracy")
 
     def __init__(
-        self, model: CycleMimicPreTrainedModel, args: CycleMimicTrainingArguments, *others: Any, **kwargs: Any
+        self,
+        model: CycleMimicPreTrainedModel | None = None,
+        args: CycleMimicTrainingArguments | None = None,
+        *others: Any,
+        **kwargs: Any,
     ) -> None:
+        if model is None or args is None:
+            # Trainer makes the one by `model_init`, and has defaults for the other.
+            if args is not None and (args.freeze_vision or args.freeze_backbone or args.lora_rank is not None):
+                raise ValueError(
+                    "`model` must be given with `lora_rank`, `freeze_backbone` or `freeze_vision`, got `model_init`."
+                )
+            super().__init__(model, args, *others, **kwargs)
+            return
         if getattr(model, "is_quantized", False):
             method = model.config.quantization_config.quant_method
             raise ValueError(

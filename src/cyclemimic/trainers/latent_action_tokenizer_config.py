@@ -55,6 +55,10 @@ class LatentActionTokenizerTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.label_smoothing_factor != 0:
+            raise ValueError(
+                f"`label_smoothing_factor` must be 0, got {self.label_smoothing_factor}: it changes no loss here."
+            )
         if self.sample_steps < 0:
             raise ValueError(f"`sample_steps` must be at least 0, got {self.sample_steps}.")
         check_intervals(self.interval_s, self.min_interval_s)

@@ -20,7 +20,8 @@ NUM_SAMPLES = 8
 class LatentActionTokenizerTrainer(TermLoggingTrainer):
     """
     Trainer for [`LatentActionTokenizerForPreTraining`]: one forward, one backward, one optimizer for all parts. Every
-    `sample_steps` it draws into `samples` what has become of the first pairs that it saw ([`draw_sample_grid`]).
+    `sample_steps` it draws into `samples` what has become of the first pairs that it saw ([`draw_sample_grid`]), where
+    it has the image processor as its `processing_class`.
 
     DDP and FSDP2 train as one process with the whole batch does, but for `generated_noise_std`, whose draws are alike on all
     ranks. ZeRO does but for where AC3 joins: DeepSpeed counts AdamW's
@@ -55,7 +56,9 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
             )
         self._samples: dict[str, torch.Tensor] | None = None
         # Parts of a model that is spread over devices cannot be called by themselves.
-        if self.args.sample_steps and not (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
+        is_spread = self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
+        can_be_shown = hasattr(self.model, "tokenizer") and self.processing_class is not None
+        if self.args.sample_steps and can_be_shown and not is_spread:
             self.add_callback(_SampleDrawing(self))
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:

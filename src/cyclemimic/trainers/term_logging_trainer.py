@@ -46,14 +46,14 @@ class TermLoggingTrainer(PublishingTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
-        outputs = model(**inputs)
         batch_size = find_batch_size(inputs)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
             self._training_terms.add(outputs, batch_size)
             self._pace.add(batch_size)
         else:
             self._evaluation_terms.add(outputs, batch_size)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        return (loss, outputs) if return_outputs else loss
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         self._pace = Pace()

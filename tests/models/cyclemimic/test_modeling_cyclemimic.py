@@ -49,6 +49,13 @@ def test_latent_output(latent_model, batch, config):
     assert output.loss is None and output.logits.shape == (3, 1, config.get_text_config().vocab_size)
 
 
+def test_what_callers_have_no_say_in(latent_model, batch):
+    batch = without_actions(batch)
+    assert torch.equal(latent_model(**batch, use_cache=True).loss, latent_model(**batch).loss)
+    with pytest.raises(ValueError, match="`position_ids` must be left out"):
+        latent_model(**batch, position_ids=torch.zeros_like(batch["input_ids"]))
+
+
 @pytest.mark.parametrize("padding_side", ["left", "right"])
 def test_loss_equals_that_of_full_logits(config, processor, images, texts, codes, padding_side):
     model = CycleMimicForLatentActionPrediction(config).double().eval()

@@ -89,6 +89,12 @@ def test_prompts_are_tokenised_once(processor, images, texts, monkeypatch):
     processor(images, texts[::-1])
 
 
+def test_another_template_is_another_prompt(processor, images, texts):
+    before = processor(images[:1], texts[:1])["input_ids"]
+    processor.prompt_template = "{image} {instruction}"
+    assert not torch.equal(processor(images[:1], texts[:1])["input_ids"], before)
+
+
 def test_a_closing_token_is_left_out(processor, images):
     expected = processor(images[0], "reach")["input_ids"]
     plain = type(processor.tokenizer).__call__

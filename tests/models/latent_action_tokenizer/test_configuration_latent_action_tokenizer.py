@@ -61,6 +61,7 @@ def test_genie_objective_is_a_setting(make_config):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"hidden_act": "nope"}, r"`hidden_act` must be one of \['gelu', .*\], got 'nope'"),
         ({"codebok_size": 16}, r"Unknown argument\(s\) \['codebok_size'\].*allowed.*'codebook_size'"),
         ({"codebook_size": 0}, "`codebook_size` must be at least 2, got 0"),
         ({"codebook_size": 1}, "`codebook_size` must be at least 2, got 1"),
@@ -87,3 +88,14 @@ def test_bad_arguments(arguments, message, make_config):
 def test_types_are_checked(arguments, make_config):
     with pytest.raises(StrictDataclassError, match=next(iter(arguments))):
         make_config(**arguments)
+
+
+def test_what_was_added_to_a_config_loads_with_it(make_config, tmp_path):
+    config = make_config()
+    config.note = "mine"
+    config.save_pretrained(tmp_path)
+    assert LatentActionTokenizerConfig.from_pretrained(tmp_path).note == "mine"
+
+
+def test_vision_model_of_as_many_channels():
+    assert LatentActionTokenizerConfig(num_channels=4).vision_config.num_channels == 4

@@ -80,8 +80,8 @@ def reach_of_a_change(layer: LatentActionTokenizerSpatioTemporalLayer, frame: in
     changed[frame][0, 2, :8] += 1.0
     results = []
     for current, future in (frames, changed):
-        current, memory = layer(current)
-        results.append((current, layer(future, memory)[0]))
+        current, *memory = layer(current)
+        results.append((current, layer(future, *memory)[0]))
     return [(before - after).abs().amax(-1) > 1e-6 for before, after in zip(*results, strict=True)]
 
 
@@ -123,19 +123,19 @@ def test_attention_over_time_against_a_reference(make_config):
     positions = positions + reference(normed, normed, normed, attn_mask=hidden)[0]
     positions = positions + layer.mlp(layer.mlp_norm(positions))
     expected = positions.unflatten(0, (3, 5)).permute(2, 0, 1, 3)
-    current, memory = layer(frames[0])
+    current, *memory = layer(frames[0])
     torch.testing.assert_close(current, expected[0])
-    torch.testing.assert_close(layer(frames[1], memory)[0], expected[1])
+    torch.testing.assert_close(layer(frames[1], *memory)[0], expected[1])
 
 
 def test_positions_that_are_not_read_change_nothing(make_config):
     layer = LatentActionTokenizerSpatioTemporalLayer(make_config()).double()
     current, future = torch.randn(2, 3, 7, 16, dtype=torch.float64)
-    _, memory = layer(current)
-    expected, _ = layer(future, memory)
-    read, memory = layer(current, num_read=2)
+    _, *memory = layer(current)
+    expected = layer(future, *memory)[0]
+    read, *memory = layer(current, num_read=2)
     assert read.shape == (3, 2, 16) and memory[0].shape[0] == 3 * 2
-    read, _ = layer(future, memory, num_read=2)
+    read = layer(future, *memory, num_read=2)[0]
     assert torch.allclose(read, expected[:, :2], atol=1e-12)
 
 

@@ -44,6 +44,8 @@ def test_reconstruction_loss_by_hand():
     future = torch.tensor([[[[0.0, 4.0]]]])
     reconstruction = torch.tensor([[[[1.0, 2.0]]]])
     assert weighted_loss(reconstruction, future, current, 0).item() == 2.5
+    # Absolute: (1 + 2) / 2.
+    assert reconstruction_loss(reconstruction, future, distance="l1").item() == 1.5
     # Squared changes 0 and 16, mean 8: weights 1 + 0 and 1 + 2, mean 2: (1/2 · 1 + 3/2 · 4) / 2.
     assert weighted_loss(reconstruction, future, current, 1.0).item() == 3.25
     # Weights 1 and 1 + 0.5 · 2 = 2, mean 1.5: (1/1.5 · 1 + 2/1.5 · 4) / 2.

@@ -362,7 +362,10 @@ def textbook_gradients(
 
 @pytest.mark.parametrize(
     ("vision", "num_motions", "checkpointing"),
-    [("patches", 0, False), ("patches", 2, False), ("dinov2", 0, False), ("patches", 2, True), ("dinov2", 0, True)],
+    [
+        *[("patches", 0, None), ("patches", 2, None), ("dinov2", 0, None)],
+        *[("patches", 2, "plain"), ("dinov2", 0, "plain"), ("patches", 2, "reentrant")],
+    ],
 )
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
 def test_one_backward_equals_the_textbook(vision, num_motions, checkpointing, make_joined_model, tiny_dinov2):
@@ -376,11 +379,11 @@ def test_one_backward_equals_the_textbook(vision, num_motions, checkpointing, ma
         cycle_temperature=0.5,
     ).double()
     shake(model)
-    if checkpointing:
-        model.gradient_checkpointing_enable()
     pairs, ids = tuple(frames.double() for frames in moving_squares(6)), torch.arange(6) % 2
     torch.manual_seed(1)
     expected = textbook_gradients(model, pairs, ids)
+    if checkpointing is not None:
+        model.gradient_checkpointing_enable({"use_reentrant": checkpointing == "reentrant"})
     torch.manual_seed(1)
     output = model(*pairs, ids)
     assert output.ac3_scale == 0.5
@@ -887,3 +890,18 @@ def test_a_loaded_vision_model_is_as_frozen_as_a_new_one(freeze_vision, make_con
     trained = {name for name, value in loaded.named_parameters() if value.requires_grad}
     assert any("vision_model" in name for name in trained) == (not freeze_vision)
     assert "tokenizer.vision_features.projection.weight" in trained
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_of_half_precision_takes_frames_of_full(dtype, make_joined_model):
+    model = make_joined_model().to(dtype)
+    output = model(*moving_squares(4))
+    output.loss.backward()
+    assert output.loss.isfinite() and output.ac3_scale > 0
+
+
+def test_absolute_errors(make_config):
+    model = LatentActionTokenizerModel(make_config(reconstruction_distance="l1", motion_weight=0)).eval()
+    current, future = moving_squares(4)
+    output = model(current, future)
+    torch.testing.assert_close(output.reconstruction_loss, (output.pixel_values - future).abs().mean())

@@ -65,3 +65,11 @@ def test_task_is_known_whatever_is_imported_first(run_python, imports):
     process = run_python(program)
     assert process.stdout.split() == ["True"]
     assert "already registered" not in process.stderr
+
+
+def test_nobody_is_asked_to_trust_code(folder, frames, monkeypatch):
+    def ask(*_):
+        raise AssertionError("asked")
+
+    monkeypatch.setattr("builtins.input", ask)
+    assert pipeline("latent-actions", model=str(folder))((frames[0], frames[1]))["codes"]

@@ -78,7 +78,8 @@ class CycleMimicConfig(PreTrainedConfig):
         temporal_ensemble_coeff (`float`, *optional*): `select_action` looks before every action, and takes the mean of what
             all chunks so far say of it, chunk `i` weighted by `exp(-temporal_ensemble_coeff * i)`, the oldest being 0.
         latent_action_loss_weight, action_loss_weight (`float`, *optional*, default to 1.0): Weights of `L_π` and of
-            the L1 regression loss.
+            the L1 regression loss. Both are means; where the paper prints `L_π` as a sum over the latent tokens, that is
+            a weight of `num_latent_tokens`.
 
     Raises:
         ValueError: a size below one, camera names that are not distinct, token ids that are not distinct, not in the vocabulary or not as many as the

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partialmethod
@@ -156,7 +157,7 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
     @classmethod
     def from_backbone(
         cls,
-        backbone: str | PreTrainedModel,
+        backbone: str | os.PathLike | PreTrainedModel,
         processor: CycleMimicProcessor,
         pad_to_multiple_of: int | None = None,
         new_token_ids: Sequence[int] | None = None,
@@ -182,7 +183,7 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         """
         if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
             raise ValueError(f"`pad_to_multiple_of` must be at least 1, got {pad_to_multiple_of}.")
-        if isinstance(backbone, str):
+        if isinstance(backbone, str | os.PathLike):
             backbone = load_safetensors(AutoModelForImageTextToText.from_pretrained, backbone)
         image_token_id = getattr(backbone.config, "image_token_id", processor.image_token_id)
         if image_token_id != processor.image_token_id:
@@ -268,7 +269,7 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         length = input_ids.shape[1] + self.config.num_latent_tokens + self._num_appended_tokens
         cache = StaticCache(self.backbone.config, max_cache_len=length)
         outputs, positions = self._read(
-            input_ids, pixel_values, attention_mask, use_cache=True, past_key_values=cache, **kwargs
+            input_ids, pixel_values, attention_mask, keep_cache=True, past_key_values=cache, **kwargs
         )
         hidden_states = outputs.last_hidden_state
         state = _DecodingState(hidden_states, cache, attention_mask, next_position(positions))
@@ -284,7 +285,7 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         input_ids: torch.Tensor,
         pixel_values: torch.Tensor,
         attention_mask: torch.Tensor,
-        use_cache: bool,
+        keep_cache: bool,
         image_grid_thw: torch.Tensor | None = None,
         robot_state: torch.Tensor | None = None,
         **kwargs: Any,
@@ -293,6 +294,11 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         The backbone's body over a whole sequence, without the vocabulary head: training and prediction share it. Returns
         its output and the positions of the tokens. A `robot_state` in the batch is the action decoder's, not its own.
         """
+        if "position_ids" in kwargs:
+            raise ValueError("`position_ids` must be left out, as they follow from `attention_mask`, got some.")
+        kwargs.pop(
+            "use_cache", None
+        )  # of which callers have no say: without a prediction to go on with, there is none
         if self.config.num_cameras > 1:
             self._check_cameras(pixel_values)
             given = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw, **kwargs}
@@ -314,7 +320,7 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
             pixel_values=pixel_values,
             attention_mask=attention_mask,
             position_ids=positions,
-            use_cache=use_cache,
+            use_cache=keep_cache,
             **kwargs,
         )
         return outputs, positions
@@ -437,10 +443,13 @@ class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
                 either side.
             labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): Token ids at the
                 `num_latent_tokens` positions of the latent action, -100 elsewhere. Not shifted.
-            kwargs: Passed to the backbone.
+            kwargs: Passed to the backbone, but for `use_cache`, which changes nothing.
+
+        Raises:
+            ValueError: `position_ids`, which follow from `attention_mask`.
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        outputs, _ = self._read(input_ids, pixel_values, attention_mask, use_cache=False, **kwargs)
+        outputs, _ = self._read(input_ids, pixel_values, attention_mask, keep_cache=False, **kwargs)
         hidden_states = outputs.last_hidden_state
         if labels is None:
             loss, scores = None, {"logits": self._vocabulary_logits(last_attended(hidden_states, attention_mask))}
@@ -518,7 +527,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         # Right padding then lies between the latent action and these; masked, and not counted in the positions, it is as
         # good as absent.
         outputs, _ = self._read(
-            torch.cat([input_ids, appended], dim=1), pixel_values, full_mask, use_cache=False, **kwargs
+            torch.cat([input_ids, appended], dim=1), pixel_values, full_mask, keep_cache=False, **kwargs
         )
         prompt_states, appended_states = outputs.last_hidden_state.tensor_split([input_ids.shape[1]], dim=1)
         if self.action_decoder is None:

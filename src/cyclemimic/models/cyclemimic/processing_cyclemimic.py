@@ -147,7 +147,7 @@ class CycleMimicProcessor(ProcessorMixin):
             self.add_action_statistics(dataset, statistics)
         for dataset, statistics in (state_statistics or {}).items():
             self.add_state_statistics(dataset, statistics)
-        self._prompts: dict[str, torch.Tensor] = {}
+        self._prompts: dict[tuple[str, str], torch.Tensor] = {}
         self._affine_maps: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor] | None] = {}
 
     @classmethod
@@ -448,8 +448,9 @@ class CycleMimicProcessor(ProcessorMixin):
 
     def _encode_prompt(self, instruction: str) -> torch.Tensor:
         """Token ids of one prompt, the image expanded; instructions are few, so each is tokenised once."""
-        if instruction in self._prompts:
-            return self._prompts[instruction]
+        known = (self.prompt_template, instruction)
+        if known in self._prompts:
+            return self._prompts[known]
         text = self._template_of_cameras().replace("{image}", self.image_token)
         ids = self.tokenizer(text.replace("{instruction}", _clean_instruction(instruction)))["input_ids"]
         # Some tokenizers close every text; the policy goes on from here.
@@ -461,8 +462,8 @@ class CycleMimicProcessor(ProcessorMixin):
         ids = np.repeat(ids, repeats).tolist()
         if len(self._prompts) >= MAX_CACHED_PROMPTS:
             self._prompts.clear()
-        self._prompts[instruction] = torch.tensor(ids)
-        return self._prompts[instruction]
+        self._prompts[known] = torch.tensor(ids)
+        return self._prompts[known]
 
     def _template_of_cameras(self) -> str:
         """

@@ -91,11 +91,13 @@ def _check(checkpoint: Checkpoint, place: dict[str, Any], variant: str | None) -
             return
     name = f"model.{variant}{SUFFIX}" if variant else f"model{SUFFIX}"
     index = _read(checkpoint, f"model{SUFFIX}.index.{variant}.json" if variant else f"{name}.index.json", place)
-    config = _read(checkpoint, "config.json", place) or {}
-    files = [*dict((index or {}).get("weight_map") or {}).values(), config.get("transformers_weights")]
+    config = _read(checkpoint, "config.json", place)
+    files = [*dict((index or {}).get("weight_map") or {}).values(), (config or {}).get("transformers_weights")]
     for file in sorted({str(file) for file in files if file is not None}):
         if Path(file).name != file or not file.endswith(SUFFIX):
             raise ValueError(f"{checkpoint} must name weights beside its config, as *{SUFFIX}, got {file!r}.")
+    if config is None and index is None:
+        return  # no checkpoint at all, as `from_pretrained` will say
     # By another name, as parallel training saves them, they are in a folder.
     beside = Path(checkpoint, place.get("subfolder") or "").glob(f"*{SUFFIX}")
     _refuse_pickle_unless(index or files[-1] or any(beside) or _find(checkpoint, name, place), checkpoint)

@@ -60,6 +60,8 @@ class TinyVisionModel(SafeWeightsModel):
     base_model_prefix = "vision"
     main_input_name = "pixel_values"
     input_modalities = ["image"]
+    # It has no attention: any implementation will do.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, config: TinyVisionConfig) -> None:
         super().__init__(config)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 DEFAULT_VISION_MODEL_TYPE = "dinov2"
@@ -74,6 +75,8 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
         reconstruction_weight, codebook_weight, commitment_weight, cycle_weight, adversarial_weight (`float`):
             Weights of the loss terms (open in the paper). `cycle_weight=0, adversarial_weight=0` is the Genie
             objective.
+        reconstruction_distance (`"l2"` or `"l1"`, *optional*, defaults to `"l2"`): Mean squared or mean absolute error of the
+            pixels (open in the paper).
         motion_weight (`float`, *optional*, defaults to 1.0): Extra weight of places that move, as a multiple of their
             share of the mean squared change, each averaged over about a patch; 0 is the plain mean squared error.
             Without it a static background outvotes the small part of the picture that an action is about (the distance is
@@ -147,6 +150,7 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
     commitment_weight: float | int = 0.25
     cycle_weight: float | int = 0.01
     adversarial_weight: float | int = 0.01
+    reconstruction_distance: Literal["l2", "l1"] = "l2"
     motion_weight: float | int = 1.0
     residual_decoder: bool = True
     num_motions: int = 0
@@ -162,13 +166,15 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.pop("auto_map", None)
-        if unknown := sorted(kwargs.keys() - _LIBRARY_ARGUMENTS):
+        # A saved config names its transformers version, and may hold what Trainer or another version added to it.
+        unknown = sorted(kwargs.keys() - _LIBRARY_ARGUMENTS) if self.transformers_version is None else []
+        if unknown:
             allowed = sorted(type(self).__annotations__)
             raise ValueError(f"Unknown argument(s) {unknown} of {type(self).__name__}; allowed: {allowed}.")
         if isinstance(self.vision_config, str):
             self.vision_config = {"model_type": self.vision_config}
         if isinstance(self.vision_config, dict):
-            sizes = {"image_size": self.image_size, "patch_size": self.patch_size}
+            sizes = {"image_size": self.image_size, "patch_size": self.patch_size, "num_channels": self.num_channels}
             self.vision_config = _config_from_dict(sizes | self.vision_config)
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
@@ -208,6 +214,8 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
         for name in _NOT_NEGATIVE:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"`hidden_act` must be one of {sorted(ACT2FN)}, got {self.hidden_act!r}.")
         if self.codebook_size < 2:
             raise ValueError(f"`codebook_size` must be at least 2, got {self.codebook_size}.")
         if self.image_size % self.patch_size:

@@ -126,8 +126,8 @@ class LatentActionTokenizerEncoder(nn.Module):
         memories = []
         for layer, seen in zip(self.layers, past, strict=True):
             num_read = self.num_latent_tokens if layer is self.layers[-1] else None
-            hidden_states, memory = layer(hidden_states, seen, num_read)
-            memories.append(memory)
+            hidden_states, *memory = layer(hidden_states, *(seen or (None, None)), num_read)
+            memories.append(tuple(memory))
         return hidden_states, memories
 
 

@@ -110,28 +110,33 @@ class LatentActionTokenizerSpatioTemporalLayer(LatentActionTokenizerSpatialLayer
         self.temporal_attention = LatentActionTokenizerAttention(config)
 
     def forward(  # type: ignore[override]  # time is remembered
-        self, hidden_states: torch.Tensor, past: Memory | None = None, num_read: int | None = None
-    ) -> tuple[torch.Tensor, Memory]:
+        self,
+        hidden_states: torch.Tensor,
+        past_key: torch.Tensor | None = None,
+        past_value: torch.Tensor | None = None,
+        num_read: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(batch_size, length, hidden_size)`): one frame.
-            past (`tuple[torch.Tensor, torch.Tensor]`, *optional*): The memory of the frame before.
+            past_key, past_value (`torch.Tensor`, *optional*): The memory of the frame before. By themselves: gradient
+                checkpointing in its reentrant form would cut those of a tuple off.
             num_read (`int`, *optional*, defaults to `length`): How many positions, from the first, are read of the result:
                 of the others nothing is computed but what these see.
 
         Returns:
-            States of shape `(batch_size, num_read, hidden_size)`, and this frame's memory of as many positions: keys and
-            values of its attention over time.
+            States of shape `(batch_size, num_read, hidden_size)`, and this frame's memory of as many positions: key and
+            value of its attention over time.
         """
         spatial = hidden_states[:, :num_read] + self.spatial_attention(self.spatial_norm(hidden_states), num_read)
         positions = spatial.flatten(0, 1).unsqueeze(1)
         query, key, value = self.temporal_attention.project(self.temporal_norm(positions))
         seen = (key, value)
-        if past is not None:
-            seen = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+        if past_key is not None:
+            seen = torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
         positions = positions + self.temporal_attention.attend(query, *seen)
         positions = positions + self.mlp(self.mlp_norm(positions))
-        return positions.view_as(spatial), (key, value)
+        return positions.view_as(spatial), key, value
 
 
 class LatentActionTokenizerEmbeddingNorm(nn.Module):

@@ -50,22 +50,27 @@ def motion_weights(
 
 
 def reconstruction_loss(
-    reconstruction: torch.Tensor, future_pixel_values: torch.Tensor, weights: torch.Tensor | None = None
+    reconstruction: torch.Tensor,
+    future_pixel_values: torch.Tensor,
+    weights: torch.Tensor | None = None,
+    distance: str = "l2",
 ) -> torch.Tensor:
     """
-    Mean squared error of `ô_{t+H}` (paper §3; the distance is open there).
+    Mean squared or absolute error of `ô_{t+H}` (paper §3; the distance is open there).
 
     Args:
         reconstruction (`torch.Tensor` of shape `(batch_size, channels, height, width)`): `ô_{t+H}`.
         future_pixel_values (`torch.Tensor` of the same shape): `o_{t+H}`.
         weights (`torch.Tensor` of shape `(batch_size, 1, height, width)`, *optional*): Of each pixel's error, by
             [`motion_weights`].
+        distance (`"l2"` or `"l1"`, *optional*, defaults to `"l2"`): Squared errors, or absolute ones.
 
     Returns:
-        `torch.Tensor`: scalar, in squared units of the normalised pixels.
+        `torch.Tensor`: scalar, in (squared) units of the normalised pixels.
     """
-    squared_error = (reconstruction - future_pixel_values).square()
-    return (squared_error if weights is None else weights * squared_error).mean()
+    difference = reconstruction - future_pixel_values
+    errors = difference.square() if distance == "l2" else difference.abs()
+    return (errors if weights is None else weights * errors).mean()
 
 
 def codebook_loss(embeddings: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:

@@ -308,10 +308,16 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         `(batch_size, channels, height, width)`, with the `weights` of their pixels' errors."""
         words = self.quantizer.lookup(action.codes)
         return {
-            "reconstruction_loss": reconstruction_loss(reconstruction, future_pixel_values, weights),
+            "reconstruction_loss": self.reconstruction_loss(reconstruction, future_pixel_values, weights),
             "codebook_loss": codebook_loss(action.embeddings, words),
             "commitment_loss": commitment_loss(action.embeddings, words),
         }
+
+    def reconstruction_loss(
+        self, reconstruction: torch.Tensor, future_pixel_values: torch.Tensor, weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The function of this name, with the distance of the configuration."""
+        return reconstruction_loss(reconstruction, future_pixel_values, weights, self.config.reconstruction_distance)
 
     def motion_weights(self, future_pixel_values: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor | None:
         """
@@ -429,6 +435,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
     ) -> LatentActionTokenizerForPreTrainingOutput:
         """All of a step that the device does: torch.compile makes one graph of it."""
         model = self.tokenizer
+        pixel_values, future_pixel_values = pixel_values.to(self.dtype), future_pixel_values.to(self.dtype)
         features, future_features = model.vision_features(torch.cat((pixel_values, future_pixel_values))).chunk(2)
         current = model.encoder.read_current(features)
         action = model.encode_features(current, future_features)
@@ -441,7 +448,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
             ac3_terms = self._absent_ac3_terms(reconstruction)
         weights = model.motion_weights(future_pixel_values, pixel_values)
         terms = model.vq_vae_terms(reconstruction, future_pixel_values, weights, action)
-        copy_loss = reconstruction_loss(pixel_values, future_pixel_values, weights)
+        copy_loss = model.reconstruction_loss(pixel_values, future_pixel_values, weights)
         copy_ratio = self._copy_ratio(terms["reconstruction_loss"], copy_loss)
         ac3_scale = (self.ac3_steps / max(1, self.config.cycle_ramp_steps)).clamp(max=1.0)
         codes = all_gather_rows(action.codes) if self.training else action.codes

@@ -30,6 +30,8 @@ class LatentActionPipeline(Pipeline):
     _load_processor: Any = False
     _load_feature_extractor: Any = False
     _load_tokenizer: Any = False
+    # Left open, transformers would look for one, and ask to trust the checkpoint's code for it.
+    _load_video_processor: Any = False
 
     def _sanitize_parameters(self, **pipeline_parameters: Any) -> tuple[dict[str, Any], ...]:
         if pipeline_parameters:
