@@ -34,9 +34,10 @@ print("heavy", *sorted({"torch", "transformers", "numpy"} & set(sys.modules)))
     lines = run_python(program, "--help").stdout.splitlines()
     assert lines[-2:] == ["code 0", "heavy"]
     assert all(any(line.startswith(f"  {verb} ") for line in lines) for verb in cli.VERBS)
-    lines = run_python(program, "demo", "--help").stdout.splitlines()
-    assert lines[-2:] == ["code 0", "heavy"]
-    assert lines[0].startswith("usage: cyclemimic demo ")
+    for verb in cli.VERBS:
+        lines = run_python(program, verb, "--help").stdout.splitlines()
+        assert lines[-2:] == ["code 0", "heavy"], verb
+        assert lines[0].startswith(f"usage: cyclemimic {verb} ")
 
 
 def test_runs_as_a_module(run_python):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import pytest
 
-from cyclemimic.training_arguments import parse_training_arguments
+from cyclemimic.training_arguments import parse_training_arguments, show_own_help
 
 
 @dataclass
@@ -159,3 +159,41 @@ def test_token_has_no_place_in_arguments_that_are_saved(tmp_path):
     with pytest.raises(ValueError, match="`hub_token` must be left out") as raised:
         parse_training_arguments([TrainingArguments], flags)
     assert "hf_marked" not in str(raised.value)
+
+
+@dataclass
+class DescribedArguments:
+    output_dir: str = field(metadata={"help": "where"})
+    tasks: list[str] | None = field(default=None, metadata={"help": "which"})
+    share: float = field(default=0.0, metadata={"help": "how much"})
+    quietly: bool = field(default=False, metadata={"help": "how"})
+
+
+def test_own_help(capsys):
+    show_own_help([DescribedArguments], ["--share", "1"], "cyclemimic toy")
+    assert capsys.readouterr().out == ""
+    with pytest.raises(SystemExit) as exit_:
+        show_own_help([DescribedArguments], ["--config", "absent.yaml", "-h"], "cyclemimic toy")
+    assert exit_.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "--output_dir OUTPUT_DIR where (required)",
+        "--tasks TASKS [TASKS ...] which --share",
+        "(default: 0.0)",
+    ):
+        assert part in text
+    assert "--help_all lists them" in text
+
+
+@pytest.mark.parametrize("name", ["LatentActionTokenizerTraining", "CycleMimicTraining"])
+def test_own_fields_are_all_that_trainer_lacks(name):
+    from transformers import TrainingArguments
+
+    import cyclemimic
+    from cyclemimic.trainers import training_fields
+
+    def names(kind):
+        return [each.name for each in fields(kind)]
+
+    whole, own = getattr(cyclemimic, f"{name}Arguments"), getattr(training_fields, f"{name}Fields")
+    assert [each for each in names(whole) if each not in names(TrainingArguments)] == names(own)

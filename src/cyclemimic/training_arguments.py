@@ -14,6 +14,45 @@ import yaml
 
 from .verb_parser import OneLineErrors, suggestion
 
+# argparse's own would have two hundred flags.
+_USAGE = "%(prog)s [--config FILE] [--FLAG VALUE ...]"
+
+
+def show_own_help(dataclass_types: Sequence[type], argv: Sequence[str], prog: str) -> None:
+    """
+    Answers `--help`, where `argv` asks for it, with the package's own flags: it takes seconds to import Trainer's.
+
+    Args:
+        dataclass_types (`Sequence[type]`): Dataclasses of these flags.
+        argv (`Sequence[str]`), prog (`str`): As of [`parse_training_arguments`].
+
+    Raises:
+        SystemExit: With code 0, after help.
+    """
+    if not {"-h", "--help"} & set(argv):
+        return
+    parser = OneLineErrors(
+        prog=prog,
+        usage=_USAGE,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog="There is every argument of transformers' TrainingArguments as well, such as --output_dir (required), "
+        "--max_steps, --per_device_train_batch_size and --learning_rate: --help_all lists them.",
+    )
+    _add_config_flag(parser)
+    for field in (field for kind in dataclass_types for field in dataclasses.fields(kind)):
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        # What is not given by default needs no word.
+        is_silent = needed or field.default is None or field.default is False
+        parser.add_argument(
+            f"--{field.name}",
+            nargs="+" if str(field.type).startswith("list") else "?" if field.type == "bool" else None,
+            required=needed,
+            default=argparse.SUPPRESS if is_silent else field.default,
+            help=field.metadata["help"] + (" (required)" if needed else ""),
+        )
+    parser.print_help()
+    parser.exit()
+
 
 def parse_training_arguments(
     dataclass_types: Sequence[type], argv: Sequence[str], prog: str | None = None
@@ -63,11 +102,9 @@ def parse_training_arguments(
 
     types: list[Any] = list(dataclass_types)
     parser = TrainingParser(types, prog=prog, formatter_class=TrainersOwnLast)
-    # argparse's own would have two hundred flags.
-    parser.usage = "%(prog)s [--config FILE] [--FLAG VALUE ...]"
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="a YAML file of these arguments; flags override it"
-    )
+    parser.usage = _USAGE
+    _add_config_flag(parser)
+    parser.add_argument("--help_all", action="help", help="show all of this")
     known = [field.name for kind in dataclass_types for field in dataclasses.fields(kind) if field.init]
 
     flags = list(argv)
@@ -89,8 +126,18 @@ def parse_training_arguments(
     return tuple(outputs)
 
 
+def _add_config_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="a YAML file of these arguments; flags override it",
+    )
+
+
 def _find_config_file(flags: Sequence[str]) -> Path | None:
-    if {"-h", "--help"} & set(flags):
+    if {"-h", "--help", "--help_all"} & set(flags):
         return None
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     # `nargs="?"`: a missing value is for the full parser to report.

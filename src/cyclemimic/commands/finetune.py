@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cyclemimic.commands.flags import CAMERA, CAMERAS, FPS, ON_THE_HUB, SKIP_BROKEN
+from cyclemimic.trainers.training_fields import CycleMimicTrainingFields
 
 if TYPE_CHECKING:
     from cyclemimic import (
@@ -79,8 +80,10 @@ class FinetuneArguments:
 
 def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:
     """Parses the flags of the verb, or its YAML file."""
+    from cyclemimic.training_arguments import parse_training_arguments, show_own_help
+
+    show_own_help([FinetuneArguments, CycleMimicTrainingFields], argv, prog)
     from cyclemimic import CycleMimicTrainingArguments
-    from cyclemimic.training_arguments import parse_training_arguments
 
     return parse_training_arguments([FinetuneArguments, CycleMimicTrainingArguments], argv, prog)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclemimic.commands.flags import CAMERAS, ON_THE_HUB
 from cyclemimic.commands.mixture_arguments import MixtureArguments
+from cyclemimic.trainers.training_fields import CycleMimicTrainingFields
 
 if TYPE_CHECKING:
     from cyclemimic import CycleMimicTrainingArguments
@@ -41,8 +42,10 @@ class PretrainArguments:
 
 def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:
     """Parses the flags of the verb, or its YAML file."""
+    from cyclemimic.training_arguments import parse_training_arguments, show_own_help
+
+    show_own_help([MixtureArguments, PretrainArguments, CycleMimicTrainingFields], argv, prog)
     from cyclemimic import CycleMimicTrainingArguments
-    from cyclemimic.training_arguments import parse_training_arguments
 
     return parse_training_arguments([MixtureArguments, PretrainArguments, CycleMimicTrainingArguments], argv, prog)
 

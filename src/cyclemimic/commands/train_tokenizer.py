@@ -14,6 +14,7 @@ import yaml
 
 from cyclemimic.commands.flags import ON_THE_HUB
 from cyclemimic.commands.mixture_arguments import MixtureArguments
+from cyclemimic.trainers.training_fields import LatentActionTokenizerTrainingFields
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,8 +51,10 @@ class TrainTokenizerArguments:
 
 def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:
     """Parses the flags of the verb, or its YAML file."""
+    from cyclemimic.training_arguments import parse_training_arguments, show_own_help
+
+    show_own_help([MixtureArguments, TrainTokenizerArguments, LatentActionTokenizerTrainingFields], argv, prog)
     from cyclemimic import LatentActionTokenizerTrainingArguments
-    from cyclemimic.training_arguments import parse_training_arguments
 
     return parse_training_arguments(
         [MixtureArguments, TrainTokenizerArguments, LatentActionTokenizerTrainingArguments], argv, prog

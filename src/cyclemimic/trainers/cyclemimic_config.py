@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from cyclemimic.trainers.training_fields import CycleMimicTrainingFields
+
 
 @dataclass
-class CycleMimicTrainingArguments(TrainingArguments):
+class CycleMimicTrainingArguments(CycleMimicTrainingFields, TrainingArguments):
     r"""
     [`~transformers.TrainingArguments`] with the defaults of paper §4.
 
@@ -52,22 +54,6 @@ class CycleMimicTrainingArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = field(
         default=True, metadata={"help": "Whether DDP looks for parameters without gradients."}
     )
-    image_shift: int = field(default=0, metadata={"help": "Random shift of training images, in pixels."})
-    corrupted_share: float = field(
-        default=0.0, metadata={"help": "Share of the latent tokens read that are replaced."}
-    )
-    backbone_learning_rate: float | None = field(
-        default=None, metadata={"help": "Peak learning rate of the backbone, by default that of all."}
-    )
-    lora_rank: int | None = field(
-        default=None, metadata={"help": "Rank of adapters on the backbone; by default it is trained in full."}
-    )
-    lora_alpha: int = field(default=16, metadata={"help": "Adapters are scaled by lora_alpha / lora_rank."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Share of the adapters' inputs that is dropped."})
-    freeze_backbone: bool = field(
-        default=False, metadata={"help": "Train only the action decoder and the rows of the new tokens."}
-    )
-    freeze_vision: bool = field(default=False, metadata={"help": "Leave the backbone's vision models as they are."})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,10 +9,11 @@ from transformers import TrainingArguments
 
 from cyclemimic.data import PairAugmentation
 from cyclemimic.data.pairs import check_intervals
+from cyclemimic.trainers.training_fields import LatentActionTokenizerTrainingFields
 
 
 @dataclass
-class LatentActionTokenizerTrainingArguments(TrainingArguments):
+class LatentActionTokenizerTrainingArguments(LatentActionTokenizerTrainingFields, TrainingArguments):
     r"""
     [`~transformers.TrainingArguments`] with the defaults of paper §3.4 where it gives them.
 
@@ -43,14 +44,6 @@ class LatentActionTokenizerTrainingArguments(TrainingArguments):
     # of that.
     ddp_find_unused_parameters: bool | None = field(
         default=True, metadata={"help": "Whether DDP looks for parameters without gradients."}
-    )
-    interval_s: float = field(default=1.0, metadata={"help": "Seconds between the two frames of a pair."})
-    min_interval_s: float = field(default=0.5, metadata={"help": "Shortest pair near an episode's end, in seconds."})
-    reversed_share: float = field(default=0.0, metadata={"help": "Share of the pairs shown backwards in time."})
-    min_crop: float = field(default=1.0, metadata={"help": "Smallest share of height and width shown of a pair."})
-    color_jitter: float = field(default=0.0, metadata={"help": "How far the colours of a pair are changed at random."})
-    sample_steps: int = field(
-        default=500, metadata={"help": "Steps between two pictures of reconstructed and transferred frames; 0: none."}
     )
 
     def __post_init__(self) -> None:

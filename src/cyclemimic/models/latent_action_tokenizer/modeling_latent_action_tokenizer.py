@@ -316,7 +316,16 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
     def reconstruction_loss(
         self, reconstruction: torch.Tensor, future_pixel_values: torch.Tensor, weights: torch.Tensor | None
     ) -> torch.Tensor:
-        """The function of this name, with the distance of the configuration."""
+        """
+        The function of this name, with the distance of the configuration.
+
+        Args:
+            reconstruction, future_pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`).
+            weights (`torch.Tensor` of shape `(batch_size, 1, height, width)`, *optional*): By `motion_weights`.
+
+        Returns:
+            `torch.Tensor`: scalar.
+        """
         return reconstruction_loss(reconstruction, future_pixel_values, weights, self.config.reconstruction_distance)
 
     def motion_weights(self, future_pixel_values: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor | None:

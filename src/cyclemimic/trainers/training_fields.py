@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training is told beside Trainer's own arguments. It needs no transformers, so that `--help` is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class LatentActionTokenizerTrainingFields:
+    """The fields that [`LatentActionTokenizerTrainingArguments`] adds and describes."""
+
+    interval_s: float = field(default=1.0, metadata={"help": "Seconds between the two frames of a pair."})
+    min_interval_s: float = field(default=0.5, metadata={"help": "Shortest pair near an episode's end, in seconds."})
+    reversed_share: float = field(default=0.0, metadata={"help": "Share of the pairs shown backwards in time."})
+    min_crop: float = field(default=1.0, metadata={"help": "Smallest share of height and width shown of a pair."})
+    color_jitter: float = field(default=0.0, metadata={"help": "How far the colours of a pair are changed at random."})
+    sample_steps: int = field(
+        default=500, metadata={"help": "Steps between two pictures of reconstructed and transferred frames; 0: none."}
+    )
+
+
+@dataclass
+class CycleMimicTrainingFields:
+    """The fields that [`CycleMimicTrainingArguments`] adds and describes."""
+
+    image_shift: int = field(default=0, metadata={"help": "Random shift of training images, in pixels."})
+    corrupted_share: float = field(
+        default=0.0, metadata={"help": "Share of the latent tokens read that are replaced."}
+    )
+    backbone_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of the backbone, by default that of all."}
+    )
+    lora_rank: int | None = field(
+        default=None, metadata={"help": "Rank of adapters on the backbone; by default it is trained in full."}
+    )
+    lora_alpha: int = field(default=16, metadata={"help": "Adapters are scaled by lora_alpha / lora_rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Share of the adapters' inputs that is dropped."})
+    freeze_backbone: bool = field(
+        default=False, metadata={"help": "Train only the action decoder and the rows of the new tokens."}
+    )
+    freeze_vision: bool = field(default=False, metadata={"help": "Leave the backbone's vision models as they are."})
