@@ -92,7 +92,8 @@ def test_two_processes_train_as_one_does(strategy, case, runs):
         for name in FIGURES:
             del line[name], expected[name]
         assert line.pop("grad_norm") == pytest.approx(expected.pop("grad_norm"), rel=1e-4)
-        assert line == pytest.approx(expected, rel=0, abs=TOLERANCE)
+        # Of a loss of 10, single precision tells no less than 1e-6 apart; sums in another order come to a few of these.
+        assert line == pytest.approx(expected, rel=TOLERANCE / 3, abs=TOLERANCE)
     weights, expected = (weights_of(runs / kind / case / "model") for kind in (strategy, SINGLE))
     assert weights.keys() == expected.keys()
     close = {name: torch.allclose(value, expected[name], rtol=0, atol=TOLERANCE) for name, value in weights.items()}
