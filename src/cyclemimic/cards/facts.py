@@ -41,7 +41,7 @@ def training_facts(trainer: Trainer) -> dict[str, str]:
         "optimizer": f"{optimizer}, learning rate {arguments.learning_rate:g} ({schedule}), "
         f"weight decay {arguments.weight_decay:g}",
         "precision": "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "float32",
-        "hardware": f"{hardware()}; {arguments.world_size} processes" if arguments.world_size > 1 else hardware(),
+        "hardware": f"{arguments.world_size} process{'es' * (arguments.world_size > 1)} on {hardware()}",
         "time": "–" if seconds is None else f"{seconds / 3600:.2f} h",
         "seed": str(arguments.seed),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
