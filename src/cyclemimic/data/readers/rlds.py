@@ -18,7 +18,7 @@ from .cameras import choose_camera
 from .images import decode_image
 from .licences import read_licence
 from .plain_files import choose_episodes, inside, read_json_object
-from .tfrecord import Record, count_numbers, index_records, read_example
+from .tfrecord import Record, index_records, read_example, read_features
 
 _STEPS = "steps"
 _IMAGES = f"{_STEPS}/observation"
@@ -30,8 +30,8 @@ _INSTRUCTIONS = (f"{_STEPS}/language_instruction", f"{_STEPS}/observation/natura
 class RldsSource:
     """An RLDS data set as a sequence of [`Episode`]s.
 
-    When it is opened, records are counted and their lengths checked; pictures are read, and their checksums, when an
-    episode is asked for.
+    When it is opened, records are counted and their lengths checked. Actions, states and instructions are read without the
+    pictures beside them; a record's checksum is checked when its pictures are read.
 
     Args:
         root (`str` or `Path`): The folder of a version, which holds `features.json`, `dataset_info.json` and the records.
@@ -131,7 +131,7 @@ class _RldsReader:
 
     def read_instruction(self) -> str | None:
         key = next((key for key in _INSTRUCTIONS if key in self.features), None)
-        texts = read_example(self.record).get(key) if key else None
+        texts = read_features(self.record, [key]).get(key) if key else None
         if not isinstance(texts, list) or not texts:
             return None
         try:
@@ -150,7 +150,7 @@ class _RldsReader:
     def _vectors(self, keys: Sequence[str]) -> np.ndarray | None:
         if not keys:
             return None
-        example = read_example(self.record)
+        example = read_features(self.record, keys)
         parts = []
         for key in keys:
             values, size = example.get(key), _size(self.features[key])
@@ -230,7 +230,7 @@ def _counted_feature(features: Mapping[str, Mapping[str, Any]], root: Path) -> t
 
 
 def _count_steps(record: Record, key: str, size: int) -> int:
-    steps, rest = divmod(count_numbers(record, key), size)
+    steps, rest = divmod(len(read_features(record, [key]).get(key, ())), size)
     if steps < 1 or rest:
         raise DataError(
             f"{record.path}: the record at byte {record.offset} has no step, or a part of one; leave its episode out "

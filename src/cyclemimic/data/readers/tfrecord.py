@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -77,31 +77,36 @@ def read_example(record: Record) -> dict[str, list[bytes] | np.ndarray]:
     return features
 
 
-def count_numbers(record: Record, key: str) -> int:
-    """Count the numbers of one feature without reading the others, such as images; 0 if there is no such feature.
+def read_features(record: Record, keys: Collection[str]) -> dict[str, list[bytes] | np.ndarray]:
+    """Read some features without the others, such as images, and without the checksum, which is of the whole record.
+
+    Returns:
+        `dict`: As of [`read_example`]; features that the record lacks are left out.
 
     Raises:
         DataError: If the record is no `tf.train.Example`.
     """
+    features: dict[str, list[bytes] | np.ndarray] = {}
     try:
         with record.path.open("rb") as file:
             file.seek(record.offset)
             stop = record.offset + record.length
-            while file.tell() < stop:
+            while file.tell() < stop and len(features) < len(keys):
                 start, length = _enter(file)  # Example.features
                 end = start + length
-                while file.tell() < end:
+                while file.tell() < end and len(features) < len(keys):
                     start, length = _enter(file)  # an entry of the map
                     if start + length > stop:
                         raise ValueError("length")
                     head = file.read(min(length, _MAX_KEY_BYTES))
-                    if next(_messages_started(head)) == key.encode():
+                    key = next(_messages_started(head)).decode()
+                    if key in keys:
                         entry = head + file.read(length - len(head))
-                        return len(_values(b"".join(map(bytes, _messages(entry, 2)))))
+                        features[key] = _values(b"".join(map(bytes, _messages(entry, 2))))
                     file.seek(start + length)
     except (IndexError, ValueError, StopIteration, struct.error) as error:
         raise DataError(f"{record.path}: the record at byte {record.offset} is no tf.train.Example") from error
-    return 0
+    return features
 
 
 def _masked_checksum(data: bytes) -> int:
