@@ -28,7 +28,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         "absolute ones, in units of half a dimension's range. Writes OUTPUT/errors.json. A policy that is no better than "
         "the guesses has already failed; one that is better may still fail in closed loop.",
     )
-    add_policy_flags(parser)
+    add_policy_flags(parser, default_dataset="what `data` is called, if the policy knows it, or its only one")
     parser.add_argument("--data", required=True, metavar="DIR", help=f"data set with actions {ON_THE_HUB}")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make")
     parser.add_argument(

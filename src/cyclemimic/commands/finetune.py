@@ -29,52 +29,52 @@ class FinetuneArguments:
     """Data and model of `cyclemimic finetune`; the help of each field says what it is."""
 
     policy: str = field(
-        metadata={"help": f"Policy checkpoint {ON_THE_HUB} to start from, as `cyclemimic pretrain` saves it."}
+        metadata={"help": f"policy checkpoint {ON_THE_HUB} to start from, as `cyclemimic pretrain` saves it"}
     )
     data: list[str] = field(
-        metadata={"help": f"Data sets {ON_THE_HUB} with actions of one size, each normalised by its own statistics."}
+        metadata={"help": f"data sets {ON_THE_HUB} with actions of one size, each normalised by its own statistics"}
     )
     camera: str | None = field(default=None, metadata={"help": CAMERA})
     cameras: list[str] | None = field(default=None, metadata={"help": CAMERAS})
     fps: float | None = field(default=None, metadata={"help": FPS})
     num_episodes: int | None = field(
-        default=None, metadata={"help": "Episodes of each data set to learn from, from the first; by default all."}
+        default=None, metadata={"help": "episodes of each data set to learn from, from the first; by default all"}
     )
     skip_broken: bool = field(default=False, metadata={"help": SKIP_BROKEN})
     labels: str | None = field(
-        default=None, metadata={"help": "Folder that `cyclemimic label` made of the data, or its id on the Hub."}
+        default=None, metadata={"help": "folder that `cyclemimic label` made of the data, or its id on the Hub"}
     )
-    labels_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of labels on the Hub."})
+    labels_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of labels on the Hub"})
     tokenizer: str | None = field(
-        default=None, metadata={"help": f"Or: tokenizer checkpoint {ON_THE_HUB} to label the data with."}
+        default=None, metadata={"help": f"or: tokenizer checkpoint {ON_THE_HUB} to label the data with"}
     )
     interval_s: float = field(
-        default=1.0, metadata={"help": "With `tokenizer`: seconds between the frames of a pair, as in its training."}
+        default=1.0, metadata={"help": "with `tokenizer`: seconds between the frames of a pair, as in its training"}
     )
-    min_interval_s: float = field(default=0.5, metadata={"help": "With `tokenizer`: shortest pair, in seconds."})
+    min_interval_s: float = field(default=0.5, metadata={"help": "with `tokenizer`: shortest pair, in seconds"})
     chunk_size: int | None = field(
         default=None,
         metadata={
-            "help": "Actions predicted at once; by default as many as fit between a pair's frames, for one frame rate."
+            "help": "actions predicted at once; by default as many as fit between a pair's frames, for one frame rate"
         },
     )
     action_decoder_context: str | None = field(
         default=None,
-        metadata={"help": "What the action decoder reads: image-act (default), or act, for a handful of episodes."},
+        metadata={"help": "what the action decoder reads: image-act (default), or act, for a handful of episodes"},
     )
     use_robot_state: bool = field(
         default=False,
-        metadata={"help": "Also read the robot's state (observation.state), which the action decoder then looks at."},
+        metadata={"help": "also read the robot's state (observation.state), which the action decoder then looks at"},
     )
     action_decoding: str | None = field(
         default=None,
         metadata={
-            "help": "What actions are read from: act (default), or a baseline, latent or discrete (256 words for bins)."
+            "help": "what actions are read from: act (default), or a baseline, latent or discrete (256 words for bins)"
         },
     )
     dataset_name: str | None = field(
         default=None,
-        metadata={"help": "Name to keep the action statistics of one data set under; several keep their own names."},
+        metadata={"help": "name to keep the action statistics of one data set under; several keep their own names"},
     )
 
 

@@ -22,15 +22,12 @@ def add_device_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="torch device, by default the GPU where there is one")
 
 
-def add_policy_flags(parser: argparse.ArgumentParser) -> None:
+def add_policy_flags(parser: argparse.ArgumentParser, default_dataset: str = "the policy's only one") -> None:
     """Adds a fine-tuned policy, how it acts, and where."""
     parser.add_argument(
         "--policy", required=True, metavar="PATH", help=f"checkpoint of a fine-tuned policy {ON_THE_HUB}"
     )
-    parser.add_argument(
-        "--dataset",
-        help="data set whose action statistics to use, where the policy has several",
-    )
+    parser.add_argument("--dataset", help=f"data set whose action statistics to use (default: {default_dataset})")
     add_device_flag(parser)
 
 

@@ -14,9 +14,9 @@ class MixtureArguments:
 
     data: list[str] = field(
         metadata={
-            "help": f"Data sets: LeRobot {ON_THE_HUB}, RLDS, folders of numbered images or of video files; or one "
-            "mixture, a YAML file or one that comes with the package (paper, bridge, robot_navigation_human). Actions are not "
-            "read."
+            "help": f"data sets: LeRobot {ON_THE_HUB}, RLDS, folders of numbered images or of video files; or one "
+            "mixture, a YAML file or one that comes with the package (paper, bridge, robot_navigation_human); actions are not "
+            "read"
         }
     )
     camera: str | None = field(default=None, metadata={"help": CAMERA})

@@ -20,24 +20,22 @@ class PretrainArguments:
     """What `cyclemimic pretrain` trains; the help of each field says what it is."""
 
     labels: str = field(
-        metadata={"help": "Folder that `cyclemimic label` made of these data sets, or its id on the Hub."}
+        metadata={"help": "folder that `cyclemimic label` made of these data sets, or its id on the Hub"}
     )
-    labels_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of labels on the Hub."})
-    policy: str | None = field(default=None, metadata={"help": f"Policy checkpoint {ON_THE_HUB} to go on from."})
+    labels_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of labels on the Hub"})
+    policy: str | None = field(default=None, metadata={"help": f"policy checkpoint {ON_THE_HUB} to go on from"})
     backbone: str | None = field(
         default=None,
-        metadata={"help": f"Or: any checkpoint {ON_THE_HUB} for AutoModelForImageTextToText, to make a policy of."},
+        metadata={"help": f"or: any checkpoint {ON_THE_HUB} for AutoModelForImageTextToText, to make a policy of"},
     )
     pad_vocabulary_to: int | None = field(
-        default=None, metadata={"help": "With `backbone`: pad its vocabulary to a multiple of this, such as 64."}
+        default=None, metadata={"help": "with `backbone`: pad its vocabulary to a multiple of this, such as 64"}
     )
-    tiny: bool = field(
-        default=False, metadata={"help": "Or: a small backbone from scratch, for machines without GPU."}
-    )
+    tiny: bool = field(default=False, metadata={"help": "or: a small backbone from scratch, for machines without GPU"})
     cameras: list[str] | None = field(default=None, metadata={"help": CAMERAS})
-    tiny_image_size: int = field(default=128, metadata={"help": "Pixels of the small backbone's images."})
-    tiny_hidden_size: int = field(default=96, metadata={"help": "Its width, a multiple of 32."})
-    tiny_num_layers: int = field(default=2, metadata={"help": "Layers of its language model."})
+    tiny_image_size: int = field(default=128, metadata={"help": "pixels of the small backbone's images"})
+    tiny_hidden_size: int = field(default=96, metadata={"help": "its width, a multiple of 32"})
+    tiny_num_layers: int = field(default=2, metadata={"help": "layers of its language model"})
 
 
 def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:

@@ -32,19 +32,19 @@ class TrainTokenizerArguments:
     """What `cyclemimic train-tokenizer` trains; the help of each field says what it is."""
 
     tokenizer: str | None = field(
-        default=None, metadata={"help": f"Checkpoint {ON_THE_HUB} to go on from; by default a new one."}
+        default=None, metadata={"help": f"checkpoint {ON_THE_HUB} to go on from; by default a new one"}
     )
     tokenizer_config: str | None = field(
         default=None,
         metadata={
-            "help": "Fields of LatentActionTokenizerConfig for a new tokenizer: a JSON or YAML file, JSON text, or in "
-            "--config a mapping. By default the paper's size."
+            "help": "fields of LatentActionTokenizerConfig for a new tokenizer: a JSON or YAML file, JSON text, or in "
+            "--config a mapping; by default the paper's size"
         },
     )
     vision_model: str = field(
         default="facebook/dinov2-base",
         metadata={
-            "help": f"Pretrained vision model {ON_THE_HUB} of a new tokenizer, unless its config has a `vision_config`."
+            "help": f"pretrained vision model {ON_THE_HUB} of a new tokenizer, unless its config has a `vision_config`"
         },
     )
 

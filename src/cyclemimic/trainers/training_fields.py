@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 class LatentActionTokenizerTrainingFields:
     """The fields that [`LatentActionTokenizerTrainingArguments`] adds and describes."""
 
-    interval_s: float = field(default=1.0, metadata={"help": "Seconds between the two frames of a pair."})
-    min_interval_s: float = field(default=0.5, metadata={"help": "Shortest pair near an episode's end, in seconds."})
-    reversed_share: float = field(default=0.0, metadata={"help": "Share of the pairs shown backwards in time."})
-    min_crop: float = field(default=1.0, metadata={"help": "Smallest share of height and width shown of a pair."})
-    color_jitter: float = field(default=0.0, metadata={"help": "How far the colours of a pair are changed at random."})
+    interval_s: float = field(default=1.0, metadata={"help": "seconds between the two frames of a pair"})
+    min_interval_s: float = field(default=0.5, metadata={"help": "shortest pair near an episode's end, in seconds"})
+    reversed_share: float = field(default=0.0, metadata={"help": "share of the pairs shown backwards in time"})
+    min_crop: float = field(default=1.0, metadata={"help": "smallest share of height and width shown of a pair"})
+    color_jitter: float = field(default=0.0, metadata={"help": "how far the colours of a pair are changed at random"})
     sample_steps: int = field(
-        default=500, metadata={"help": "Steps between two pictures of reconstructed and transferred frames; 0: none."}
+        default=500, metadata={"help": "steps between two pictures of reconstructed and transferred frames; 0: none"}
     )
 
 
@@ -24,19 +24,17 @@ class LatentActionTokenizerTrainingFields:
 class CycleMimicTrainingFields:
     """The fields that [`CycleMimicTrainingArguments`] adds and describes."""
 
-    image_shift: int = field(default=0, metadata={"help": "Random shift of training images, in pixels."})
-    corrupted_share: float = field(
-        default=0.0, metadata={"help": "Share of the latent tokens read that are replaced."}
-    )
+    image_shift: int = field(default=0, metadata={"help": "random shift of training images, in pixels"})
+    corrupted_share: float = field(default=0.0, metadata={"help": "share of the latent tokens read that are replaced"})
     backbone_learning_rate: float | None = field(
-        default=None, metadata={"help": "Peak learning rate of the backbone, by default that of all."}
+        default=None, metadata={"help": "peak learning rate of the backbone, by default that of all"}
     )
     lora_rank: int | None = field(
-        default=None, metadata={"help": "Rank of adapters on the backbone; by default it is trained in full."}
+        default=None, metadata={"help": "rank of adapters on the backbone; by default it is trained in full"}
     )
-    lora_alpha: int = field(default=16, metadata={"help": "Adapters are scaled by lora_alpha / lora_rank."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Share of the adapters' inputs that is dropped."})
+    lora_alpha: int = field(default=16, metadata={"help": "adapters are scaled by lora_alpha / lora_rank"})
+    lora_dropout: float = field(default=0.0, metadata={"help": "share of the adapters' inputs that is dropped"})
     freeze_backbone: bool = field(
-        default=False, metadata={"help": "Train only the action decoder and the rows of the new tokens."}
+        default=False, metadata={"help": "train only the action decoder and the rows of the new tokens"}
     )
-    freeze_vision: bool = field(default=False, metadata={"help": "Leave the backbone's vision models as they are."})
+    freeze_vision: bool = field(default=False, metadata={"help": "leave the backbone's vision models as they are"})
