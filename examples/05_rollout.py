@@ -24,6 +24,7 @@ def main() -> None:
 
     processor = CycleMimicProcessor.from_pretrained(arguments.policy)
     policy = ChunkPolicy(CycleMimicForActionPrediction.from_pretrained(arguments.policy), processor)
+    config = policy.model.config
     trials = [
         Trial(task, arguments.first_state + index) for task in arguments.tasks for index in range(arguments.episodes)
     ]
@@ -32,7 +33,8 @@ def main() -> None:
         trials,
         partial(MetaworldEnvironment, action_repeat=arguments.action_repeat),
         max_steps=MAX_STEPS // arguments.action_repeat,
-        num_action_steps=policy.model.config.num_executed_steps,
+        num_action_steps=config.num_executed_steps,
+        temporal_ensemble_coeff=config.temporal_ensemble_coeff,
     )
     for task, rate in success_rates(results).items():
         print(

@@ -45,8 +45,8 @@ async def main() -> None:
     server = PolicyServer(
         PolicyBatcher(policy, max_batch_size=8, max_wait_s=0.01),
         Translator(BenchmarkFormat(), model.config.num_cameras, model.config.action_dim),
-        # Half a chunk, then the policy looks again.
-        partial(ActionChunkQueue, model.config.num_executed_steps),
+        # How many actions until the policy looks again.
+        partial(ActionChunkQueue, model.config.num_executed_steps, model.config.temporal_ensemble_coeff),
         ServerSettings(port=0),  # a free one, of this machine alone
     )
     port = asyncio.get_running_loop().create_future()

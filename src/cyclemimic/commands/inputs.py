@@ -154,18 +154,16 @@ def check_at_least_one(**numbers: int) -> None:
 
 def choose_action_steps(wanted: int | None, config: PreTrainedConfig) -> int:
     """Actions of a chunk that are carried out before the policy looks again: so many as wanted, else as the policy's
-    configuration says, else half a chunk. One, where the policy averages what its chunks say of every step.
+    configuration says ([`~CycleMimicConfig.num_executed_steps`]).
 
     Raises:
         ValueError: they are more than a chunk has, or none; or the policy averages, and a number is wanted.
     """
-    if config.temporal_ensemble_coeff is not None:
-        if wanted is not None:
-            raise ValueError(
-                "`num_action_steps` must be left out for a policy that looks before every action "
-                f"(`temporal_ensemble_coeff`), got {wanted}."
-            )
-        return 1
+    if config.temporal_ensemble_coeff is not None and wanted is not None:
+        raise ValueError(
+            "`num_action_steps` must be left out for a policy that looks before every action "
+            f"(`temporal_ensemble_coeff`), got {wanted}."
+        )
     if wanted is not None and not 1 <= wanted <= config.chunk_size:
         raise ValueError(f"`num_action_steps` must be in [1, {config.chunk_size}], the policy's chunk, got {wanted}.")
     return wanted or config.num_executed_steps

@@ -82,6 +82,14 @@ def test_settings_are_saved_and_what_is_under_way_is_not(model, processor, image
 
 
 @pytest.mark.parametrize(
+    ("fields", "number"),
+    [({}, 2), ({"chunk_size": 1}, 1), ({"n_action_steps": 4}, 4), ({"temporal_ensemble_coeff": 0.0}, 1)],
+)
+def test_how_many_actions_until_the_policy_looks_again(config, fields, number):
+    assert type(config)(**{**config.to_dict(), **fields}).num_executed_steps == number
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"n_action_steps": 6}, r"`n_action_steps` must be in \[1, 5\], the actions of a chunk, got 6"),

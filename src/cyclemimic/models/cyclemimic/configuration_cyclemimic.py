@@ -166,7 +166,10 @@ class CycleMimicConfig(PreTrainedConfig):
 
     @property
     def num_executed_steps(self) -> int:
-        """Actions of a chunk that are executed before the policy looks again: `n_action_steps`, or half a chunk."""
+        """Actions of a chunk that are executed before the policy looks again: `n_action_steps`, or half a chunk; one, where
+        chunks are averaged (`temporal_ensemble_coeff`)."""
+        if self.temporal_ensemble_coeff is not None:
+            return 1
         return self.n_action_steps or max(1, self.chunk_size // 2)
 
     def to_dict(self) -> dict[str, Any]:

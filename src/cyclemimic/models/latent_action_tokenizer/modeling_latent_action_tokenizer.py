@@ -345,8 +345,11 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
 
     def vq_vae_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         """The weighted sum of the `terms` of [`~LatentActionTokenizerModel.vq_vae_terms`]."""
-        weights = self.config.reconstruction_weight, self.config.codebook_weight, self.config.commitment_weight
-        return torch.stack([weight * term for weight, term in zip(weights, terms.values(), strict=True)]).sum()
+        return (
+            self.config.reconstruction_weight * terms["reconstruction_loss"]
+            + self.config.codebook_weight * terms["codebook_loss"]
+            + self.config.commitment_weight * terms["commitment_loss"]
+        )
 
     def _check_frames(self, *frames: torch.Tensor) -> None:
         expected = (self.config.num_channels, self.config.image_size, self.config.image_size)
