@@ -49,6 +49,22 @@ def test_latent_output(latent_model, batch, config):
     assert output.loss is None and output.logits.shape == (3, 1, config.get_text_config().vocab_size)
 
 
+@pytest.mark.parametrize("model_class", [CycleMimicForLatentActionPrediction, CycleMimicForActionPrediction])
+def test_what_the_backbone_looked_at_is_returned(model_class, config, batch):
+    model = model_class._from_config(config, attn_implementation="eager").eval()
+    inputs = batch if model_class is CycleMimicForActionPrediction else without_actions(batch)
+    output = model(**inputs, output_attentions=True, output_hidden_states=True)
+    length = output.hidden_states[0].shape[1]
+    assert length == batch["input_ids"].shape[1] + (model_class is CycleMimicForActionPrediction) * len(
+        config.act_token_ids
+    )
+    assert len(output.attentions) == 2
+    for attention in output.attentions:
+        assert attention.shape[0] == 3 and attention.shape[2:] == (length, length)
+        torch.testing.assert_close(attention.sum(-1), torch.ones_like(attention.sum(-1)))
+    assert model(**inputs).attentions is None
+
+
 def test_what_callers_have_no_say_in(latent_model, batch):
     batch = without_actions(batch)
     assert torch.equal(latent_model(**batch, use_cache=True).loss, latent_model(**batch).loss)

@@ -54,6 +54,8 @@ class CycleMimicLatentActionOutput(ModelOutput):
             which the best of the K words is the label's, a position each, the words before it being the labels'.
         latent_action_accuracy (`torch.FloatTensor`): With `labels`: scalar, share of samples right at all positions.
         hidden_states (`tuple(torch.FloatTensor)`): With `output_hidden_states=True`: the backbone's, a layer each.
+        attentions (`tuple(torch.FloatTensor)`): With `output_attentions=True` and `attn_implementation="eager"`: the
+            backbone's, a layer each, of shape `(batch_size, num_heads, sequence_length, sequence_length)`.
     """
 
     loss: torch.Tensor | None = None
@@ -61,6 +63,7 @@ class CycleMimicLatentActionOutput(ModelOutput):
     latent_token_accuracy: torch.Tensor | None = None
     latent_action_accuracy: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -74,6 +77,7 @@ class CycleMimicActionOutput(ModelOutput):
         actions (`torch.FloatTensor` of shape `(batch_size, chunk_size, action_dim)`): Normalised. Discrete ones come only
             with `actions`, each predicted from the true ones before it.
         logits, latent_token_accuracy, latent_action_accuracy: With `labels`, as in [`CycleMimicLatentActionOutput`].
+        hidden_states, attentions: As there, over the sequence with the tokens that the model has appended.
     """
 
     loss: torch.Tensor | None = None
@@ -83,6 +87,8 @@ class CycleMimicActionOutput(ModelOutput):
     logits: torch.Tensor | None = None
     latent_token_accuracy: torch.Tensor | None = None
     latent_action_accuracy: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -455,7 +461,9 @@ class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
             loss, scores = None, {"logits": self._vocabulary_logits(last_attended(hidden_states, attention_mask))}
         else:
             loss, scores = self._latent_action_loss(hidden_states, labels)
-        return CycleMimicLatentActionOutput(loss=loss, **scores, hidden_states=outputs.hidden_states)
+        return CycleMimicLatentActionOutput(
+            loss=loss, **scores, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
 
 
 class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
@@ -552,7 +560,13 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
             weighted = self.config.action_loss_weight * action_loss
             loss = weighted if loss is None else loss + weighted
         return CycleMimicActionOutput(
-            loss=loss, latent_action_loss=latent_action_loss, action_loss=action_loss, actions=predicted, **scores
+            loss=loss,
+            latent_action_loss=latent_action_loss,
+            action_loss=action_loss,
+            actions=predicted,
+            **scores,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
         )
 
     @torch.no_grad()
