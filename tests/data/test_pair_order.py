@@ -27,7 +27,8 @@ def test_shares_of_thirty_unequal_sources_are_those_of_the_weights():
 def test_a_source_without_a_whole_draw_a_block_gets_its_expected_share():
     # 0.3 draws a block of 1,024, so 0 or 1: over many seeds the mean is what the weight says.
     weights = [0.3, 1024 - 0.3]
-    counts = [sum(SourceOrder(weights, [seed]).locate(draw)[0] == 0 for draw in range(1024)) for seed in range(120)]
+    orders = [SourceOrder(weights, [seed]) for seed in range(120)]
+    counts = [sum(order.locate(draw)[0] == 0 for draw in range(1024)) for order in orders]
     assert set(counts) == {0, 1}
     assert np.mean(counts) == pytest.approx(0.3, abs=3 * np.sqrt(0.3 * 0.7 / 120))
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import gc
 import json
 import weakref
 
@@ -36,7 +35,6 @@ class RecordingSource:
     def __iter__(self):
         made = []
         for index, actions in enumerate(self.parts):
-            gc.collect()
             self.alive.append(sum(reference() is not None for reference in made))
             episode = Episode.from_arrays(make_frames(len(actions)), 10, actions=actions, index=index)
             made.append(weakref.ref(episode))
