@@ -38,18 +38,6 @@ def test_defaults():
     assert parse_dims(None) is None and parse_dims("2,0") == (2, 0)
 
 
-def test_help_is_quick(run_python):
-    program = """
-import sys
-from cyclemimic import cli
-try:
-    cli.main(["evaluate-tokenizer", "--help"])
-except SystemExit:
-    print("heavy", *sorted({"torch", "transformers", "numpy"} & set(sys.modules)))
-"""
-    assert run_python(program).stdout.splitlines()[-1] == "heavy"
-
-
 def test_summary_leaves_out_what_is_not_known():
     figure = {"value": 0.5, "low": 0.25, "high": 0.75}
     summary = {"r2": figure, "across": None, "psnr": 23.456789, "alone": figure | {"low": None, "high": None}}

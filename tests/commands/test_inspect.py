@@ -138,18 +138,6 @@ def test_images_take_the_frame_rate_given(verb, tmp_path, capsys, refuses):
     assert "do not tell their frame rate" in refuses("inspect", tmp_path / "drive")
 
 
-def test_help_is_quick(run_python):
-    program = """
-import sys
-from cyclemimic import cli
-try:
-    cli.main(["inspect", "--help"])
-except SystemExit:
-    print("heavy", *sorted({"torch", "transformers", "numpy", "PIL"} & set(sys.modules)))
-"""
-    assert run_python(program).stdout.splitlines()[-1] == "heavy"
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -57,18 +57,6 @@ def test_a_share_that_is_not_the_last_says_so(tokenizer, square_data, verb, tmp_
     assert "appears when the other processes are" in capsys.readouterr().out
 
 
-def test_help_is_quick(run_python):
-    program = """
-import sys
-from cyclemimic import cli
-try:
-    cli.main(["label", "--help"])
-except SystemExit:
-    print("heavy", *sorted({"torch", "transformers", "numpy"} & set(sys.modules)))
-"""
-    assert run_python(program).stdout.splitlines()[-1] == "heavy"
-
-
 def test_defaults():
     arguments = label.parse("--tokenizer t --data a b --output o".split(), "cyclemimic label")
     assert (arguments.data, arguments.interval_s, arguments.batch_size) == (["a", "b"], 1.0, 128)
