@@ -24,10 +24,10 @@ def commits(hub, square_data, tmp_path) -> list[str]:
         columns = {"source": ["squares"] * 36, "episode_index": episodes, "frame_index": frames}
         columns |= {"future_index": frames + 3, "instruction": ["go"] * 36, "codes": np.full((36, 4), code)}
         metadata = {"interval_s": 0.3, "min_interval_s": 0.3}
-        write_labels(tmp_path / "codes", columns, 16, 4, "me/tokenizer", metadata, overwrite=True)
+        write_labels(tmp_path / "codes", columns, 16, 4, "me/tokenizer", metadata)
         (tmp_path / "codes" / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
         ids.append(push_folder(tmp_path / "codes", "me/codes").oid)
-    shutil.rmtree(tmp_path / "codes")
+        shutil.rmtree(tmp_path / "codes")
     return ids
 
 

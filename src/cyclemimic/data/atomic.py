@@ -21,8 +21,6 @@ class AtomicFolder:
 
     Args:
         root (`str` or `Path`): Folder to make.
-        overwrite (`bool`, *optional*, defaults to `False`): Replace a folder that is there already; it is kept until
-            the new one is complete.
 
     Example:
 
@@ -32,11 +30,9 @@ class AtomicFolder:
     ```
     """
 
-    def __init__(self, root: str | Path, overwrite: bool = False) -> None:
+    def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self.overwrite = overwrite
         self.partial = self.root.with_name(self.root.name + ".partial")
-        self._replaced = self.root.with_name(self.root.name + ".replaced")
 
     @contextmanager
     def writing(self, min_free_bytes: int = 0) -> Iterator[Path]:
@@ -50,11 +46,8 @@ class AtomicFolder:
 
     def start(self, min_free_bytes: int = 0) -> None:
         """Make the empty partial folder; `DataError` if `root` is taken, or the disk has too little room."""
-        if self._replaced.exists() and not self.root.exists():
-            # A run was killed between the two renames of `commit`: the old folder is still the one that counts.
-            os.replace(self._replaced, self.root)
-        if self.root.exists() and not self.overwrite:
-            raise DataError(f"{self.root} exists already; give another folder, or `overwrite` to replace it")
+        if self.root.exists():
+            raise DataError(f"{self.root} exists already; give another folder")
         if self.partial.exists():
             logger.warning("removing %s, left by a run that was interrupted", self.partial)
             shutil.rmtree(self.partial)
@@ -71,11 +64,7 @@ class AtomicFolder:
     def commit(self) -> None:
         """Give the partial folder its name."""
         with self.one_line_errors():
-            shutil.rmtree(self._replaced, ignore_errors=True)
-            if self.root.exists():
-                os.replace(self.root, self._replaced)
             os.replace(self.partial, self.root)
-            shutil.rmtree(self._replaced, ignore_errors=True)
 
     def discard(self) -> None:
         """Remove the partial folder, if there is one."""

@@ -55,17 +55,16 @@ def test_frame_without_label_is_named(key, message):
         labels.lookup(*key)
 
 
-def test_interrupted_writing_leaves_nothing_and_the_old_labels(tmp_path, monkeypatch):
+def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     folder = tmp_path / "labels"
-    write_labels(folder, make_columns(ROWS), **SETTINGS)
-    with pytest.raises(DataError, match="exists already"):
-        write_labels(folder, make_columns(ROWS), **SETTINGS)
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            write_labels(folder, make_columns(ROWS[:2]), **SETTINGS, overwrite=True)
-    assert len(LatentLabels.from_folder(folder)) == 5
-    write_labels(folder, make_columns(ROWS[:2]), **SETTINGS, overwrite=True)
+            write_labels(folder, make_columns(ROWS), **SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+    write_labels(folder, make_columns(ROWS[:2]), **SETTINGS)
+    with pytest.raises(DataError, match="exists already"):
+        write_labels(folder, make_columns(ROWS), **SETTINGS)
     assert len(LatentLabels.from_folder(folder)) == 2
     with pytest.raises(DataError, match="there is no label to write"):
         write_labels(tmp_path / "none", make_columns(ROWS) | {"codes": np.zeros((0, 4))} | NO_ROWS, **SETTINGS)

@@ -28,7 +28,6 @@ def write_labels(
     num_latent_tokens: int,
     tokenizer: str,
     metadata: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
 ) -> None:
     """Write labels that are in memory; the folder appears, complete, when all is written.
 
@@ -40,10 +39,9 @@ def write_labels(
         num_latent_tokens (`int`): Number of codes a pair `L`.
         tokenizer (`str`): Which tokenizer made the codes: its Hub id, or its folder, whose name is kept.
         metadata (`Mapping`, *optional*): Further JSON values to keep, such as `{"interval_s": 1.0}`.
-        overwrite (`bool`, *optional*, defaults to `False`): Replace a folder that is there already.
 
     Raises:
-        DataError: If `folder` exists (without `overwrite`), there are no rows, or the disk is full.
+        DataError: If `folder` exists, there are no rows, or the disk is full.
         ValueError: If a column is missing or does not fit.
     """
     if min(codebook_size, num_latent_tokens) < 1:
@@ -57,7 +55,7 @@ def write_labels(
         "num_latent_tokens": num_latent_tokens,
     }
     table = to_table(columns, {**(metadata or {}), **own})
-    target = AtomicFolder(folder, overwrite)
+    target = AtomicFolder(folder)
     if not table.num_rows:
         raise DataError(f"{target.root}: there is no label to write")
     with target.writing() as partial, target.one_line_errors():

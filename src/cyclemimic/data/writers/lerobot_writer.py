@@ -20,6 +20,8 @@ from .lerobot_info import describe_features, write_info, write_statistics, write
 
 _DATA_FILE_MB = 100
 _VIDEO_FILE_MB = 200
+# 1,000 frames of 128 x 128 take about 1 MB.
+_MIN_FREE_BYTES = 256 << 20
 
 
 class LeRobotWriter:
@@ -35,14 +37,10 @@ class LeRobotWriter:
         action_names (`Sequence[str]`): Names of the action's dimensions.
         state_names (`Sequence[str]`, *optional*): Names of the state's dimensions; without, no states are written.
         camera (`str`, *optional*, defaults to `"observation.images.main"`): Camera key.
-        overwrite (`bool`, *optional*, defaults to `False`): Replace a data set that is there already. It is kept until
-            the new one is complete.
-        min_free_bytes (`int`, *optional*, defaults to 256 MiB): Free disk space required at the start. 1,000 frames
-            of 128 x 128 take about 1 MB.
 
     Raises:
-        DataError: If `root` exists (without `overwrite`), no episode was added, or the disk has too little room, at
-            the start or later.
+        DataError: If `root` exists, no episode was added, or the disk has too little room, at the start (256 MiB) or
+            later.
         ValueError: If an argument does not fit.
 
     Example:
@@ -68,8 +66,6 @@ class LeRobotWriter:
         action_names: Sequence[str],
         state_names: Sequence[str] | None = None,
         camera: str = "observation.images.main",
-        overwrite: bool = False,
-        min_free_bytes: int = 256 << 20,
     ) -> None:
         if not 0 < fps < float("inf"):
             raise ValueError(f"`fps` must be above 0, got {fps}")
@@ -77,11 +73,10 @@ class LeRobotWriter:
             # It names a folder and is part of column names that are split at slashes.
             raise ValueError(f"`camera` must be a name without slashes, got {camera!r}")
         self.root = Path(root)
-        self._folder = AtomicFolder(root, overwrite)
+        self._folder = AtomicFolder(root)
         self.fps = int(fps) if float(fps).is_integer() else float(fps)
         self.robot_type = robot_type
         self.camera = camera
-        self.min_free_bytes = min_free_bytes
         self._vectors = {"action": list(action_names)}
         if state_names is not None:
             self._vectors["observation.state"] = list(state_names)
@@ -99,7 +94,7 @@ class LeRobotWriter:
         self._files = (self._video, self._data, self._episodes)
 
     def __enter__(self) -> LeRobotWriter:
-        self._folder.start(self.min_free_bytes)
+        self._folder.start(_MIN_FREE_BYTES)
         return self
 
     def add_episode(
