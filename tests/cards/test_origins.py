@@ -6,7 +6,8 @@ import pytest
 
 from cyclemimic.cards.origins import describe_checkpoint, describe_labels
 from cyclemimic.data import LatentLabels
-from cyclemimic.data.labels.label_writer import write_labels
+
+from ..label_files import write_labels
 
 CARD = "---\nlicense: apache-2.0\n---\n"
 

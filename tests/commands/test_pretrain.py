@@ -7,8 +7,10 @@ import torch
 from transformers import GPT2Tokenizer, LlavaForConditionalGeneration, LlavaProcessor, SiglipImageProcessorPil
 
 from cyclemimic import CycleMimicForLatentActionPrediction, CycleMimicProcessor
-from cyclemimic.data import LatentLabels, encode_video, write_labels
+from cyclemimic.data import LatentLabels, encode_video
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
+
+from ..label_files import write_labels
 
 
 def predict(folder):

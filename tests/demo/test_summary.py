@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cyclemimic.data import write_labels
 from cyclemimic.demo.settings import DemoConfig, DemoSettings
 from cyclemimic.demo.summary import _codebook_figures, summarise
+
+from ..label_files import write_labels
 
 HISTORY = [{"loss": 2.0, "copy_ratio": 0.9}, {"loss": 1.0, "copy_ratio": 0.4, "cycle_accuracy": 0.8, "ac3_scale": 1}]
 

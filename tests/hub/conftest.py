@@ -27,8 +27,9 @@ from cyclemimic import (
     LatentActionTokenizerImageProcessor,
     PrismaticConfig,
 )
-from cyclemimic.data.labels.label_writer import write_labels
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
+
+from ..label_files import write_labels
 
 TOKEN = "hf_MARKEDmarkedMARKEDmarkedMARKEDmarked"
 LARGE = (".safetensors", ".parquet")

@@ -10,9 +10,11 @@ import pytest
 
 from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel, cli
 from cyclemimic.cards.origins import describe_labels
-from cyclemimic.data import DataError, LatentLabels, open_labels, write_labels
+from cyclemimic.data import DataError, LatentLabels, open_labels
 from cyclemimic.hub.upload import push_folder
 from cyclemimic.labeling import tokenizer_revision
+
+from ..label_files import write_labels
 
 
 @pytest.fixture

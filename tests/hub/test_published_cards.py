@@ -15,11 +15,12 @@ import torch
 from huggingface_hub import DatasetCard, ModelCard
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor, cli
-from cyclemimic.data import LatentLabels, write_labels
+from cyclemimic.data import LatentLabels
 from cyclemimic.hub.upload import push_folder
 from cyclemimic.labeling import label_videos
 
 from ..documents import code_blocks
+from ..label_files import write_labels
 from ..trainers.small_trainers import make_policy_trainer, make_sources, make_tokenizer_trainer
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)

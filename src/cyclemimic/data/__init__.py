@@ -8,7 +8,6 @@ from .episode import DataError, Episode, EpisodeReader, EpisodeSource
 from .frame_store import FrameStore
 from .labelled_mixture import LabelledMixture
 from .labels.label_folder import LabelFolder
-from .labels.label_writer import write_labels
 from .labels.latent_labels import LatentLabels, open_labels
 from .mixture import MixtureEntry, open_mixture, read_mixture
 from .mixture_dataset import MixtureDataset, WeightedSource
@@ -56,5 +55,4 @@ __all__ = [
     "open_mixture",
     "open_source",
     "read_mixture",
-    "write_labels",
 ]

@@ -6,7 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from cyclemimic.data import DataError, LatentLabels, write_labels
+from cyclemimic.data import DataError, LatentLabels
+
+from ...label_files import write_labels
 
 SETTINGS = {"codebook_size": 16, "num_latent_tokens": 4, "tokenizer": "me/tokenizer"}
 
@@ -23,7 +25,6 @@ def make_columns(rows):
     }
 
 
-NO_ROWS = {key: [] for key in ("source", "episode_index", "frame_index", "future_index", "instruction")}
 ROWS = [("b", 0, 4), ("a", 7, 1), ("a", 7, 0), ("a", 2, 9), ("b", 0, 2)]
 
 
@@ -53,43 +54,6 @@ def test_frame_without_label_is_named(key, message):
     labels = LatentLabels(make_columns(ROWS), SETTINGS)
     with pytest.raises(KeyError, match=message):
         labels.lookup(*key)
-
-
-def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
-    folder = tmp_path / "labels"
-    with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            write_labels(folder, make_columns(ROWS), **SETTINGS)
-    assert list(tmp_path.iterdir()) == []
-    write_labels(folder, make_columns(ROWS[:2]), **SETTINGS)
-    with pytest.raises(DataError, match="exists already"):
-        write_labels(folder, make_columns(ROWS), **SETTINGS)
-    assert len(LatentLabels.from_folder(folder)) == 2
-    with pytest.raises(DataError, match="there is no label to write"):
-        write_labels(tmp_path / "none", make_columns(ROWS) | {"codes": np.zeros((0, 4))} | NO_ROWS, **SETTINGS)
-    assert list(tmp_path.iterdir()) == [folder]
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"codes": np.full((5, 4), 16)}, r"`codes` must be in \[0, 16\), got 16 to 16"),
-        ({"codes": np.full((5, 4), -1)}, r"`codes` must be in \[0, 16\)"),
-        ({"codes": np.zeros((5, 3))}, r"`codes` must have shape \(num_rows, 4\), got \(5, 3\)"),
-        ({"frame_index": [1]}, "equal length"),
-        ({"extra": [1] * 5}, "`columns` must be"),
-    ],
-)
-def test_rows_that_do_not_fit_are_refused(tmp_path, change, message):
-    with pytest.raises(ValueError, match=message):
-        write_labels(tmp_path / "labels", make_columns(ROWS) | change, **SETTINGS)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_settings_are_checked(tmp_path):
-    with pytest.raises(ValueError, match="`codebook_size`"):
-        write_labels(tmp_path / "labels", make_columns(ROWS), 0, 4, "t")
 
 
 def test_frame_labelled_twice_is_an_error():

@@ -23,9 +23,9 @@ from cyclemimic.data import (
     WeightedSource,
     encode_video,
     open_source,
-    write_labels,
 )
 
+from ...label_files import write_labels
 from ..conftest import make_frames, read_frame_numbers
 from .test_video_files import write_video
 

@@ -72,10 +72,16 @@ class LabelFolder:
         return not ((self._partial / shard_name(index)).exists() or self.root.exists())
 
     def write(self, index: int, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
-        """Write shard `index`; columns as in [`write_labels`].
+        """Write shard `index`.
+
+        Args:
+            index (`int`): Which shard.
+            columns (`Mapping`): The columns [`COLUMNS`], of equal length; `codes` of shape
+                `(num_rows, num_latent_tokens)`, in `[0, codebook_size)`.
 
         Raises:
             DataError: If the disk is full.
+            ValueError: If a column is missing or does not fit.
         """
         table = to_table(columns, self.plan)
         with self._folder.one_line_errors():

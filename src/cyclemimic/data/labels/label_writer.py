@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes latent action labels: see [`cyclemimic.data.labels.latent_labels`] for what they are."""
+"""Writes shards of latent action labels: see [`cyclemimic.data.labels.latent_labels`] for what they are."""
 
 from __future__ import annotations
 
@@ -12,54 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import AtomicFolder
-from ..episode import DataError
-from ..readers.hub import public_name
 from .latent_labels import COLUMNS, INTEGER_COLUMNS, METADATA_KEY
 
 FORMAT_VERSION = 1
 UNFINISHED_PREFIX = ".unfinished-"
-
-
-def write_labels(
-    folder: str | Path,
-    columns: Mapping[str, Sequence[Any] | np.ndarray],
-    codebook_size: int,
-    num_latent_tokens: int,
-    tokenizer: str,
-    metadata: Mapping[str, Any] | None = None,
-) -> None:
-    """Write labels that are in memory; the folder appears, complete, when all is written.
-
-    Args:
-        folder (`str` or `Path`): Folder to make.
-        columns (`Mapping`): The columns [`COLUMNS`], of equal length; `codes` of shape
-            `(num_rows, num_latent_tokens)`, in `[0, codebook_size)`.
-        codebook_size (`int`): Number of codes `K`.
-        num_latent_tokens (`int`): Number of codes a pair `L`.
-        tokenizer (`str`): Which tokenizer made the codes: its Hub id, or its folder, whose name is kept.
-        metadata (`Mapping`, *optional*): Further JSON values to keep, such as `{"interval_s": 1.0}`.
-
-    Raises:
-        DataError: If `folder` exists, there are no rows, or the disk is full.
-        ValueError: If a column is missing or does not fit.
-    """
-    if min(codebook_size, num_latent_tokens) < 1:
-        raise ValueError(
-            f"`codebook_size` and `num_latent_tokens` must be at least 1, got {codebook_size} and {num_latent_tokens}"
-        )
-    own = {
-        "format_version": FORMAT_VERSION,
-        "tokenizer": public_name(tokenizer),
-        "codebook_size": codebook_size,
-        "num_latent_tokens": num_latent_tokens,
-    }
-    table = to_table(columns, {**(metadata or {}), **own})
-    target = AtomicFolder(folder)
-    if not table.num_rows:
-        raise DataError(f"{target.root}: there is no label to write")
-    with target.writing() as partial, target.one_line_errors():
-        write_shard(partial / shard_name(0), table)
 
 
 def shard_name(index: int) -> str:
