@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import pickle
 from collections import Counter
 
 import numpy as np
@@ -97,10 +96,3 @@ def test_a_segment_longer_than_the_data_set_is_the_data_set():
     order = SegmentOrder(3, 128, 4, 0, 1, [0])
     assert order.segment_pairs == 3
     assert {pair_of(order, draw) for draw in range(40)} == {0, 1, 2}
-
-
-def test_a_copy_in_a_worker_draws_the_same():
-    order = SegmentOrder(500, 64, 4, 1, 2, [0])
-    order.locate(10)
-    copy = pickle.loads(pickle.dumps(order))
-    assert [pair_of(copy, draw) for draw in range(50)] == [pair_of(order, draw) for draw in range(50)]

@@ -27,7 +27,6 @@ class DemonstrationDataset(Dataset):
         chunk_size (`int`, *optional*): Number of actions `T` from the frame on that an item holds; without, items hold
             no actions and the data sets need none.
         transform (`Callable`, *optional*): As in [`FrameStore`].
-        max_bytes (`int`, *optional*): As in [`FrameStore`], for all cameras together.
         use_robot_state (`bool`, *optional*, defaults to `False`): Whether items hold the robot state.
         further_cameras (`Sequence[Sequence[EpisodeSource]]`, *optional*): The data sets once more for every further camera,
             opened with it; items then hold an image of each.
@@ -52,7 +51,6 @@ class DemonstrationDataset(Dataset):
         labels: LatentLabels | None = None,
         chunk_size: int | None = None,
         transform: Callable[[np.ndarray], np.ndarray] | None = None,
-        max_bytes: int | None = None,
         use_robot_state: bool = False,
         further_cameras: Sequence[Sequence[EpisodeSource]] = (),
     ) -> None:
@@ -92,7 +90,7 @@ class DemonstrationDataset(Dataset):
         self._codes: np.ndarray | None = None if labels is None else np.concatenate(codes)
         self._warn_without_instruction()
         views = [self.episodes, *(_same_episodes(self.episodes, camera) for camera in further_cameras)]
-        self._stores = [FrameStore(view, transform, max_bytes, len(views)) for view in views]
+        self._stores = [FrameStore(view, transform, num_stores=len(views)) for view in views]
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -74,11 +74,6 @@ class FrameStore:
             max_bytes = max(MAX_BYTES, self._rank_bytes // (1 if worker is None else worker.num_workers))
         return max(1, max_bytes // self._num_stores)
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of frames kept now."""
-        return self._num_bytes
-
     def frame(self, episode_position: int, frame_index: int) -> np.ndarray:
         """Return frame `frame_index` of the episode at `episode_position`, `uint8` of shape `(height, width, 3)`, as
         [`FrameStore.frames`]."""

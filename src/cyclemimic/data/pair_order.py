@@ -110,10 +110,6 @@ class SegmentOrder:
         self._shuffled = lru_cache(maxsize=2 * num_slots)(self._make_shuffled)
         self._round = lru_cache(maxsize=2)(self._make_round)
 
-    def __reduce__(self) -> tuple[type[SegmentOrder], tuple[object, ...]]:
-        arguments = (self.num_pairs, self.segment_pairs, self.num_slots, self._stream, self._num_streams, self._seed)
-        return SegmentOrder, arguments
-
     def locate(self, draw: int) -> Place:
         """Return where a draw is found."""
         turn, position = divmod(draw, self.num_slots)

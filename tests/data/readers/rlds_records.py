@@ -112,15 +112,13 @@ def encode_episode(frames: np.ndarray, instruction: bytes = b"push", **changes: 
     return encode_example({key: value for key, value in features.items() if value is not None})
 
 
-def write_rlds(
-    root: Path, shards: Sequence[Sequence[bytes]], steps: Mapping[str, Any] = STEPS, split: str = "train"
-) -> Path:
+def write_rlds(root: Path, shards: Sequence[Sequence[bytes]], steps: Mapping[str, Any] = STEPS) -> Path:
     """A data set called `arms` of the given records; `root` is the folder of its version."""
     root.mkdir(parents=True, exist_ok=True)
     for index, payloads in enumerate(shards):
-        write_records(root / f"arms-{split}.tfrecord-{index:05d}-of-{len(shards):05d}", payloads)
+        write_records(root / f"arms-train.tfrecord-{index:05d}-of-{len(shards):05d}", payloads)
     features = tree({"steps": {"sequence": {"feature": tree(steps)}}, "episode_metadata": tree({"id": {"text": {}}})})
     (root / "features.json").write_text(json.dumps(features))
-    info = {"name": "arms", "splits": [{"name": split, "shardLengths": [str(len(payloads)) for payloads in shards]}]}
+    info = {"name": "arms", "splits": [{"name": "train", "shardLengths": [str(len(payloads)) for payloads in shards]}]}
     (root / "dataset_info.json").write_text(json.dumps(info))
     return root

@@ -18,6 +18,7 @@ from .lerobot_episodes import EpisodeRecord, read_tasks
 from .lerobot_metadata import LeRobotMetadata
 from .licences import read_licence
 from .parquet import parquet_columns, read_column, read_parquet
+from .plain_files import inside
 from .video import iter_frames
 
 _ACTION_KEYS = ("action", "actions")
@@ -203,5 +204,5 @@ class _LeRobotReader:
         if not isinstance(data, bytes) or not data:
             if not isinstance(name, str) or not name:
                 raise DataError(f"{path}: {self.camera} has a row without an image; write the file again")
-            data = self.metadata.resolve(name)
+            data = inside(self.metadata.root, name)
         return decode_image(data, f"{path}: an image of {self.camera}")

@@ -85,10 +85,6 @@ class LeRobotMetadata:
         chunk_index, file_index, _ = record.videos.get(camera, (0, 0, 0.0))
         return self._find("video_path", VIDEO_PATHS[self.version], record, chunk_index, file_index, camera)
 
-    def resolve(self, relative: str) -> Path:
-        """Return `root / relative`, or raise `DataError` if that is outside the data set's folder."""
-        return inside(self.root, relative)
-
     def _find(
         self, key: str, standard: str, record: EpisodeRecord, chunk_index: int, file_index: int, camera: str = ""
     ) -> Path | None:
@@ -102,10 +98,10 @@ class LeRobotMetadata:
         }
         for template in dict.fromkeys([self.info.get(key) or standard, standard]):
             relative = self._format(key, template, values)
-            path = self.resolve(relative)
+            path = inside(self.root, relative)
             if self._hub is not None and not path.is_file():
                 self._hub.fetch(relative)
-                path = self.resolve(relative)
+                path = inside(self.root, relative)
             if path.is_file():
                 return path
         return None

@@ -20,6 +20,7 @@ from .licences import read_licence
 from .plain_files import choose_episodes, inside, read_json_object
 from .tfrecord import Record, index_records, read_example, read_features
 
+_SPLIT = "train"
 _STEPS = "steps"
 _IMAGES = f"{_STEPS}/observation"
 _ACTION = f"{_STEPS}/action"
@@ -41,10 +42,9 @@ class RldsSource:
         embodiment (`str`, *optional*, defaults to `"unknown"`): Robot body.
         episodes (`Sequence[int]`, *optional*): Positions of the episodes to use; all by default.
         name (`str`, *optional*): Name of the data set; default is what `dataset_info.json` says.
-        split (`str`, *optional*, defaults to `"train"`): Which part of the data set.
 
     Raises:
-        DataError: If the folder is no such data set, lacks the split, the camera or an episode, or a file is damaged.
+        DataError: If the folder is no such data set, lacks the split `train`, the camera or an episode, or a file is damaged.
         ValueError: If `fps` is not positive.
 
     Example:
@@ -65,7 +65,6 @@ class RldsSource:
         embodiment: str | None = None,
         episodes: Sequence[int] | None = None,
         name: str | None = None,
-        split: str = "train",
     ) -> None:
         if not 0 < fps < float("inf"):
             raise ValueError(f"`fps` must be above 0, got {fps}")
@@ -80,7 +79,7 @@ class RldsSource:
         if not self.cameras:
             raise DataError(f"{self.root}: the observation has no image; give a data set with pictures")
         self.camera = choose_camera(self.cameras, camera, self.root, self.name)
-        records = _find_records(self.root, info, split)
+        records = _find_records(self.root, info)
         chosen = choose_episodes(self.root, len(records), episodes)
         self._episodes = self._measured({index: records[index] for index in chosen})
 
@@ -239,22 +238,23 @@ def _count_steps(record: Record, key: str, size: int) -> int:
     return steps
 
 
-def _find_records(root: Path, info: Mapping[str, Any], split: str) -> list[Record]:
+def _find_records(root: Path, info: Mapping[str, Any]) -> list[Record]:
     try:
         lengths = {part["name"]: [int(count) for count in part["shardLengths"]] for part in info["splits"]}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{root}: splits in dataset_info.json are not as TFDS writes them; download it again"
         ) from error
-    if split not in lengths:
-        raise DataError(f"{root} has no split {split!r}, but {sorted(lengths)}")
-    paths = sorted(root.glob(f"*-{split}.tfrecord-*-of-*"))
-    if len(paths) != len(lengths[split]):
+    if _SPLIT not in lengths:
+        raise DataError(f"{root} has no split {_SPLIT!r}, but {sorted(lengths)}; no other is read")
+    shard_lengths = lengths[_SPLIT]
+    paths = sorted(root.glob(f"*-{_SPLIT}.tfrecord-*-of-*"))
+    if len(paths) != len(shard_lengths):
         raise DataError(
-            f"{root} has {len(paths)} files of split {split}, dataset_info.json says {len(lengths[split])}; download all"
+            f"{root} has {len(paths)} files of split {_SPLIT}, dataset_info.json says {len(shard_lengths)}; download all"
         )
     records = []
-    for path, expected in zip(paths, lengths[split], strict=True):
+    for path, expected in zip(paths, shard_lengths, strict=True):
         found = index_records(inside(root, path.name))
         if len(found) != expected:
             raise DataError(f"{path} has {len(found)} records, dataset_info.json says {expected}; download it again")

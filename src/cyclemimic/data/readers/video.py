@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
@@ -36,6 +36,9 @@ _DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 
 KEYFRAME_INTERVAL = 10
 """Frames from one keyframe to the next in the videos this package writes: random access decodes 5 on average."""
+
+# Hard to tell from the original; without B-frames.
+_ENCODER_OPTIONS = {"crf": "16", "preset": "veryfast", "g": str(KEYFRAME_INTERVAL), "bf": "0"}
 
 
 class NamedVideo(NamedTuple):
@@ -251,9 +254,6 @@ class VideoWriter:
     Args:
         path (`str` or `Path`): File to write; it is complete after `close()`.
         fps (`float`): Frames per second.
-        codec (`str`, *optional*, defaults to `"h264"`): Name of an encoder of PyAV's ffmpeg.
-        crf (`int`, *optional*, defaults to 16): Constant rate factor: lower is better and larger, 16 hard to tell
-            from the original.
 
     Attributes:
         num_frames (`int`): Frames written so far.
@@ -264,13 +264,11 @@ class VideoWriter:
         ValueError: If frames differ in size, are not `uint8` RGB, or have an odd width or height.
     """
 
-    def __init__(self, path: str | Path, fps: float, codec: str = "h264", crf: int = 16) -> None:
+    def __init__(self, path: str | Path, fps: float) -> None:
         self.path = Path(path)
         self.num_frames = 0
         self.num_bytes = 0
         self._rate = Fraction(fps).limit_denominator(10_000)
-        self._codec = codec
-        self._options = {"crf": str(crf), "preset": "veryfast", "g": str(KEYFRAME_INTERVAL), "bf": "0"}
         with self._os_errors():
             self._container = av.open(str(self.path), "w")
         self._stream: av.VideoStream | None = None
@@ -319,8 +317,7 @@ class VideoWriter:
         height, width = image.shape[:2]
         if height % 2 or width % 2:
             raise ValueError(f"`frames` must have an even height and width (yuv420p), got {height} x {width}")
-        # What kind of stream it is depends on the codec, which is one for video.
-        stream = cast(av.VideoStream, self._container.add_stream(self._codec, self._rate, self._options))
+        stream = self._container.add_stream("h264", self._rate, _ENCODER_OPTIONS)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = 1 / self._rate
         return stream
@@ -334,21 +331,18 @@ class VideoWriter:
         self.close()
 
 
-def encode_video(
-    path: str | Path, frames: Iterable[np.ndarray], fps: float, codec: str = "h264", crf: int = 16
-) -> None:
+def encode_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> None:
     """Write RGB frames, `uint8` of shape `(height, width, 3)` each, to a video file that browsers play.
 
     Args:
         path (`str` or `Path`): File to write.
         frames (`Iterable[np.ndarray]`): At least one.
         fps (`float`): Frames per second.
-        codec, crf (*optional*): As in [`VideoWriter`].
 
     Raises:
         ValueError: As [`VideoWriter`], or if there are no frames.
     """
-    with VideoWriter(path, fps, codec, crf) as writer:
+    with VideoWriter(path, fps) as writer:
         writer.write(frames)
         if writer.num_frames == 0:
             raise ValueError("`frames` must hold at least one frame, got none")
