@@ -17,11 +17,12 @@ from .readers.in_memory import InMemorySource
 from .readers.lerobot import LeRobotSource
 from .readers.rlds import RldsSource
 from .readers.sources import open_source
-from .readers.video import decode_frames, encode_video
+from .readers.video import decode_frames
 from .readers.video_column import VideoColumnSource
 from .readers.video_files import VideoFileSource
 from .statistics import compute_action_statistics, compute_state_statistics
 from .writers.lerobot_writer import LeRobotWriter
+from .writers.video import encode_video
 
 __all__ = [
     "CycleMimicCollator",

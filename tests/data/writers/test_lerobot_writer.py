@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from cyclemimic.data import DataError, LeRobotSource, LeRobotWriter
-from cyclemimic.data.readers.video import VideoWriter
 from cyclemimic.data.writers.lerobot_files import CHUNKS_SIZE, RollingParquet, RollingVideo
+from cyclemimic.data.writers.video import VideoWriter
 
 from ..conftest import make_frames, read_frame_numbers
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..readers.lerobot_metadata import DATA_PATHS, VIDEO_PATHS
-from ..readers.video import VideoWriter
+from .video import VideoWriter
 
 CHUNKS_SIZE = 1000
 """Files a folder."""

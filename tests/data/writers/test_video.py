@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cyclemimic.data import decode_frames, encode_video
+from cyclemimic.data.writers.video import VideoWriter
+
+from ..conftest import make_frames, read_frame_numbers
+
+
+def test_round_trip_keeps_frames_within_codec_error(tmp_path):
+    encode_video(tmp_path / "video.mp4", make_frames(40), fps=10)
+    frames = decode_frames(tmp_path / "video.mp4", fps=10, num_frames=40)
+    assert frames.shape == (40, 32, 32, 3) and frames.dtype == np.uint8
+    assert np.abs(frames[:, :, -8:].astype(int) - make_frames(40)[:, :, -8:]).max() <= 3
+
+
+@pytest.mark.parametrize("fps", [3.75, 29.97, 30])
+def test_fractional_rates_stay_exact(tmp_path, fps):
+    path = tmp_path / "video.mp4"
+    encode_video(path, make_frames(40), fps=fps)
+    assert read_frame_numbers(decode_frames(path, fps, 10, start_s=30 / fps)) == list(range(30, 40))
+
+
+def test_writer_refuses_what_does_not_fit(tmp_path):
+    frame = make_frames(1)[0]
+    with VideoWriter(tmp_path / "a.mp4", 10) as writer:
+        writer.write([frame])
+        with pytest.raises(ValueError, match="like the first"):
+            writer.write([frame[:16]])
+    with VideoWriter(tmp_path / "b.mp4", 10) as writer, pytest.raises(ValueError, match="even"):
+        writer.write([frame[:31]])
+    with pytest.raises(ValueError, match="at least one frame"):
+        encode_video(tmp_path / "c.mp4", [], 10)
+
+
+def test_what_the_system_refuses_is_an_os_error(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        encode_video(tmp_path / "missing" / "d.mp4", make_frames(2), 10)
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("the system has no /dev/full")
+    (tmp_path / "full.mp4").symlink_to(full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        encode_video(tmp_path / "full.mp4", make_frames(2), 10)
+    assert raised.value.errno == errno.ENOSPC
