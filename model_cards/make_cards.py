@@ -10,7 +10,7 @@ import jinja2
 import yaml
 
 from cyclemimic.data.mixture import read_mixture
-from cyclemimic.data.readers.hub import is_repository_id
+from cyclemimic.hub.names import is_repository_id
 
 FOLDER = Path(__file__).resolve().parent
 # What training starts with where the card's commands say nothing else.

@@ -17,10 +17,9 @@ from cyclemimic import (
     LatentActionTokenizerImageProcessor,
     LatentActionTokenizerModel,
 )
-from cyclemimic.data.readers.hub import is_repository_id
+from cyclemimic.hub.names import is_repository_id, load_pinned, split_revision
 from cyclemimic.hub.publication import check_weights
 from cyclemimic.hub.redaction import first_line
-from cyclemimic.hub.revisions import load_pinned, split_revision
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 

@@ -19,7 +19,7 @@ from cyclemimic.cards.card import CardData, plain, render_label_card
 from cyclemimic.data import DataError, Episode, EpisodeSource, FramePairDataset, LabelFolder
 from cyclemimic.data.episode import list_episodes
 from cyclemimic.data.pairs import future_indices
-from cyclemimic.data.readers.hub import public_name
+from cyclemimic.hub.names import public_name
 from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
     LatentActionTokenizerImageProcessor,
 )

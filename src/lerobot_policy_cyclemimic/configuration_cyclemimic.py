@@ -9,7 +9,7 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 
 import cyclemimic
-from cyclemimic.hub.revisions import load_pinned
+from cyclemimic.hub.names import load_pinned
 
 
 @PreTrainedConfig.register_subclass("cyclemimic")

@@ -26,9 +26,6 @@ from cyclemimic.commands.inputs import open_sources
 from cyclemimic.commands.policies import load_policy, make_policy_of_backbone
 from cyclemimic.commands.train_tokenizer import TrainTokenizerArguments, load_or_make_tokenizer
 from cyclemimic.data import DataError, LatentLabels, open_labels, open_source
-from cyclemimic.data.mixture import MixtureEntry
-from cyclemimic.data.readers.hub import public_name
-from cyclemimic.hub.revisions import split_revision
 
 from ..models.cyclemimic.backbone_families import llava
 from .conftest import Repository
@@ -80,17 +77,6 @@ def here(hub, tokenizer, policy, square_data, tmp_path):
 
     put(hub, "datasets/me/squares", data, change)
     return {"tokenizer": tokenizer, "policy": policy, "data": square_data}
-
-
-def test_what_a_name_holds(tmp_path, monkeypatch):
-    assert split_revision("me/tokenizer@refs/pr/1") == ("me/tokenizer", "refs/pr/1")
-    for name in ("me/tokenizer", "tokenizer@v1", "/me/tokenizer@v1", "a/b/c@v1", "me/tokenizer@", "me/tokenizer@-x"):
-        assert split_revision(name) == (name, None)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "me" / "runs@2").mkdir(parents=True)
-    assert split_revision("me/runs@2") == ("me/runs@2", None)
-    assert (public_name("me/tokenizer@v1"), public_name("me/runs@2")) == ("me/tokenizer", "runs@2")
-    assert MixtureEntry("me/squares@v1", 1.0).data_name == "squares"
 
 
 def test_tokenizer(here):

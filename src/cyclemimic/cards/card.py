@@ -19,8 +19,8 @@ from cyclemimic.data import (
 )
 from cyclemimic.data.checking import BrokenEpisode
 from cyclemimic.data.mixture import OpenedMixture
-from cyclemimic.data.readers.hub import public_name
 from cyclemimic.data.readers.lerobot import LeRobotSource
+from cyclemimic.hub.names import public_name
 
 from .origins import describe_checkpoint, describe_labels, id_on_the_hub
 

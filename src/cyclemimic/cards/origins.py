@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cyclemimic.data import LatentLabels
-from cyclemimic.data.readers.hub import is_repository_id, public_name
 from cyclemimic.data.readers.licences import read_licence
+from cyclemimic.hub.names import names_hub_repository, public_name
 
 
 def describe_checkpoint(checkpoint: str | Path) -> str:
@@ -17,7 +17,7 @@ def describe_checkpoint(checkpoint: str | Path) -> str:
 
 def id_on_the_hub(name: str | Path) -> str | None:
     """The name, where it is an id on the Hub and no folder."""
-    return str(name) if is_repository_id(name) and not Path(name).exists() else None
+    return str(name) if names_hub_repository(name) else None
 
 
 def describe_labels(labels: LatentLabels) -> str:

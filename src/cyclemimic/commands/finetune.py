@@ -288,7 +288,7 @@ def load_for_actions(
         CycleMimicForLatentActionPrediction,
         CycleMimicProcessor,
     )
-    from cyclemimic.hub.revisions import load_pinned
+    from cyclemimic.hub.names import load_pinned
     from cyclemimic.models.cyclemimic.processing_cyclemimic import CONFIG_FIELDS
 
     config = load_pinned(CycleMimicConfig.from_pretrained, checkpoint)

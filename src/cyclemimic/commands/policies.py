@@ -21,8 +21,8 @@ from transformers import (
 from cyclemimic import CycleMimicForLatentActionPrediction, CycleMimicProcessor
 from cyclemimic.checkpoints import read_config
 from cyclemimic.data import LatentLabels
+from cyclemimic.hub.names import load_pinned
 from cyclemimic.hub.redaction import first_line
-from cyclemimic.hub.revisions import load_pinned
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
 from cyclemimic.models.cyclemimic.processing_cyclemimic import DEFAULT_PROMPT_TEMPLATE
 from cyclemimic.models.cyclemimic.safe_weights_cyclemimic import load_safetensors

@@ -130,7 +130,7 @@ def load_or_make_tokenizer(
         LatentActionTokenizerImageProcessor,
     )
     from cyclemimic.checkpoints import read_config
-    from cyclemimic.hub.revisions import load_pinned
+    from cyclemimic.hub.names import load_pinned
 
     if arguments.tokenizer is not None:
         if arguments.tokenizer_config is not None:
@@ -159,8 +159,8 @@ def load_or_make_tokenizer(
 def _load_vision_model(checkpoint: str) -> PreTrainedModel:
     from transformers import AutoModel
 
+    from cyclemimic.hub.names import load_pinned
     from cyclemimic.hub.redaction import first_line
-    from cyclemimic.hub.revisions import load_pinned
     from cyclemimic.models.latent_action_tokenizer.safe_weights_latent_action_tokenizer import load_safetensors
 
     try:

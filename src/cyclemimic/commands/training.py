@@ -15,7 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from cyclemimic.cards.card import CardData
 from cyclemimic.data import MixtureDataset, WeightedSource
-from cyclemimic.hub.revisions import split_revision
+from cyclemimic.hub.names import split_revision
 from cyclemimic.trainers.publishing_trainer import PublishingTrainer
 
 if TYPE_CHECKING:

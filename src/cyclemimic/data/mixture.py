@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from ..hub.revisions import split_revision
+from ..hub.names import split_revision
 from .checking import BrokenEpisode, open_usable
 from .episode import DataError, EpisodeSource
 from .mixture_dataset import WeightedSource

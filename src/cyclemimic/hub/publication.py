@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .names import names_hub_repository
 from .published_card import publish_card
+from .redaction import TOKEN_PATTERN
 
 CARD = "README.md"
 MAX_SHARD_BYTES = 5_000_000_000
@@ -24,8 +26,7 @@ _SUFFIXES = {
     "dataset": {LABELS, ".md"},
 }
 _STATES = {"trainer_state.json"}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
+_TOKEN = re.compile(TOKEN_PATTERN.encode())
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def _base_models(folder: Path, base_model: str | None) -> tuple[str | None, str]
     """The model that an adapter belongs to, as its files name it and as the Hub does."""
     named = _read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     base_model = named if base_model is None else base_model
-    if not _HUB_ID.fullmatch(str(base_model)) or Path(str(base_model)).exists():
+    if not names_hub_repository(str(base_model)):
         raise ValueError(
             f"`base_model` must be the Hub id of the model that the adapter belongs to, got {base_model}."
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
+TOKEN_PATTERN = r"\bhf_[A-Za-z0-9]{30,}"
+"""What looks like an access token of the Hub."""
 
 
 def redacted(text: str, token: str | None = None) -> str:
@@ -14,7 +15,7 @@ def redacted(text: str, token: str | None = None) -> str:
 
     for secret in filter(None, (token, get_token())):
         text = text.replace(secret, "***")
-    return _TOKEN.sub("***", text)
+    return re.sub(TOKEN_PATTERN, "***", text)
 
 
 def first_line(error: BaseException) -> str:

@@ -13,7 +13,6 @@ import pytest
 from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
 
 from cyclemimic.data import DataError, LeRobotSource, open_source
-from cyclemimic.data.readers.hub import is_repository_id
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -125,8 +124,3 @@ def test_a_file_that_does_not_download_is_one_line(hub, monkeypatch):
 def test_a_revision_is_for_the_hub(v30):
     with pytest.raises(DataError, match="is no data set on the Hub; leave out `revision`, got 'main'"):
         open_source(v30, revision="main")
-
-
-@pytest.mark.parametrize("path", ["a", "a/b/c", "/a/b", "../b", "./b", "a/", "~/b", "a/..", "a b/c"])
-def test_paths_are_no_repositories(path):
-    assert not is_repository_id(path)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...hub.names import names_hub_repository
 from ..episode import DataError
-from ..readers.hub import at_revision, is_repository_id, open_hub_folder
+from ..readers.hub import at_revision, open_hub_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -229,7 +230,7 @@ def open_labels(path: str | Path, revision: str | None = None) -> LatentLabels:
     """
     path, revision = at_revision(path, revision)
     # While they are made, the folder has another name; `from_folder` says so.
-    if is_repository_id(path) and not any(Path(f"{path}{suffix}").exists() for suffix in ("", ".partial")):
+    if names_hub_repository(path) and not Path(f"{path}.partial").exists():
         return LatentLabels.from_hub(str(path), revision)
     if revision is not None:
         raise DataError(f"{path} holds no labels on the Hub; leave out their revision, got {revision!r}")

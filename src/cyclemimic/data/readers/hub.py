@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from ...hub.integrity import check_downloads
+from ...hub.names import split_revision
 from ...hub.redaction import describe_error
-from ...hub.revisions import split_revision
 from ..episode import DataError
-
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -50,17 +47,6 @@ class HubFolder:
                 return
             reason = describe_error(error)
         raise DataError(f"{self.repository}: {relative} does not download ({reason}); try again")
-
-
-def is_repository_id(path: str | Path) -> bool:
-    """Whether a path could be the id of a data set on the Hub."""
-    return _REPOSITORY.fullmatch(str(path)) is not None
-
-
-def public_name(path: str | Path) -> str:
-    """What to call a folder, or an id on the Hub, where others read it: a path is of this machine alone."""
-    name, _ = split_revision(path)
-    return name if is_repository_id(name) and not Path(name).exists() else Path(path).resolve().name
 
 
 def at_revision(path: str | Path, revision: str | None = None) -> tuple[str | Path, str | None]:

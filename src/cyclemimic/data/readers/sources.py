@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...hub.names import names_hub_repository
 from ..episode import DataError, EpisodeSource
 from .arrow_tables import TABLE_SUFFIXES, is_table
-from .hub import at_revision, is_repository_id, open_hub_folder
+from .hub import at_revision, open_hub_folder
 from .image_folders import ImageFolderSource, is_numbered_image
 from .lerobot import LeRobotSource
 from .plain_files import is_pattern
@@ -62,7 +63,7 @@ def open_source(
             `fps`.
     """
     path, revision = at_revision(path, revision)
-    if is_repository_id(path) and not Path(path).exists():
+    if names_hub_repository(path):
         return LeRobotSource(open_hub_folder(str(path), revision), camera, embodiment, episodes, name)
     if revision is not None:
         raise DataError(f"{path} is no data set on the Hub; leave out `revision`, got {revision!r}")

@@ -10,7 +10,24 @@ from typing import Any, TypeVar
 
 Loaded = TypeVar("Loaded")
 
-_PINNED = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@(\w[\w./-]*)")
+_OWNER_AND_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+_PINNED = re.compile(rf"({_OWNER_AND_NAME})@(\w[\w./-]*)")
+
+
+def is_repository_id(name: str | Path) -> bool:
+    """Whether a name has the form of an id on the Hub, `owner/name`."""
+    return re.fullmatch(_OWNER_AND_NAME, str(name)) is not None
+
+
+def names_hub_repository(name: str | Path) -> bool:
+    """Whether a name is meant for the Hub: it has the form of an id, and there is no such path."""
+    return is_repository_id(name) and not Path(name).exists()
+
+
+def public_name(name: str | Path) -> str:
+    """What to call a folder, or an id on the Hub, where others read it: a path is of this machine alone."""
+    bare, _ = split_revision(name)
+    return bare if names_hub_repository(bare) else Path(name).resolve().name
 
 
 def split_revision(name: str | Path) -> tuple[str, str | None]:
