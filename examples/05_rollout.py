@@ -20,7 +20,8 @@ def main() -> None:
 
     # Here, because the simulator's processes import this file again, and need none of it.
     from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
-    from cyclemimic.evaluation.rollout import ChunkPolicy, Trial, run_rollouts, success_rates
+    from cyclemimic.evaluation.policy import ChunkPolicy
+    from cyclemimic.evaluation.rollout import Trial, run_rollouts, success_rates
 
     processor = CycleMimicProcessor.from_pretrained(arguments.policy)
     policy = ChunkPolicy(CycleMimicForActionPrediction.from_pretrained(arguments.policy), processor)

@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
 from cyclemimic.data import Episode, open_source
-from cyclemimic.evaluation.rollout import ChunkPolicy
+from cyclemimic.evaluation.policy import ChunkPolicy
 from cyclemimic.models.cyclemimic.execution_cyclemimic import ActionChunkQueue
 from cyclemimic.serving.batcher import PolicyBatcher
 from cyclemimic.serving.benchmark_format import BenchmarkFormat, Translator

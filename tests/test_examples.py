@@ -15,7 +15,7 @@ import pytest
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
 from cyclemimic.data import open_source
 from cyclemimic.evaluation.environments.metaworld import MetaworldEnvironment, SimulatorError
-from cyclemimic.evaluation.rollout import ChunkPolicy
+from cyclemimic.evaluation.policy import ChunkPolicy
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 STAGES = ["01_train_tokenizer", "02_label_videos", "03_pretrain_policy", "04_finetune_policy", "05_rollout"]

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from cyclemimic.evaluation.rollout import ChunkPolicy
+from cyclemimic.evaluation.policy import ChunkPolicy
 
 msgpack = pytest.importorskip("msgpack")
 connect = pytest.importorskip("websockets.asyncio.client").connect

@@ -14,7 +14,7 @@ class ConstantPolicy:
     def __init__(self, action: list[float]) -> None:
         self.action, self.batch_sizes = action, []
 
-    def predict(self, images: list[np.ndarray], instructions: list[str]) -> np.ndarray:
+    def predict(self, images, instructions, robot_states=None):
         assert len(images) == len(instructions) and set(instructions) == {"push"}
         self.batch_sizes.append(len(images))
         return np.tile(np.float32(self.action), (len(images), 3, 1))

@@ -14,14 +14,8 @@ import torch
 
 from cyclemimic.evaluation.environments.metaworld import MetaworldEnvironment, SimulatorError
 from cyclemimic.evaluation.intervals import wilson_interval
-from cyclemimic.evaluation.rollout import (
-    ChunkPolicy,
-    RandomPolicy,
-    Trial,
-    TrialResult,
-    run_rollouts,
-    success_rates,
-)
+from cyclemimic.evaluation.policy import ChunkPolicy, RandomPolicy
+from cyclemimic.evaluation.rollout import Trial, TrialResult, run_rollouts, success_rates
 
 # A point that walks along a line and has arrived when it has gone as far as its initial state says. Its image tells where
 # it is, how often it was rendered since the reset, and which initial state it is in.
@@ -79,7 +73,7 @@ class StepPolicy:
     def __init__(self) -> None:
         self.calls: list[tuple[list[np.ndarray], list[str]]] = []
 
-    def predict(self, images: list[np.ndarray], instructions: list[str]) -> np.ndarray:
+    def predict(self, images, instructions, robot_states=None):
         self.calls.append((images, instructions))
         return np.ones((len(images), 4, 1), dtype=np.float32)
 
@@ -99,7 +93,7 @@ def test_outcomes_come_in_the_order_of_the_trials(walk):
 class RisingPolicy:
     """One step forward, then three."""
 
-    def predict(self, images: list[np.ndarray], instructions: list[str]) -> np.ndarray:
+    def predict(self, images, instructions, robot_states=None):
         return np.tile(np.array([[1.0], [3.0]], dtype=np.float32), (len(images), 1, 1))
 
 

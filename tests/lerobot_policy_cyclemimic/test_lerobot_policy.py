@@ -22,7 +22,7 @@ from cyclemimic import (
     LatentActionTokenizerModel,
 )
 from cyclemimic.data import CycleMimicCollator
-from cyclemimic.evaluation.rollout import ChunkPolicy
+from cyclemimic.evaluation.policy import ChunkPolicy
 
 PLUGIN = "lerobot_policy_cyclemimic"
 ROOT = Path(__file__).resolve().parents[2]

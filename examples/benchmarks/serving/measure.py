@@ -34,7 +34,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as connect_plainly
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
-from cyclemimic.evaluation.rollout import ChunkPolicy
+from cyclemimic.evaluation.policy import ChunkPolicy
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
 
 INSTRUCTION = "put the red block into the drawer, and close it"

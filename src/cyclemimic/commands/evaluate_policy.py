@@ -14,7 +14,7 @@ from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
     from cyclemimic.data import DemonstrationDataset
-    from cyclemimic.evaluation.rollout import ChunkPolicy
+    from cyclemimic.evaluation.policy import ChunkPolicy
 
 _GUESSES = {"policy": "policy", "mean_action": "the mean action", "last_action": "the last action"}
 
@@ -76,7 +76,7 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, DemonstrationData
     from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
     from cyclemimic.commands.inputs import instructions_of, open_sources
     from cyclemimic.data import DemonstrationDataset, open_source
-    from cyclemimic.evaluation.rollout import ChunkPolicy
+    from cyclemimic.evaluation.policy import ChunkPolicy
 
     device = choose_device(arguments.device)
     config = read_finetuned_config("policy", arguments.policy)

@@ -15,7 +15,7 @@ from cyclemimic.commands.flags import add_action_steps_flag, add_policy_flags
 from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
-    from cyclemimic.evaluation.rollout import ChunkPolicy
+    from cyclemimic.evaluation.policy import ChunkPolicy
     from cyclemimic.models.cyclemimic.execution_cyclemimic import ActionChunkQueue
     from cyclemimic.serving.benchmark_format import Translator
     from cyclemimic.serving.server import ServerSettings
@@ -102,7 +102,7 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, Translator, parti
     """Policy, benchmark and what makes a queue of actions, everything checked before the weights are loaded."""
     from cyclemimic.checkpoints import choose_device, load_finetuned, load_processor, read_finetuned_config
     from cyclemimic.commands.inputs import choose_action_steps
-    from cyclemimic.evaluation.rollout import ChunkPolicy
+    from cyclemimic.evaluation.policy import ChunkPolicy
     from cyclemimic.models.cyclemimic.execution_cyclemimic import ActionChunkQueue
     from cyclemimic.serving.benchmark_format import BenchmarkFormat, Translator, read_benchmark_format
 

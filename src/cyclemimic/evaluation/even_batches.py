@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cyclemimic.evaluation.rollout import ChunkPolicy
+from cyclemimic.evaluation.policy import ChunkPolicy
 
 _PADDING = 32
 
@@ -38,7 +38,7 @@ class EvenBatchPolicy(ChunkPolicy):
     """
 
     def __init__(self, model: Any, processor: Any, dataset: str | None, batch_size: int) -> None:
-        super().__init__(model, processor, dataset)
+        super().__init__(model, processor, dataset, pad_to_multiple_of=_PADDING)
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
         self.batch_size = batch_size
@@ -47,6 +47,7 @@ class EvenBatchPolicy(ChunkPolicy):
     def predict(
         self, images: list[np.ndarray], instructions: list[str], robot_states: list[np.ndarray] | None = None
     ) -> np.ndarray:
+        """As [`RolloutPolicy`] says, whatever else is in the batch."""
         by_length: dict[int, list[int]] = {}
         for row, instruction in enumerate(instructions):
             by_length.setdefault(self._length(images[row], instruction), []).append(row)
@@ -58,11 +59,11 @@ class EvenBatchPolicy(ChunkPolicy):
                 states = None if robot_states is None else [robot_states[row] for row in filled]
                 seen = [images[row] for row in filled], [instructions[row] for row in filled], states
                 with _one_thread():
-                    actions |= zip(batch, self._predict(*seen, pad_to_multiple_of=_PADDING))
+                    actions |= zip(batch, super().predict(*seen))
         return np.stack([actions[row] for row in range(len(images))])
 
     def _length(self, image: np.ndarray, instruction: str) -> int:
         if instruction not in self._lengths:
-            inputs = self.processor(images=[image], text=[instruction], pad_to_multiple_of=_PADDING)
+            inputs = self.processor(images=[image], text=[instruction], **self.padding)
             self._lengths[instruction] = inputs["input_ids"].shape[1]
         return self._lengths[instruction]

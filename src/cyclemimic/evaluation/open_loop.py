@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cyclemimic.data import DemonstrationDataset
-from cyclemimic.evaluation.rollout import RolloutPolicy
+from cyclemimic.evaluation.policy import RolloutPolicy
 
 
 def action_errors(
@@ -49,11 +49,13 @@ def action_errors(
     count = 0
     for start in tqdm(range(0, len(frames), batch_size), desc="frames", unit="batch"):
         items = [frames[index] for index in range(start, min(start + batch_size, len(frames)))]
-        seen: list[Any] = [[item[name] for item in items] for name in ("image", "instruction")]
-        if "robot_state" in items[0]:
-            seen.append([item["robot_state"] for item in items])
+        predicted = policy.predict(
+            [item["image"] for item in items],
+            [item["instruction"] for item in items],
+            [item["robot_state"] for item in items] if "robot_state" in items[0] else None,
+        )
         last = np.stack([_last_action(frames, index, mean) for index in range(start, start + len(items))])
-        guesses = {"policy": policy.predict(*seen), "mean_action": mean, "last_action": last[:, None]}
+        guesses = {"policy": predicted, "mean_action": mean, "last_action": last[:, None]}
         mask = np.stack([item["actions_mask"] for item in items])
         actions = np.stack([item["actions"] for item in items])
         for name, guess in guesses.items():

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,56 +16,8 @@ from tqdm import tqdm
 from cyclemimic.evaluation.environments.pool import EnvironmentPool
 from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Outcome, Reset
 from cyclemimic.evaluation.intervals import wilson_interval
+from cyclemimic.evaluation.policy import RolloutPolicy
 from cyclemimic.models.cyclemimic.execution_cyclemimic import ActionChunkQueue
-
-
-class RolloutPolicy(Protocol):
-    """Anything that maps camera images and instructions to action chunks."""
-
-    def predict(self, images: list[np.ndarray], instructions: list[str]) -> np.ndarray:
-        """
-        uint8 images `(height, width, 3)` and as many instructions → actions `(len(images), T, A)`, physical units. A policy
-        that reads the robot's state takes as many states `(S,)` as a third argument.
-        """
-
-
-class ChunkPolicy:
-    """
-    A trained policy, behind its processor.
-
-    Args:
-        model: A `CycleMimicForActionPrediction` in evaluation mode.
-        processor: Its `CycleMimicProcessor`.
-        dataset (`str`, *optional*): Whose action statistics to use.
-    """
-
-    def __init__(self, model: Any, processor: Any, dataset: str | None = None) -> None:
-        self.model, self.processor, self.dataset = model.eval(), processor, dataset
-
-    def predict(
-        self, images: list[np.ndarray], instructions: list[str], robot_states: list[np.ndarray] | None = None
-    ) -> np.ndarray:
-        return self._predict(images, instructions, robot_states)
-
-    def _predict(
-        self, images: list[np.ndarray], instructions: list[str], robot_states: list[np.ndarray] | None, **padding: int
-    ) -> np.ndarray:
-        state = {} if robot_states is None else {"robot_state": robot_states, "dataset": self.dataset}
-        inputs = self.processor(images=images, text=instructions, **state, **padding).to(self.model.device)
-        with torch.inference_mode():
-            actions = self.model.predict_action_chunk(**inputs)
-        return self.processor.post_process_actions(actions, self.dataset)
-
-
-class RandomPolicy:
-    """Uniformly random actions in [-1, 1], the floor of every table."""
-
-    def __init__(self, action_dim: int, chunk_size: int, seed: int = 0) -> None:
-        self.shape = (chunk_size, action_dim)
-        self.random = np.random.default_rng(seed)
-
-    def predict(self, images: list[np.ndarray], instructions: list[str]) -> np.ndarray:
-        return self.random.uniform(-1, 1, (len(images), *self.shape)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -235,10 +187,13 @@ def _act(
     use_robot_state: bool,
 ) -> list[Act]:
     """What the policy does where it is its turn."""
-    seen: list[Any] = [[view.image for view in views.values()], [view.instruction for view in views.values()]]
-    if use_robot_state:
-        seen.append([view.robot_state for view in views.values()])
-    chunks = [execution.choose(slot, chunk) for slot, chunk in zip(views, policy.predict(*seen), strict=True)]
+    seen = list(views.values())
+    predicted = policy.predict(
+        [view.image for view in seen if view.image is not None],
+        [view.instruction for view in seen],
+        [view.robot_state for view in seen if view.robot_state is not None] if use_robot_state else None,
+    )
+    chunks = [execution.choose(slot, chunk) for slot, chunk in zip(views, predicted, strict=True)]
     steps_left = [max_steps - active[slot].num_steps for slot in views]
     return [
         Act(slot, chunk[:steps], last=steps <= len(chunk))

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from .benchmark_format import Observation
 logger = logging.getLogger(__name__)
 
 
-class ChunkPolicy(Protocol):
-    """Anything that maps camera images and instructions to action chunks, as [`~evaluation.rollout.ChunkPolicy`] does."""
+class ServedPolicy(Protocol):
+    """Anything that maps camera images and instructions to action chunks, as [`~evaluation.policy.ChunkPolicy`] does."""
 
     def predict(
         self, images: list, instructions: list[str], robot_states: list[np.ndarray] | None = None
@@ -30,12 +30,12 @@ class PolicyBatcher:
     Calls the policy for all who wait, in a thread of its own, so that others are heard meanwhile.
 
     Args:
-        policy ([`ChunkPolicy`]): What acts.
+        policy ([`ServedPolicy`]): What acts.
         max_batch_size (`int`): Observations of a call.
         max_wait_s (`float`): How long the first of a batch waits for others, at most.
     """
 
-    def __init__(self, policy: ChunkPolicy, max_batch_size: int, max_wait_s: float) -> None:
+    def __init__(self, policy: ServedPolicy, max_batch_size: int, max_wait_s: float) -> None:
         self.policy, self.max_batch_size, self.max_wait_s = policy, max_batch_size, max_wait_s
         self.num_calls = self.num_observations = 0
         self.num_clients = max_batch_size
@@ -92,9 +92,8 @@ class PolicyBatcher:
     def _call_policy(self, observations: Sequence[Observation]) -> np.ndarray:
         self.num_calls += 1
         images = [seen.images if len(seen.images) > 1 else seen.images[0] for seen in observations]
-        inputs: list[Any] = [images, [seen.instruction for seen in observations]]
-        if observations[0].robot_state is not None:
-            inputs.append([seen.robot_state for seen in observations])
-        chunks = self.policy.predict(*inputs)
+        instructions = [seen.instruction for seen in observations]
+        states = [seen.robot_state for seen in observations if seen.robot_state is not None]
+        chunks = self.policy.predict(images, instructions, states or None)
         self.num_observations += len(observations)
         return chunks

@@ -67,7 +67,7 @@ def walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any
 
 
 class StepPolicy:
-    def predict(self, images: list[np.ndarray], instructions: list[str]) -> np.ndarray:
+    def predict(self, images, instructions, robot_states=None):
         return np.ones((len(images), 4, 1), dtype=np.float32)
 
 
