@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from cyclemimic.commands.flags import add_action_steps_flag, add_policy_flags
 from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
+    from cyclemimic.evaluation.environments.environment import Environment
     from cyclemimic.evaluation.environments.simulator import Simulator
     from cyclemimic.evaluation.even_batches import EvenBatchPolicy
 
@@ -181,7 +182,9 @@ def _max_steps(simulator: Simulator, action_repeat: int) -> int:
     return max(1, simulator.max_steps // action_repeat)
 
 
-def _environment_maker(simulator: Simulator, action_repeat: int, policy: EvenBatchPolicy) -> Any:
+def _environment_maker(
+    simulator: Simulator, action_repeat: int, policy: EvenBatchPolicy
+) -> Callable[[str], Environment]:
     settings: dict[str, Any] = {"action_repeat": action_repeat}
     if simulator.accepts_gripper:
         # Of data sets by OpenVLA's conventions the gripper is in [0, 1], of others in [-1, 1].

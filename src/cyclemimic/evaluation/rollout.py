@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from cyclemimic.evaluation.environments.environment import Environment
 from cyclemimic.evaluation.environments.pool import EnvironmentPool
 from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Outcome, Reset
 from cyclemimic.evaluation.intervals import wilson_interval
@@ -42,7 +42,7 @@ class TrialResult:
 def run_rollouts(
     policy: RolloutPolicy,
     trials: Sequence[Trial],
-    make_environment: Callable[[str], Any],
+    make_environment: Callable[[str], Environment],
     max_steps: int,
     num_action_steps: int,
     num_workers: int = 2,
@@ -63,8 +63,7 @@ def run_rollouts(
         policy ([`RolloutPolicy`]): What acts.
         trials (`Sequence[Trial]`): What to run. A scene is built anew where an environment changes its task: each keeps its
             task while there are trials of it, then takes the task with the most trials left.
-        make_environment (`Callable`): Task → environment with `reset`, `step`, `render`, `close` and `instruction`;
-            must be importable in a new process. With `use_robot_state`, its `state` is what the robot feels of itself.
+        make_environment (`Callable`): Task → [`Environment`]; must be importable in a new process.
         max_steps (`int`): Steps after which a trial has failed.
         num_action_steps (`int`): Actions of a chunk that are executed before the policy looks again.
         num_workers (`int`, *optional*, defaults to 2): Processes; results do not depend on it.

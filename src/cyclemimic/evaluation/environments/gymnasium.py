@@ -14,6 +14,7 @@ What such an environment must give:
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,7 @@ _DEFAULT_RATE_HZ = 10.0
 
 class GymnasiumEnvironment:
     """
-    A Gymnasium environment, as rollouts use one.
+    A Gymnasium environment as an [`Environment`].
 
     Args:
         task (`str`): `[MODULE:]ID` as `gymnasium.make` reads it, or `MODULE:CALLABLE`, which is called without arguments.
@@ -112,7 +113,7 @@ def open_simulator(names: str, image_size: int | None, instruction: str | None) 
     return describe((names,), partial(GymnasiumEnvironment, instruction=instruction))
 
 
-def describe(tasks: tuple[str, ...], make_environment: Any) -> Simulator:
+def describe(tasks: tuple[str, ...], make_environment: Callable[..., GymnasiumEnvironment]) -> Simulator:
     """What rollouts need to know, of an environment that is made once."""
     environment = make_environment(tasks[0])
     try:

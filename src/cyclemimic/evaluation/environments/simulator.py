@@ -6,7 +6,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+
+from cyclemimic.evaluation.environments.environment import Environment
 
 
 class SimulatorError(ValueError):
@@ -21,8 +22,7 @@ class Simulator:
     Args:
         tasks (`tuple[str, ...]`): Their names.
         make_environment (`Callable`): From a task and the keyword `action_repeat`, control steps an action lasts, to an
-            environment. That has `reset(initial_state)`, `step(action)`, `render()`, `close()`, `instruction`, and `state`
-            where there is one. The same initial state is the same scene, whatever was played before.
+            [`Environment`].
         action_dim (`int`): Size of an action.
         max_steps (`int`, *optional*): Control steps after which a trial has failed.
         control_rate_hz (`float`): Control steps a second.
@@ -35,7 +35,7 @@ class Simulator:
     """
 
     tasks: tuple[str, ...]
-    make_environment: Callable[..., Any]
+    make_environment: Callable[..., Environment]
     action_dim: int
     max_steps: int | None
     control_rate_hz: float

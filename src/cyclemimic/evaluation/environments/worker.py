@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
 
 import numpy as np
+
+from cyclemimic.evaluation.environments.environment import Environment
 
 # A worker that says nothing for so long is taken for dead; a request takes a second or two.
 _TIMEOUT_S = 120.0
@@ -67,8 +68,7 @@ class EnvironmentWorker:
     A process with environments in numbered slots. A context manager; the process ends with the block, or with its parent.
 
     Args:
-        make_environment (`Callable`): Task → environment with `reset`, `step`, `render`, `close` and `instruction`; must
-            be importable in a new process. `step` says whether the task is solved, or `None`: it has ended without.
+        make_environment (`Callable`): Task → [`Environment`]; must be importable in a new process.
         film_every (`int`): Steps between two frames of a film.
         timeout_s (`float`, *optional*, defaults to 120): Silence after which the process is given up.
         use_robot_state (`bool`, *optional*, defaults to `False`): Whether to read the environments' `state`.
@@ -76,7 +76,7 @@ class EnvironmentWorker:
 
     def __init__(
         self,
-        make_environment: Callable[[str], Any],
+        make_environment: Callable[[str], Environment],
         film_every: int,
         timeout_s: float = _TIMEOUT_S,
         use_robot_state: bool = False,
@@ -135,7 +135,7 @@ class EnvironmentWorker:
 
 
 def _serve(
-    connection: Connection, make_environment: Callable[[str], Any], film_every: int, use_robot_state: bool
+    connection: Connection, make_environment: Callable[[str], Environment], film_every: int, use_robot_state: bool
 ) -> None:
     # Ctrl-C reaches all processes of a terminal; the parent answers it, and closes the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -168,10 +168,11 @@ def _portable(error: Exception) -> Exception:
 class _Slot:
     """One environment at a time, kept from trial to trial while the task stays."""
 
-    def __init__(self, make_environment: Callable[[str], Any], film_every: int, use_robot_state: bool) -> None:
+    def __init__(self, make_environment: Callable[[str], Environment], film_every: int, use_robot_state: bool) -> None:
         self._make_environment, self._film_every = make_environment, film_every
         self._use_robot_state = use_robot_state
-        self._environment: Any = None
+        # There is one while there is a task.
+        self._environment: Environment
         self._task: str | None = None
         self._filmed, self._num_steps = False, 0
 
@@ -199,7 +200,7 @@ class _Slot:
                 break
         is_over = success is not False or request.last
         image = self._environment.render() if self._filmed or not is_over else None
-        if self._filmed and is_over:
+        if is_over and image is not None:
             frames.append(image)
         num_steps = self._num_steps - before
         image, instruction = None if is_over else image, self._environment.instruction
@@ -209,6 +210,7 @@ class _Slot:
         return self._environment.state if self._use_robot_state else None
 
     def close(self) -> None:
-        if self._environment is not None:
+        if self._task is not None:
             self._environment.close()
-        self._environment = self._task = None
+            del self._environment
+        self._task = None
