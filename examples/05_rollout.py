@@ -20,8 +20,9 @@ def main() -> None:
 
     # Here, because the simulator's processes import this file again, and need none of it.
     from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+    from cyclemimic.evaluation.intervals import success_rates
     from cyclemimic.evaluation.policy import ChunkPolicy
-    from cyclemimic.evaluation.rollout import Trial, run_rollouts, success_rates
+    from cyclemimic.evaluation.rollout import Trial, run_rollouts
 
     processor = CycleMimicProcessor.from_pretrained(arguments.policy)
     policy = ChunkPolicy(CycleMimicForActionPrediction.from_pretrained(arguments.policy), processor)

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from cyclemimic.evaluation.intervals import wilson_interval
+from cyclemimic.evaluation.intervals import success_rates, wilson_interval
+from cyclemimic.evaluation.rollout import Trial, TrialResult
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,12 @@ def test_more_confidence_is_wider():
 def test_bad_arguments_are_named(arguments):
     with pytest.raises(ValueError, match=r"must be in .*got"):
         wilson_interval(*arguments)
+
+
+def test_rates_of_each_task_and_of_all():
+    results = [TrialResult(Trial(task, 0), success) for task, success in [("a", True), ("a", False), ("b", True)]]
+    rates = success_rates(results)
+    assert list(rates) == ["a", "b", "mean"]
+    low, high = wilson_interval(2, 3)
+    assert rates["mean"] == {"successes": 2, "trials": 3, "rate": 2 / 3, "low": low, "high": high}
+    assert rates["a"]["rate"] == 0.5 and rates["b"]["successes"] == 1

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from cyclemimic.evaluation.environments.metaworld import MetaworldEnvironment, SimulatorError
-from cyclemimic.evaluation.intervals import wilson_interval
 from cyclemimic.evaluation.policy import ChunkPolicy, RandomPolicy
-from cyclemimic.evaluation.rollout import Trial, TrialResult, run_rollouts, success_rates
+from cyclemimic.evaluation.rollout import Trial, TrialResult, run_rollouts
 
 # A point that walks along a line and has arrived when it has gone as far as its initial state says. Its image tells where
 # it is, how often it was rendered since the reset, and which initial state it is in.
@@ -211,15 +210,6 @@ def test_numbers_below_one_are_named(walk, name):
 
 def test_no_trials_is_no_results(walk):
     assert run_rollouts(StepPolicy(), [], walk, 5, 2) == []
-
-
-def test_rates_of_each_task_and_of_all():
-    results = [TrialResult(Trial(task, 0), success) for task, success in [("a", True), ("a", False), ("b", True)]]
-    rates = success_rates(results)
-    assert list(rates) == ["a", "b", "mean"]
-    low, high = wilson_interval(2, 3)
-    assert rates["mean"] == {"successes": 2, "trials": 3, "rate": 2 / 3, "low": low, "high": high}
-    assert rates["a"]["rate"] == 0.5 and rates["b"]["successes"] == 1
 
 
 def test_random_policy_is_reproducible_and_in_range():

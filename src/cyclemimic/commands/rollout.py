@@ -82,7 +82,8 @@ def run(arguments: argparse.Namespace) -> str:
     from cyclemimic.commands.inputs import check_at_least_one, choose_action_steps
     from cyclemimic.commands.rollout_report import write_rollout_report
     from cyclemimic.evaluation.environments.simulator import open_simulator
-    from cyclemimic.evaluation.rollout import TrialResult, run_rollouts, success_rates
+    from cyclemimic.evaluation.intervals import success_rates
+    from cyclemimic.evaluation.rollout import TrialResult, run_rollouts
     from cyclemimic.evaluation.rollout_folder import RolloutFolder
 
     names = (

@@ -13,9 +13,10 @@ import numpy as np
 from cyclemimic.data import DemonstrationDataset, EpisodeSource, decode_frames, encode_video
 from cyclemimic.demo.settings import DemoSettings
 from cyclemimic.evaluation.environments.metaworld import CONTROL_RATE_HZ, MAX_STEPS, MetaworldEnvironment
+from cyclemimic.evaluation.intervals import success_rates
 from cyclemimic.evaluation.open_loop import errors_by_statistics
 from cyclemimic.evaluation.policy import ChunkPolicy, RandomPolicy, RolloutPolicy
-from cyclemimic.evaluation.rollout import Trial, TrialResult, run_rollouts, success_rates
+from cyclemimic.evaluation.rollout import Trial, TrialResult, run_rollouts
 from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicForActionPrediction
 from cyclemimic.models.cyclemimic.processing_cyclemimic import CycleMimicProcessor
 

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from cyclemimic.evaluation.environments.environment import Environment
 from cyclemimic.evaluation.environments.pool import EnvironmentPool
 from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Outcome, Reset
-from cyclemimic.evaluation.intervals import wilson_interval
 from cyclemimic.evaluation.policy import RolloutPolicy
 from cyclemimic.models.cyclemimic.execution_cyclemimic import ActionChunkQueue
 
@@ -47,7 +46,6 @@ def run_rollouts(
     num_action_steps: int,
     num_workers: int = 2,
     film_every: int = 2,
-    description: str = "rollout",
     num_environments: int = 8,
     use_robot_state: bool = False,
     on_result: Callable[[TrialResult], None] | None = None,
@@ -68,7 +66,6 @@ def run_rollouts(
         num_action_steps (`int`): Actions of a chunk that are executed before the policy looks again.
         num_workers (`int`, *optional*, defaults to 2): Processes; results do not depend on it.
         film_every (`int`, *optional*, defaults to 2): Steps between two frames of a film.
-        description (`str`, *optional*): Label of the progress bar.
         num_environments (`int`, *optional*, defaults to 8): Trials under way at once; half of them are the policy's
             largest batch.
         use_robot_state (`bool`, *optional*, defaults to `False`): Whether the policy takes the robot's states.
@@ -90,35 +87,89 @@ def run_rollouts(
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
     if temporal_ensemble_coeff is not None and num_action_steps != 1:
         raise ValueError(f"`num_action_steps` must be 1 with `temporal_ensemble_coeff`, got {num_action_steps}.")
-    execution = _Execution(num_action_steps, temporal_ensemble_coeff)
     results = [TrialResult(trial) for trial in trials]
-    pending = _Pending(results)
     num_environments = min(num_environments, len(trials))
     make_worker = partial(EnvironmentWorker, make_environment, film_every, use_robot_state=use_robot_state)
     with (
         EnvironmentPool(make_worker, min(num_workers, num_environments)) as pool,
-        tqdm(total=len(trials), desc=description, unit="trial") as progress,
+        tqdm(total=len(trials), desc="rollout", unit="trial") as progress,
     ):
-        active: dict[int, TrialResult] = {}
+        execution = _Execution(num_action_steps, temporal_ensemble_coeff)
+        rollouts = _Rollouts(policy, pool, _Pending(results), execution, max_steps, on_result)
         half = (num_environments + 1) // 2
         halves = [range(half), range(half, num_environments)]
         for slots in halves:
-            pool.submit(_assign(slots, active, pending))
-        while active:
+            rollouts.begin(slots)
+        while rollouts.active:
             for slots in halves:
-                views = pool.collect([slot for slot in slots if slot in active])
-                finished = _record(views, active)
-                execution.forget([*finished, *(slot for slot, view in views.items() if view.repeated)])
-                for slot in finished:
-                    if on_result is not None:
-                        on_result(active[slot])
-                    del active[slot]
-                progress.update(len(finished))
-                pool.submit(_assign(finished, active, pending))
-                looking = {slot: view for slot, view in views.items() if view.image is not None}
-                if looking:
-                    pool.submit(_act(policy, looking, active, max_steps, execution, use_robot_state))
+                progress.update(len(rollouts.turn(slots)))
     return results
+
+
+class _Rollouts:
+    """The trials under way: what the environments did with them, and what the policy does next."""
+
+    def __init__(
+        self,
+        policy: RolloutPolicy,
+        pool: EnvironmentPool,
+        pending: _Pending,
+        execution: _Execution,
+        max_steps: int,
+        on_result: Callable[[TrialResult], None] | None,
+    ) -> None:
+        self._policy, self._pool, self._pending, self._execution = policy, pool, pending, execution
+        self._max_steps, self._on_result = max_steps, on_result
+        self.active: dict[int, TrialResult] = {}
+        """By slot."""
+
+    def begin(self, slots: Iterable[int]) -> None:
+        """Gives free slots their next trials."""
+        requests = []
+        for slot in slots:
+            result = self._pending.take(slot)
+            if result is not None:
+                self.active[slot] = result
+                requests.append(Reset(slot, result.trial.task, result.trial.initial_state, result.trial.filmed))
+        self._pool.submit(requests)
+
+    def turn(self, slots: Iterable[int]) -> list[TrialResult]:
+        """Books what has become of the trials there, begins others where some have ended, and acts; returns the ended."""
+        views = self._pool.collect([slot for slot in slots if slot in self.active])
+        for slot, view in views.items():
+            self._record(slot, view)
+        finished = [slot for slot, view in views.items() if view.image is None]
+        ended = [self.active.pop(slot) for slot in finished]
+        if self._on_result is not None:
+            for result in ended:
+                self._on_result(result)
+        self.begin(finished)
+        self._act({slot: view for slot, view in views.items() if view.image is not None})
+        return ended
+
+    def _record(self, slot: int, view: Outcome) -> None:
+        result = self.active[slot]
+        if view.repeated:
+            result.num_steps = 0
+            result.frames.clear()
+        if view.repeated or view.image is None:
+            self._execution.forget(slot)
+        result.success = view.success
+        result.num_steps += view.num_steps
+        result.frames.extend(view.frames)
+
+    def _act(self, views: dict[int, Outcome]) -> None:
+        """What the policy does where it is its turn."""
+        if not views:
+            return
+        images = [view.image for view in views.values() if view.image is not None]
+        states = [view.robot_state for view in views.values() if view.robot_state is not None]
+        chunks = self._policy.predict(images, [view.instruction for view in views.values()], states or None)
+        requests = []
+        for slot, chunk in zip(views, chunks, strict=True):
+            actions, steps_left = self._execution.choose(slot, chunk), self._max_steps - self.active[slot].num_steps
+            requests.append(Act(slot, actions[:steps_left], last=steps_left <= len(actions)))
+        self._pool.submit(requests)
 
 
 class _Pending:
@@ -160,83 +211,6 @@ class _Execution:
         queue.push(torch.from_numpy(chunk)[None])
         return queue.pop(1).numpy()
 
-    def forget(self, slots: Iterable[int]) -> None:
-        """Other trials begin there, or the same once more."""
-        for slot in slots:
-            self._queues.pop(slot, None)
-
-
-def _assign(free: Iterable[int], active: dict[int, TrialResult], pending: _Pending) -> list[Reset | Act]:
-    """Gives free slots their next trials."""
-    requests: list[Reset | Act] = []
-    for slot in free:
-        result = pending.take(slot)
-        if result is not None:
-            active[slot] = result
-            requests.append(Reset(slot, result.trial.task, result.trial.initial_state, result.trial.filmed))
-    return requests
-
-
-def _act(
-    policy: RolloutPolicy,
-    views: dict[int, Outcome],
-    active: dict[int, TrialResult],
-    max_steps: int,
-    execution: _Execution,
-    use_robot_state: bool,
-) -> list[Act]:
-    """What the policy does where it is its turn."""
-    seen = list(views.values())
-    predicted = policy.predict(
-        [view.image for view in seen if view.image is not None],
-        [view.instruction for view in seen],
-        [view.robot_state for view in seen if view.robot_state is not None] if use_robot_state else None,
-    )
-    chunks = [execution.choose(slot, chunk) for slot, chunk in zip(views, predicted, strict=True)]
-    steps_left = [max_steps - active[slot].num_steps for slot in views]
-    return [
-        Act(slot, chunk[:steps], last=steps <= len(chunk))
-        for slot, chunk, steps in zip(views, chunks, steps_left, strict=True)
-    ]
-
-
-def _record(outcomes: dict[int, Outcome], active: dict[int, TrialResult]) -> list[int]:
-    """Books what the environments did; returns the slots whose trial has ended."""
-    finished = []
-    for slot, outcome in sorted(outcomes.items()):
-        result = active[slot]
-        if outcome.repeated:
-            result.num_steps = 0
-            result.frames.clear()
-        result.success = outcome.success
-        result.num_steps += outcome.num_steps
-        result.frames.extend(outcome.frames)
-        if outcome.image is None:
-            finished.append(slot)
-    return finished
-
-
-def success_rates(results: Sequence[TrialResult]) -> dict[str, dict[str, float]]:
-    """
-    Success a task, and over all trials as `"mean"`.
-
-    Returns:
-        `dict`: task → `{"successes", "trials", "rate", "low", "high"}`, the last two Wilson's 95 % interval. Every task
-        should have as many trials, then the rate over all trials is the mean of the tasks' rates.
-    """
-    by_task: dict[str, list[bool]] = {}
-    for result in results:
-        by_task.setdefault(result.trial.task, []).append(result.success)
-    by_task["mean"] = [result.success for result in results]
-    rates = {}
-    for task, outcomes in by_task.items():
-        successes, trials = sum(outcomes), len(outcomes)
-        low, high = wilson_interval(successes, trials)
-        rates[task] = {
-            "successes": successes,
-            "trials": trials,
-            "rate": successes / trials,
-            "low": low,
-            "high": high,
-        }
-    return rates
+    def forget(self, slot: int) -> None:
+        """Another trial begins there, or the same once more."""
+        self._queues.pop(slot, None)
