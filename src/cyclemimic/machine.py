@@ -9,6 +9,9 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+PACKAGES = ("cyclemimic", "torch", "transformers", "accelerate", "numpy", "av", "metaworld", "mujoco")
+"""What the figures of rollouts depend on."""
+
 
 def hardware() -> str:
     """The machine in words: its GPUs, where there are some, cores and processor."""

@@ -7,11 +7,10 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from cyclemimic.demo.summary import PACKAGES
 from cyclemimic.evaluation.report import DemoReport, Provenance, write_report
 from cyclemimic.evaluation.rollout_folder import RolloutFolder
-from cyclemimic.evaluation.success_table import SuccessCell, SuccessRow, SuccessTable
-from cyclemimic.machine import hardware, versions
+from cyclemimic.evaluation.success_table import SuccessRow, SuccessTable
+from cyclemimic.machine import PACKAGES, hardware, versions
 
 
 def write_rollout_report(folder: RolloutFolder, results: dict[str, Any], seconds: float) -> None:
@@ -24,11 +23,7 @@ def write_rollout_report(folder: RolloutFolder, results: dict[str, Any], seconds
         seconds (`float`): Time of the run.
     """
     settings = folder.settings
-    cells = {
-        task: SuccessCell(rate["successes"], rate["trials"], rate["low"], rate["high"])
-        for task, rate in results["success"].items()
-    }
-    row = SuccessRow(Path(settings["policy"]).name, cells, overall=cells.pop("mean"))
+    row = SuccessRow.of_rates(Path(settings["policy"]).name, results["success"])
     clips = tuple(folder.load_clip(trial) for trial in results["trials"] if "film" in trial)
     report = DemoReport(
         title=f"Rollouts in {settings['env']}",
@@ -39,7 +34,7 @@ def write_rollout_report(folder: RolloutFolder, results: dict[str, Any], seconds
             seconds=seconds,
             versions=versions(PACKAGES),
         ),
-        success=SuccessTable(tuple(cells), (row,)),
+        success=SuccessTable(tuple(row.cells), (row,)),
         clips=clips,
         missing={} if clips else {"clips": "No episode was filmed."},
     )

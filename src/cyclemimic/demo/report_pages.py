@@ -23,7 +23,7 @@ from cyclemimic.evaluation.report import (
     StageTiming,
     write_report,
 )
-from cyclemimic.evaluation.success_table import SuccessCell, SuccessRow, SuccessTable
+from cyclemimic.evaluation.success_table import SuccessRow, SuccessTable
 
 _VARIANT_NAMES = {
     "policy": "Latent pretraining, then demonstrations",
@@ -121,15 +121,10 @@ def _headlines(metrics: dict[str, Any]) -> tuple[Headline, ...]:
 def _success_table(settings: DemoSettings, metrics: dict[str, Any]) -> SuccessTable | None:
     if not settings.tasks:
         return None
-    rows = []
-    for name, suffix in VARIANTS.items():
-        cells = {task: _cell(rate) for task, rate in metrics[f"success{suffix}"].items()}
-        rows.append(SuccessRow(_VARIANT_NAMES[name], cells, overall=cells.pop("mean")))
-    return SuccessTable(tasks=settings.tasks, rows=tuple(rows))
-
-
-def _cell(rate: dict[str, float]) -> SuccessCell:
-    return SuccessCell(int(rate["successes"]), int(rate["trials"]), rate["low"], rate["high"])
+    rows = tuple(
+        SuccessRow.of_rates(_VARIANT_NAMES[name], metrics[f"success{suffix}"]) for name, suffix in VARIANTS.items()
+    )
+    return SuccessTable(settings.tasks, rows)
 
 
 def _clips(output: Path, done: dict[str, dict[str, Any]]) -> tuple[Clip, ...]:

@@ -12,13 +12,10 @@ import numpy as np
 from cyclemimic.data import LatentLabels
 from cyclemimic.demo.settings import DemoConfig, DemoSettings
 from cyclemimic.evaluation.tokenizer_quality.codebook import codebook_use
-from cyclemimic.machine import hardware, versions
+from cyclemimic.machine import PACKAGES, hardware, versions
 
 VARIANTS = {"policy": "", "policy_without_pretraining": "_without_latent_pretraining", "random": "_random"}
 """Evaluated policies, and what their figures' names end in."""
-
-PACKAGES = ("cyclemimic", "torch", "transformers", "accelerate", "numpy", "av", "metaworld", "mujoco")
-"""What the figures of a run depend on."""
 
 
 def summarise(

@@ -60,6 +60,15 @@ class SuccessRow:
     overall: SuccessCell | None = None
     detail: str = ""
 
+    @classmethod
+    def of_rates(cls, variant: str, rates: Mapping[str, Mapping[str, float]]) -> SuccessRow:
+        """The row of rates as [`~cyclemimic.evaluation.intervals.success_rates`] gives them."""
+        cells = {
+            task: SuccessCell(int(rate["successes"]), int(rate["trials"]), rate["low"], rate["high"])
+            for task, rate in rates.items()
+        }
+        return cls(variant, cells, overall=cells.pop("mean"))
+
 
 @dataclass(frozen=True)
 class SuccessTable:
