@@ -8,15 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from cyclemimic.data import DemonstrationDataset, EpisodeSource, decode_frames, encode_video
+from cyclemimic.data import DemonstrationDataset, EpisodeSource
 from cyclemimic.demo.settings import DemoSettings
 from cyclemimic.evaluation.environments.metaworld import CONTROL_RATE_HZ, MAX_STEPS, MetaworldEnvironment
 from cyclemimic.evaluation.intervals import success_rates
 from cyclemimic.evaluation.open_loop import errors_by_statistics
 from cyclemimic.evaluation.policy import ChunkPolicy, RandomPolicy, RolloutPolicy
-from cyclemimic.evaluation.rollout import Trial, TrialResult, run_rollouts
+from cyclemimic.evaluation.rollout import Trial, run_rollouts
+from cyclemimic.evaluation.rollout_folder import RolloutFolder
 from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicForActionPrediction
 from cyclemimic.models.cyclemimic.processing_cyclemimic import CycleMimicProcessor
 
@@ -37,6 +36,10 @@ def evaluate_in_simulator(
         for task in settings.tasks
         for index in range(settings.rollouts_per_task)
     ]
+    # Not gone on with: what random actions come next depends on all before.
+    shutil.rmtree(films_dir, ignore_errors=True)
+    folder = open_films(films_dir, settings)
+    folder.start()
     results = run_rollouts(
         policy,
         trials,
@@ -44,14 +47,14 @@ def evaluate_in_simulator(
         max_steps=MAX_STEPS // settings.action_repeat,
         num_action_steps=max(1, round(settings.executed_share * processor.chunk_size)),
         film_every=1,
+        on_result=folder.save,
     )
-    return {
-        "rates": success_rates(results),
-        "steps": [result.num_steps for result in results],
-        "films": _save_films(
-            [result for result in results if result.trial.filmed], films_dir, CONTROL_RATE_HZ / settings.action_repeat
-        ),
-    }
+    return {"rates": success_rates(results), "trials": list(folder.finished(trials).values())}
+
+
+def open_films(films_dir: Path, settings: DemoSettings) -> RolloutFolder:
+    """The trials and films of one policy. What decides the results is written where the stages are."""
+    return RolloutFolder(films_dir, {}, fps=CONTROL_RATE_HZ / settings.action_repeat)
 
 
 def evaluate_open_loop(
@@ -61,28 +64,3 @@ def evaluate_open_loop(
     statistics = processor.action_statistics[demonstrations.name]
     frames = DemonstrationDataset([held_out], chunk_size=processor.chunk_size, transform=processor.resize_images)
     return {"errors": errors_by_statistics(policy, frames, statistics), "frames": len(frames)}
-
-
-def _save_films(results: list[TrialResult], folder: Path, fps: float) -> list[dict[str, Any]]:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    films = []
-    for index, result in enumerate(results):
-        path = folder / f"{index:03d}.mp4"
-        encode_video(path, result.frames, fps=fps)
-        films.append(
-            {
-                "path": f"{folder.name}/{path.name}",
-                "task": result.trial.task,
-                "initial_state": result.trial.initial_state,
-                "success": result.success,
-                "num_frames": len(result.frames),
-                "fps": fps,
-            }
-        )
-    return films
-
-
-def load_film(folder: Path, film: dict[str, Any]) -> np.ndarray:
-    """The frames of a film that `evaluate_in_simulator` listed, uint8 `(n, height, width, 3)`."""
-    return decode_frames(folder / film["path"], film["fps"], film["num_frames"])

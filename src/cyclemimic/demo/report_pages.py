@@ -9,7 +9,7 @@ from typing import Any
 
 from cyclemimic.data import FramePairDataset, LatentLabels
 from cyclemimic.demo.data_split import DemoData
-from cyclemimic.demo.moving import load_film
+from cyclemimic.demo.moving import open_films
 from cyclemimic.demo.report_pictures import reconstructions_of, shared_actions_of
 from cyclemimic.demo.settings import DemoConfig, DemoSettings
 from cyclemimic.demo.summary import VARIANTS
@@ -57,7 +57,7 @@ def write_demo_report(
         ),
         headlines=_headlines(metrics),
         success=_success_table(settings, metrics),
-        clips=_clips(output, done),
+        clips=_clips(output, settings, done),
         gallery=shared_actions_of(pairs, LatentLabels.from_folder(output / "labels"), config.seed),
         gallery_note="Pairs drawn at random among those with one latent action, across tasks where it has them.",
         reconstructions=reconstructions_of(pairs, output / "tokenizer", config.seed),
@@ -127,19 +127,12 @@ def _success_table(settings: DemoSettings, metrics: dict[str, Any]) -> SuccessTa
     return SuccessTable(settings.tasks, rows)
 
 
-def _clips(output: Path, done: dict[str, dict[str, Any]]) -> tuple[Clip, ...]:
-    films_dir = output / "stages" / "films"
-    films = done["evaluate_policy"]["results"].get("films", [])
-    return tuple(
-        Clip(
-            film["task"],
-            film["success"],
-            load_film(films_dir, film),
-            fps=film["fps"],
-            caption=f"initial state {film['initial_state']}",
-        )
-        for film in films
-    )
+def _clips(output: Path, settings: DemoSettings, done: dict[str, dict[str, Any]]) -> tuple[Clip, ...]:
+    filmed = [trial for trial in done["evaluate_policy"]["results"].get("trials", []) if "film" in trial]
+    if not filmed:
+        return ()
+    folder = open_films(output / "stages" / "films" / "policy", settings)
+    return tuple(folder.load_clip(trial) for trial in filmed)
 
 
 def _curves(done: dict[str, dict[str, Any]]) -> tuple[CurveGroup, ...]:
