@@ -18,6 +18,8 @@ from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_to
 from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer import LatentActionTokenizerModel
 
 _GALLERY_PAIRS = 1500
+# Of reconstructed and transferred futures.
+_NUM_ROWS = 6
 
 
 def shared_actions_of(pairs: FramePairDataset, labels: LatentLabels, seed: int) -> tuple[GalleryGroup, ...]:
@@ -31,18 +33,18 @@ def shared_actions_of(pairs: FramePairDataset, labels: LatentLabels, seed: int) 
     return gallery_of_pairs(pairs, chosen, np.stack(codes), seed=seed)
 
 
-def reconstructions_of(
-    pairs: FramePairDataset, tokenizer_dir: Path, seed: int, num_rows: int = 6
-) -> tuple[ReconstructionRow, ...]:
+def reconstructions_of(pairs: FramePairDataset, tokenizer_dir: Path, seed: int) -> tuple[ReconstructionRow, ...]:
     """Real, reconstructed and transferred futures of pairs drawn at random."""
     random = np.random.default_rng(seed + 1)
-    items = [pairs[int(index)] for index in random.choice(len(pairs), 2 * num_rows, replace=len(pairs) < 2 * num_rows)]
+    items = [
+        pairs[int(index)] for index in random.choice(len(pairs), 2 * _NUM_ROWS, replace=len(pairs) < 2 * _NUM_ROWS)
+    ]
     tokenizer = LatentActionTokenizerModel.from_pretrained(tokenizer_dir).eval()
     image_processor = LatentActionTokenizerImageProcessor.from_pretrained(tokenizer_dir)
     frames = image_processor([item["current"] for item in items], [item["future"] for item in items])
     current, future = frames["pixel_values"], frames["future_pixel_values"]
     with torch.inference_mode():
-        codes = tokenizer.encode(current[:num_rows], future[:num_rows]).codes
+        codes = tokenizer.encode(current[:_NUM_ROWS], future[:_NUM_ROWS]).codes
         # The first half of the draw gives the actions; the second half the frames they are applied to.
         generated = tokenizer.decode(current, codes=codes.repeat(2, 1)).pixel_values
     pictures = [image_processor.post_process(tensor) for tensor in (current, future, generated)]
@@ -51,10 +53,10 @@ def reconstructions_of(
             current=pictures[0][row],
             future=pictures[1][row],
             reconstructed=pictures[2][row],
-            transfer_current=pictures[0][num_rows + row],
-            transferred=pictures[2][num_rows + row],
+            transfer_current=pictures[0][_NUM_ROWS + row],
+            transferred=pictures[2][_NUM_ROWS + row],
             codes=tuple(codes[row].tolist()),
-            caption=f"{items[row]['instruction']} → {items[num_rows + row]['instruction']}",
+            caption=f"{items[row]['instruction']} → {items[_NUM_ROWS + row]['instruction']}",
         )
-        for row in range(num_rows)
+        for row in range(_NUM_ROWS)
     )

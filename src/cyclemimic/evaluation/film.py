@@ -14,6 +14,9 @@ from PIL import Image
 
 # Orange in hue but light enough to read on dark grey and dark enough on white: the mark of a change.
 CHANGE_COLOUR = np.array([230, 97, 0], dtype=np.float32)
+_WEBP_QUALITY = 86
+# x264's constant rate factor: lower is finer and larger.
+_CRF = "24"
 
 
 def check_image(image: np.ndarray, name: str) -> np.ndarray:
@@ -44,13 +47,12 @@ def enlarge(image: np.ndarray, min_width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.LANCZOS))
 
 
-def image_uri(image: np.ndarray, min_width: int = 0, quality: int = 86) -> str:
+def image_uri(image: np.ndarray, min_width: int = 0) -> str:
     """Encode one picture as a WebP data URI.
 
     Args:
         image (`np.ndarray` of shape `(height, width, 3)`): uint8, RGB.
         min_width (`int`, *optional*, defaults to 0): Enlarge to at least this width in pixels.
-        quality (`int`, *optional*, defaults to 86): WebP quality, 0 to 100.
 
     Returns:
         `str`: `data:image/webp;base64,…`.
@@ -60,18 +62,17 @@ def image_uri(image: np.ndarray, min_width: int = 0, quality: int = 86) -> str:
     """
     picture = Image.fromarray(enlarge(check_image(image, "image"), min_width))
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=quality, method=4)
+    picture.save(buffer, format="WEBP", quality=_WEBP_QUALITY, method=4)
     return _uri("image/webp", buffer.getvalue())
 
 
-def clip_uri(frames: np.ndarray, fps: float, min_width: int = 256, crf: int = 24) -> str:
+def clip_uri(frames: np.ndarray, fps: float, min_width: int = 256) -> str:
     """Encode frames as an H.264 data URI that every browser plays.
 
     Args:
         frames (`np.ndarray` of shape `(num_frames, height, width, 3)`): uint8, RGB.
         fps (`float`): Frames a second.
         min_width (`int`, *optional*, defaults to 256): Enlarge to at least this width in pixels.
-        crf (`int`, *optional*, defaults to 24): x264 constant rate factor; lower is finer and larger.
 
     Returns:
         `str`: `data:video/mp4;base64,…`.
@@ -86,7 +87,7 @@ def clip_uri(frames: np.ndarray, fps: float, min_width: int = 256, crf: int = 24
     buffer = io.BytesIO()
     with av.open(buffer, mode="w", format="mp4") as container:
         rate = Fraction(fps).limit_denominator(1000)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "slow"})
+        stream = container.add_stream("libx264", rate=rate, options={"crf": _CRF, "preset": "slow"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
         for frame in frames:

@@ -16,18 +16,7 @@ from cyclemimic.data.atomic import write_atomically
 
 from .film import check_image
 from .page import render_page
-from .shared_actions import SharedAction, motion_magnitude, select_groups
 from .tiles import fit_image, fit_text
-
-__all__ = [
-    "GalleryGroup",
-    "GalleryPair",
-    "SharedAction",
-    "contact_sheet",
-    "motion_magnitude",
-    "select_groups",
-    "write_gallery",
-]
 
 
 @dataclass(frozen=True, eq=False)

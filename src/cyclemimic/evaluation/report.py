@@ -15,27 +15,9 @@ from cyclemimic.data.atomic import write_atomically
 
 from .charts import Series
 from .film import check_clip, check_image
-from .gallery import GalleryGroup, GalleryPair
+from .gallery import GalleryGroup
 from .page import render_page
-from .success_table import SuccessCell, SuccessRow, SuccessTable
-
-__all__ = [
-    "SECTIONS",
-    "Clip",
-    "CurveGroup",
-    "DemoReport",
-    "GalleryGroup",
-    "GalleryPair",
-    "Headline",
-    "Provenance",
-    "ReconstructionRow",
-    "Series",
-    "StageTiming",
-    "SuccessCell",
-    "SuccessRow",
-    "SuccessTable",
-    "write_report",
-]
+from .success_table import SuccessTable
 
 # In the order of the page; the keys of `DemoReport.missing`.
 SECTIONS = ("success", "clips", "gallery", "reconstructions", "curves", "timing", "notes")

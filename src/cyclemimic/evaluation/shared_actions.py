@@ -18,14 +18,12 @@ class SharedAction:
             `is_partial`.
         indices (`tuple[int, ...]`): Positions of the chosen pairs in the arrays given to [`select_groups`].
         num_pairs (`int`): How many pairs of all carry these tokens.
-        num_groups (`int`): In how many tasks or embodiments they occur.
         is_partial (`bool`): `True` where only the first `len(codes)` tokens are shared, not the full action.
     """
 
     codes: tuple[int, ...]
     indices: tuple[int, ...]
     num_pairs: int
-    num_groups: int
     is_partial: bool = False
 
 
@@ -54,7 +52,6 @@ def select_groups(
     *,
     episode_ids: np.ndarray | None = None,
     spans: np.ndarray | None = None,
-    allow_partial: bool = True,
 ) -> list[SharedAction]:
     """Choose latent actions that occur in at least two tasks (or embodiments), and pairs that show them.
 
@@ -74,11 +71,10 @@ def select_groups(
         episode_ids (`np.ndarray` of shape `(n,)`, *optional*): Episode of each pair, unique over all data.
         spans (`np.ndarray` of shape `(n, 2)`, *optional*): First and last frame of each pair. Two pairs of an episode
             are never chosen together if their spans touch, nor at all without `spans`.
-        allow_partial (`bool`, *optional*, defaults to `True`): Where too few full actions are shared, also choose
-            actions of which only the first tokens are; those have `is_partial` set.
 
     Returns:
-        `list[SharedAction]`: At most `num_groups`, each with at least two pairs from two tasks.
+        `list[SharedAction]`: At most `num_groups`, each with at least two pairs from two tasks. Where too few full
+        actions are shared, also actions of which only the first tokens are; those have `is_partial` set.
 
     Raises:
         ValueError: If shapes do not agree or a number is out of range.
@@ -93,7 +89,7 @@ def select_groups(
     draw = np.random.default_rng(seed).permutation(len(codes))
     visible = motion[draw] > np.median(motion)
     chosen: list[SharedAction] = []
-    for length in range(codes.shape[1], 0 if allow_partial else codes.shape[1] - 1, -1):
+    for length in range(codes.shape[1], 0, -1):
         for candidates in (draw[visible], draw):
             for prefix, members in _ranked_prefixes(codes[:, :length], group_ids, candidates):
                 taken = any(prefix == shared.codes[:length] for shared in chosen)
@@ -103,8 +99,7 @@ def select_groups(
                 if len(set(group_ids[indices].tolist())) < 2:
                     continue
                 same = (codes[:, :length] == prefix).all(axis=1)
-                groups = len(set(group_ids[same].tolist()))
-                chosen.append(SharedAction(prefix, tuple(indices), int(same.sum()), groups, length < codes.shape[1]))
+                chosen.append(SharedAction(prefix, tuple(indices), int(same.sum()), length < codes.shape[1]))
     return chosen
 
 

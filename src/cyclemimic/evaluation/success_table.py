@@ -52,13 +52,11 @@ class SuccessRow:
         variant (`str`): Name of the policy.
         cells (`Mapping[str, SuccessCell]`): Task to result; tasks that were not run may lack.
         overall (`SuccessCell`, *optional*): All tasks together.
-        detail (`str`, *optional*): What distinguishes it, in a few words.
     """
 
     variant: str
     cells: Mapping[str, SuccessCell]
     overall: SuccessCell | None = None
-    detail: str = ""
 
     @classmethod
     def of_rates(cls, variant: str, rates: Mapping[str, Mapping[str, float]]) -> SuccessRow:
@@ -76,4 +74,3 @@ class SuccessTable:
 
     tasks: tuple[str, ...]
     rows: tuple[SuccessRow, ...]
-    description: str = ""

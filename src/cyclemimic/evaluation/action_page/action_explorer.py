@@ -23,6 +23,7 @@ from .labelled_pairs import LabelledPairs
 
 NUM_NEIGHBOURS = 6
 MAX_BODIES = 6
+_DRAWS_AN_EXAMPLE = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,12 +119,12 @@ class ActionExplorer:
             for image, frame in zip(decoded, frames, strict=True)
         ]
 
-    def examples(self, count: int = 12, draws: int = 4) -> list[int]:
-        """Pairs of the data to begin with, as many of each data set: of `draws` times as many drawn, what moves most."""
+    def examples(self, count: int = 12) -> list[int]:
+        """Pairs of the data to begin with, as many of each data set: of four times as many drawn, what moves most."""
         pairs = self.labelled.pairs
         sources = len({episode.source for episode in pairs.episodes})
         per_source = max(1, count // sources)
-        drawn = evenly_spread(pairs, per_source * draws, self.seed)
+        drawn = evenly_spread(pairs, per_source * _DRAWS_AN_EXAMPLE, self.seed)
         by_source: dict[str, list[tuple[float, int]]] = {}
         for index in drawn:
             item = pairs[int(index)]

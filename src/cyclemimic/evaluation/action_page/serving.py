@@ -100,14 +100,11 @@ class UploadLimits:
     Args:
         app: The application behind it (ASGI).
         folder (`str`): Where uploads lie.
-        max_bytes, max_files (`int`, *optional*): Largest body, and most files that lie there.
     """
 
-    def __init__(self, app: Any, folder: str, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> None:
+    def __init__(self, app: Any, folder: str) -> None:
         self.app = app
         self.folder = Path(folder)
-        self.max_bytes = max_bytes
-        self.max_files = max_files
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers a request, or passes it on."""
@@ -131,12 +128,9 @@ class UploadLimits:
         # A server reads no more than the length that was announced, but for a body in chunks, which it reads to its end.
         if not length.isdecimal() or b"transfer-encoding" in headers:
             return 411, "The request must tell its length."
-        if int(length) > self.max_bytes:
-            return 413, f"At most {self.max_bytes >> 20} MB can be sent at once."
-        if (
-            scope["path"].endswith("/upload")
-            and sum(file.is_file() for file in self.folder.rglob("*")) >= self.max_files
-        ):
+        if int(length) > MAX_BYTES:
+            return 413, f"At most {MAX_BYTES >> 20} MB can be sent at once."
+        if scope["path"].endswith("/upload") and sum(file.is_file() for file in self.folder.rglob("*")) >= MAX_FILES:
             return 503, "Too many files have been sent; try again in an hour."
         return None
 
