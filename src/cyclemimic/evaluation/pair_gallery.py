@@ -37,7 +37,8 @@ def gallery_of_pairs(
     rows = pairs.pairs[indices]
     episodes = [pairs.episodes[row[0]] for row in rows]
     # One pair at a time: data sets differ in the size of their frames, and all of them would fill the memory.
-    motion = np.array([_motion(pairs[int(index)]) for index in indices])
+    items = (pairs[int(index)] for index in indices)
+    motion = np.array([motion_magnitude(item["current"], item["future"]) for item in items])
     chosen = select_groups(
         codes,
         np.array(names_to_cross(episodes)),
@@ -60,10 +61,6 @@ def gallery_of_pairs(
         )
         for group in chosen
     )
-
-
-def _motion(item: dict[str, Any]) -> float:
-    return float(motion_magnitude(item["current"][None], item["future"][None])[0])
 
 
 def _gallery_pair(item: dict[str, Any], caption: str) -> GalleryPair:

@@ -27,19 +27,9 @@ class SharedAction:
     is_partial: bool = False
 
 
-def motion_magnitude(current: np.ndarray, future: np.ndarray) -> np.ndarray:
-    """Mean absolute difference between the frames of each pair.
-
-    Args:
-        current (`np.ndarray` of shape `(num_pairs, height, width, 3)`): uint8.
-        future (`np.ndarray` of shape `(num_pairs, height, width, 3)`): uint8.
-
-    Returns:
-        `np.ndarray` of shape `(num_pairs,)`: float64, 0 (nothing moved) to 1.
-    """
-    # Pair by pair: int16 copies of the whole set would take four times its memory.
-    differences = [np.abs(a.astype(np.int16) - b).mean() / 255 for a, b in zip(current, future, strict=True)]
-    return np.array(differences, dtype=np.float64)
+def motion_magnitude(current: np.ndarray, future: np.ndarray) -> float:
+    """Mean absolute difference between two frames, uint8 `(height, width, 3)`: 0 (nothing moved) to 1."""
+    return float(np.abs(current.astype(np.int16) - future).mean() / 255)
 
 
 def select_groups(
@@ -64,7 +54,7 @@ def select_groups(
         codes (`np.ndarray` of shape `(n, L)`): Codes of each pair.
         group_ids (`np.ndarray` of shape `(n,)`): Task or embodiment of each pair; numbers or names. For data of one
             task, the episodes may stand in.
-        motion (`np.ndarray` of shape `(n,)`): How much moves, such as [`motion_magnitude`].
+        motion (`np.ndarray` of shape `(n,)`): How much moves in each, such as [`motion_magnitude`].
         num_groups (`int`, *optional*, defaults to 6): Actions to choose at most.
         per_group (`int`, *optional*, defaults to 3): Pairs an action at most, 2 or more.
         seed (`int`, *optional*, defaults to 0): Seed of the draw.

@@ -128,8 +128,8 @@ class ActionExplorer:
         by_source: dict[str, list[tuple[float, int]]] = {}
         for index in drawn:
             item = pairs[int(index)]
-            motion = motion_magnitude(item["current"][None], item["future"][None])[0]
-            by_source.setdefault(item["source"], []).append((-float(motion), int(index)))
+            motion = motion_magnitude(item["current"], item["future"])
+            by_source.setdefault(item["source"], []).append((-motion, int(index)))
         return [index for found in by_source.values() for _, index in sorted(found)[:per_source]][:count]
 
     def example(self, index: int) -> GalleryPair:
