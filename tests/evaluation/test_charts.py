@@ -19,7 +19,13 @@ from cyclemimic.evaluation.charts import (
     nice_ticks,
     smooth_values,
 )
-from cyclemimic.evaluation.formatting import format_bytes, format_duration, format_number, format_percent
+from cyclemimic.evaluation.formatting import (
+    format_bytes,
+    format_columns,
+    format_duration,
+    format_number,
+    format_percent,
+)
 
 
 def points(path: str) -> list[tuple[float, float]]:
@@ -136,3 +142,8 @@ def test_series_of_two_lengths_is_refused():
 )
 def test_numbers_are_written_for_readers(formatted, expected):
     assert formatted == expected
+
+
+def test_columns():
+    rows = [("task", "rate"), ("open the drawer", "0.5"), ("go", "")]
+    assert format_columns(rows).splitlines() == ["task             rate", "open the drawer  0.5", "go"]

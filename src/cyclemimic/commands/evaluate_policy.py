@@ -119,10 +119,11 @@ def _choose_episodes(arguments: argparse.Namespace, indices: list[int]) -> list[
 
 def format_errors(errors: dict[str, Any]) -> str:
     """Errors as text, a row a dimension and one for their mean, a column a guess."""
+    from cyclemimic.evaluation.formatting import format_columns
+
     rows = [("dimension", *_GUESSES.values())]
     per_dimension = zip(*(errors["per_dimension"][name] for name in _GUESSES), strict=True)
     for dimension, values in zip(errors["dimensions"], per_dimension, strict=True):
         rows.append((str(dimension), *(f"{value:.3f}" for value in values)))
     rows.append(("mean", *(f"{errors[name]:.3f}" for name in _GUESSES)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return format_columns(rows)

@@ -77,6 +77,8 @@ def parse_dims(text: str | None) -> tuple[int, ...] | None:
 
 def format_summary(summary: dict[str, Any]) -> str:
     """The main figures as text, a row a figure, with the intervals that are known; without those not measured."""
+    from cyclemimic.evaluation.formatting import format_columns
+
     rows = [("figure", "value", "95 % interval")]
     for name, figure in summary.items():
         value, low, high = (
@@ -84,5 +86,4 @@ def format_summary(summary: dict[str, Any]) -> str:
         )
         if value is not None:
             rows.append((name, f"{value:.4g}", "" if low is None else f"{low:.3f} to {high:.3f}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return format_columns(rows)

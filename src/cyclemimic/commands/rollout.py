@@ -204,10 +204,10 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def format_table(rates: dict[str, dict[str, float]]) -> str:
     """Success rates as text, a row a task, with Wilson's 95 % intervals."""
+    from cyclemimic.evaluation.formatting import format_columns
+
     rows = [
         (task, f"{rate['successes']}/{rate['trials']}", f"{rate['rate']:.2f}", f"{rate['low']:.2f}-{rate['high']:.2f}")
         for task, rate in rates.items()
     ]
-    table = [("task", "successes", "rate", "95 % interval"), *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(4)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table)
+    return format_columns([("task", "successes", "rate", "95 % interval"), *rows])

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers as people read them: figures, percentages, durations, sizes. Shared by the report and the gallery."""
+"""Numbers as people read them: figures, percentages, durations, sizes; and rows of them as text."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 MISSING = "–"
 THIN_SPACE = "\u202f"
@@ -73,3 +74,9 @@ def format_bytes(size: float | None) -> str:
         if size >= scale:
             return f"{format_number(size / scale, 2)}{THIN_SPACE}{unit}"
     return f"{size:.0f}{THIN_SPACE}B"
+
+
+def format_columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of as many cells each, as lines of text with the columns below one another, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
