@@ -90,6 +90,8 @@ def run_with_server(
     talk: Callable[[SimpleNamespace], Awaitable[None]],
     described: BenchmarkFormat | None = None,
     num_action_steps: int = 1,
+    max_batch_size: int = 8,
+    max_wait_ms: float = 10.0,
     **settings: Any,
 ) -> StubPolicy:
     """Runs a coroutine function against a server: it gets the server's parts, of which `connect()` is a new client."""
@@ -97,7 +99,7 @@ def run_with_server(
 
     async def main() -> None:
         options = ServerSettings(port=0, **settings)
-        batcher = PolicyBatcher(policy, options.max_batch_size, options.max_wait_ms / 1000)
+        batcher = PolicyBatcher(policy, max_batch_size, max_wait_ms / 1000)
         translator = Translator(described or BenchmarkFormat(), 1, ACTION_DIM)
         server = PolicyServer(batcher, translator, partial(ActionChunkQueue, num_action_steps), options)
         port = asyncio.get_running_loop().create_future()

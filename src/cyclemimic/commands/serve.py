@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> str:
     policy, translator, make_queue = _open(arguments)
     if not is_loopback(settings.host):
         logger.warning("whoever reaches %s can ask the policy: there is no password", settings.host)
-    batcher = PolicyBatcher(policy, settings.max_batch_size, settings.max_wait_ms / 1000)
+    batcher = PolicyBatcher(policy, arguments.max_batch_size, arguments.max_wait_ms / 1000)
 
     async def serve() -> None:
         await PolicyServer(batcher, translator, make_queue, settings).run(
@@ -94,8 +94,7 @@ def _read_settings(arguments: argparse.Namespace) -> ServerSettings:
         raise ValueError(f"`max_wait_ms` must be in [0, 10000], got {arguments.max_wait_ms}.")
     if not 0.01 <= arguments.max_message_mb <= 1024:
         raise ValueError(f"`max_message_mb` must be in [0.01, 1024], got {arguments.max_message_mb}.")
-    names = ("host", "port", "max_message_mb", "max_batch_size", "max_wait_ms")
-    return ServerSettings(**{name: getattr(arguments, name) for name in names})
+    return ServerSettings(arguments.host, arguments.port, arguments.max_message_mb)
 
 
 def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, Translator, partial[ActionChunkQueue]]:

@@ -38,15 +38,11 @@ class ServerSettings:
     Args:
         host (`str`), port (`int`): Address; port 0 takes a free one.
         max_message_mb (`float`): A client that sends more at once is disconnected.
-        max_batch_size (`int`): Observations of a policy call.
-        max_wait_ms (`float`): How long the first of them waits for others.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     max_message_mb: float = 16.0
-    max_batch_size: int = 8
-    max_wait_ms: float = 10.0
 
 
 class Robot:
