@@ -79,11 +79,8 @@ def sources() -> list[InMemorySource]:
 def label(tokenizer, image_processor, sources, tmp_path):
     def run(**changes):
         arguments = {"interval_s": INTERVAL_S, "min_interval_s": MIN_INTERVAL_S, "tokenizer_name": "toy"}
-        return label_videos(
-            tokenizer,
-            image_processor,
-            **({"sources": sources, "output_dir": tmp_path / "labels"} | arguments | changes),
-        )
+        own = {"image_processor": image_processor, "sources": sources, "output_dir": tmp_path / "labels"}
+        return label_videos(tokenizer, **(own | arguments | changes))
 
     return run
 
@@ -307,6 +304,11 @@ def test_bad_input(label, sources, tmp_path):
             label()
         assert [path.name for path in tmp_path.rglob("*.*") if path.is_file()] == ["other.parquet"]
         shutil.rmtree(tmp_path / name)
+
+
+def test_an_image_processor_of_another_size_is_refused(label):
+    with pytest.raises(ValueError, match=r"`pixel_values` must be of shape \(batch_size, 3, 16, 16\), got .*32, 32"):
+        label(image_processor=LatentActionTokenizerImageProcessor(size=32))
 
 
 def test_a_data_set_may_have_intervals_of_its_own(label, tmp_path):

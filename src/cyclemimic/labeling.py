@@ -169,9 +169,9 @@ def _encode_episode(
     window = torch.empty(0, device=tokenizer.device)
     start = num_seen = 0
     for frames in _blocks(episode.iter_frames(), batch_size):
-        features = tokenizer.vision_features(
-            image_processor(frames)["pixel_values"].to(tokenizer.device, tokenizer.dtype)
-        )
+        pixel_values = image_processor(frames)["pixel_values"]
+        tokenizer.check_frames(pixel_values)
+        features = tokenizer.vision_features(pixel_values.to(tokenizer.device, tokenizer.dtype))
         window = torch.cat((window, features)) if len(window) else features
         num_seen += len(frames)
         while start < len(futures) and futures[start : start + batch_size][-1] < num_seen:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from transformers import Dinov2Config, Dinov2Model
+from transformers import Dinov2Config, Dinov2Model, Siglip2VisionConfig, Siglip2VisionModel
 
 from cyclemimic import (
     LatentActionTokenizerForPreTraining,
@@ -69,6 +69,34 @@ def test_pretrained_vision_model_is_loaded(tmp_path):
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in vision_model.state_dict().items())
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert image_processor.size == 28
+
+
+@pytest.mark.parametrize(
+    ("fields", "mean", "std"),
+    [
+        (None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ({"image_mean": [0.5, 0.4, 0.3], "image_std": [0.25, 0.25, 0.5]}, (0.5, 0.4, 0.3), (0.25, 0.25, 0.5)),
+        ({"do_normalize": False, "image_mean": [0.5, 0.5, 0.5]}, (0, 0, 0), (1, 1, 1)),
+    ],
+)
+def test_frames_are_normalised_as_the_vision_model_saw_them(fields, mean, std, tmp_path, caplog):
+    sizes = {"image_size": 28, "patch_size": 14, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    Dinov2Model(Dinov2Config(**sizes)).save_pretrained(tmp_path)
+    if fields is not None:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 28, "width": 28}} | fields))
+    _, image_processor = load_or_make_tokenizer(
+        TrainTokenizerArguments(tokenizer_config=SMALL, vision_model=str(tmp_path))
+    )
+    assert (tuple(image_processor.image_mean), tuple(image_processor.image_std)) == (mean, std)
+    assert ("has no image processor" in caplog.text) == (fields is None)
+
+
+def test_a_vision_model_that_takes_more_than_an_image_is_one_line(tmp_path):
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    Siglip2VisionModel(Siglip2VisionConfig(**sizes, patch_size=14, num_patches=4)).save_pretrained(tmp_path)
+    arguments = TrainTokenizerArguments(tokenizer_config=SMALL, vision_model=str(tmp_path))
+    with pytest.raises(ValueError, match="`vision_model` must make patch tokens of single images of 28 pixels, got "):
+        load_or_make_tokenizer(arguments)
 
 
 def test_configuration_in_the_yaml_file(tmp_path):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
         LatentActionTokenizerTrainingArguments,
     )
     from cyclemimic.data import FramePairDataset, MixtureDataset, WeightedSource
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -151,9 +154,13 @@ def load_or_make_tokenizer(
             "`freeze_vision` to false, got a vision model without weights that training leaves as it is."
         )
     model = LatentActionTokenizerForPreTraining(config)
-    if vision_model is not None:
-        model.tokenizer.vision_features.vision_model.load_state_dict(vision_model.state_dict())
-    return model, LatentActionTokenizerImageProcessor(size=config.image_size)
+    if vision_model is None:
+        return model, LatentActionTokenizerImageProcessor(size=config.image_size)
+    model.tokenizer.vision_features.vision_model.load_state_dict(vision_model.state_dict())
+    normalisation = _normalisation_of(arguments.vision_model)
+    image_processor = LatentActionTokenizerImageProcessor(size=config.image_size, **normalisation)
+    _try_vision_model(arguments.vision_model, model, image_processor)
+    return model, image_processor
 
 
 def _load_vision_model(checkpoint: str) -> PreTrainedModel:
@@ -169,6 +176,42 @@ def _load_vision_model(checkpoint: str) -> PreTrainedModel:
         reason = first_line(error)
         raise ValueError(
             f"`vision_model` must be a checkpoint folder or a Hub id, got {checkpoint}: {reason}"
+        ) from error
+
+
+def _normalisation_of(vision_model: str) -> dict[str, list[float]]:
+    """Mean and deviation by which the vision model's frames were normalised, where its checkpoint says."""
+    from transformers import BaseImageProcessor
+
+    from cyclemimic.hub.names import load_pinned
+
+    try:
+        fields, _ = load_pinned(BaseImageProcessor.get_image_processor_dict, vision_model)
+    except OSError:
+        logger.warning("%s has no image processor: frames are normalised as those of ImageNet", vision_model)
+        return {}
+    if not fields.get("do_normalize", True):
+        return {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+    return {name: fields[name] for name in ("image_mean", "image_std") if name in fields}
+
+
+def _try_vision_model(
+    checkpoint: str, model: LatentActionTokenizerForPreTraining, image_processor: LatentActionTokenizerImageProcessor
+) -> None:
+    """One blank frame through the vision model, before data is decoded."""
+    import numpy as np
+    import torch
+
+    from cyclemimic.hub.redaction import first_line
+
+    blank = np.zeros((image_processor.size, image_processor.size, 3), dtype=np.uint8)
+    try:
+        with torch.no_grad():
+            model.tokenizer.vision_features(image_processor(blank)["pixel_values"].to(model.dtype))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"`vision_model` must make patch tokens of single images of {image_processor.size} pixels, "
+            f"got {checkpoint}: {first_line(error)}"
         ) from error
 
 

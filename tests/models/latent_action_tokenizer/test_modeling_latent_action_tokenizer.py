@@ -224,6 +224,13 @@ def test_vision_model_that_merges_its_patches_is_refused(make_config, pairs):
         model(*pairs)
 
 
+def test_vision_model_of_videos_is_refused(make_config):
+    sizes = {"patch_size": 4, "crop_size": 16, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = make_config(vision_config={"model_type": "vjepa2", **sizes})
+    with pytest.raises(ValueError, match="`vision_config` must be .* single images.*vjepa2.*`pixel_values_videos`"):
+        LatentActionTokenizerModel(config)
+
+
 # Buffer.
 
 
@@ -538,6 +545,14 @@ def test_copy_ratio_is_one_for_a_copy_and_follows_the_loss(motion_weight, make_c
     weight = 1 + motion_weight * change / change.mean()
     expected = (weight * (current + 1 - future).square()).mean() / (weight * (current - future).square()).mean()
     assert model(*pairs).copy_ratio.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_batch_that_stands_still_says_nothing_of_motion(make_config, pairs):
+    model = LatentActionTokenizerForPreTraining(make_config()).train()
+    for bias in (0.0, 1.0):  # a copy, and worse
+        nn.init.constant_(model.tokenizer.decoder.head.bias, bias)
+        assert model(pairs[0], pairs[0]).copy_ratio == 1
+    assert model.mean_copy_ratio == 1
 
 
 def test_output_before_ac3_joins(make_config, pairs):

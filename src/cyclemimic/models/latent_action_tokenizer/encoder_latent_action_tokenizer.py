@@ -32,6 +32,11 @@ class LatentActionTokenizerVisionFeatures(nn.Module):
             self.patch_embeddings = LatentActionTokenizerPatchEmbeddings(config)
             return
         self.vision_model = AutoModel.from_config(config.vision_config)
+        if self.vision_model.main_input_name != "pixel_values":
+            raise ValueError(
+                "`vision_config` must be a model of single images, which takes `pixel_values`, "
+                f"got {config.vision_config.model_type}, which takes `{self.vision_model.main_input_name}`."
+            )
         vision_grid = config.image_size // config.vision_config.patch_size
         self.num_patches = vision_grid**2
         self.projection = nn.Linear(config.vision_config.hidden_size, config.hidden_size)

@@ -35,6 +35,8 @@ from .safe_weights_latent_action_tokenizer import SafeWeightsModel
 # Before AC3 has joined, the host asks the device every so many steps whether it should: a sync a step would cost more.
 AC3_CHECK_STEPS = 20
 COPY_RATIO_MOMENTUM = 0.05
+# Mean error of a copy below which a batch stands still: far less than one step of 8-bit pixels.
+STILL_COPY_ERROR = 1e-8
 
 
 @dataclass
@@ -219,7 +221,7 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         Raises:
             ValueError: frames of another shape than the configuration's, or of two shapes.
         """
-        self._check_frames(pixel_values, future_pixel_values)
+        self.check_frames(pixel_values, future_pixel_values)
         frames = torch.cat((pixel_values, future_pixel_values)).to(self.dtype)
         features, future_features = self.vision_features(frames).chunk(2)
         return self.encode_features(self.encoder.read_current(features), future_features)
@@ -264,7 +266,7 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         """
         if (codes is None) == (quantized is None):
             raise ValueError("`decode` takes exactly one of `codes` and `quantized`, got both or neither.")
-        self._check_frames(pixel_values)
+        self.check_frames(pixel_values)
         if codes is not None:
             quantized = self.quantizer.lookup(self._checked_codes(codes, pixel_values.shape[0]))
         expected = (pixel_values.shape[0], self.config.num_latent_tokens, self.config.codebook_dim)
@@ -351,7 +353,16 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
             + self.config.commitment_weight * terms["commitment_loss"]
         )
 
-    def _check_frames(self, *frames: torch.Tensor) -> None:
+    def check_frames(self, *frames: torch.Tensor) -> None:
+        """
+        Refuses frames of another shape than `(batch_size, num_channels, image_size, image_size)`.
+
+        Args:
+            frames (`torch.FloatTensor`): `pixel_values` and, of pairs, `future_pixel_values`.
+
+        Raises:
+            ValueError: they are of another shape, or of different numbers.
+        """
         expected = (self.config.num_channels, self.config.image_size, self.config.image_size)
         for name, frame in zip(("pixel_values", "future_pixel_values"), frames, strict=False):
             if frame is None or frame.ndim != 4 or tuple(frame.shape[1:]) != expected:
@@ -431,7 +442,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         if not return_loss:
             codes = self.tokenizer.encode(pixel_values, future_pixel_values).codes
             return LatentActionTokenizerForPreTrainingOutput(codes=codes)
-        self.tokenizer._check_frames(pixel_values, future_pixel_values)
+        self.tokenizer.check_frames(pixel_values, future_pixel_values)
         embodiment_ids = self._checked_embodiment_ids(embodiment_ids, pixel_values)
         output = self._compute(pixel_values, future_pixel_values, embodiment_ids, self._ac3_joins())
         if self.training:
@@ -527,7 +538,9 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
     def _copy_ratio(self, error: torch.Tensor, copy_error: torch.Tensor) -> torch.Tensor:
         errors = torch.stack((error.detach(), copy_error))
         error, copy_error = mean_over_ranks(errors) if self.training else errors
-        return error / copy_error.clamp_min(1e-8)
+        # Where nothing moves, nothing is better than a copy; nor does it tell how well motion is reconstructed.
+        is_still = copy_error < STILL_COPY_ERROR
+        return torch.where(is_still, 1.0, error / copy_error.clamp_min(STILL_COPY_ERROR))
 
     def _absent_ac3_terms(self, like: torch.Tensor) -> dict[str, torch.Tensor]:
         zero = like.new_zeros(())
