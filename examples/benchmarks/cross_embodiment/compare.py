@@ -30,7 +30,7 @@ from cyclemimic import (
     LatentActionTokenizerTrainingArguments,
 )
 from cyclemimic.data import FramePairDataset, LatentActionTokenizerCollator, open_source
-from cyclemimic.evaluation.tokenizer_quality import QualitySettings, evaluate_tokenizer
+from cyclemimic.evaluation.tokenizer_quality import QualitySettings, measure_tokenizer
 
 SIZES = {
     "vision_config": None,
@@ -189,12 +189,12 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         motion_dims=tuple(arguments.motion_dims),
         max_pairs=arguments.max_pairs,
     )
-    return evaluate_tokenizer(
+    return measure_tokenizer(
         LatentActionTokenizerModel.from_pretrained(folder / "tokenizer"),
         LatentActionTokenizerImageProcessor.from_pretrained(folder / "tokenizer"),
         sources,
         settings,
-    )
+    ).metrics
 
 
 def write_json(path: Path, value: Any) -> None:

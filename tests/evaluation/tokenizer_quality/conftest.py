@@ -160,6 +160,7 @@ def make_sample() -> Callable[..., PairSample]:
             current=numbers,
             future=numbers,
             motion=np.zeros((count, 1)),
+            scale=np.ones(1),
             body=np.array(body),
             episode=np.array(episode),
             held_out=np.isin(episode, held_out),

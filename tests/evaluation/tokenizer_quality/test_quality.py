@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cyclemimic.data import DataError
-from cyclemimic.evaluation.tokenizer_quality import evaluate_tokenizer, measure_tokenizer
+from cyclemimic.evaluation.tokenizer_quality import measure_tokenizer
 from cyclemimic.evaluation.tokenizer_quality.quality import json_ready
 
 from .conftest import SETTINGS, SquareTokenizer, make_source
@@ -100,10 +100,10 @@ def test_figures_are_json_and_describe_the_data(faithful):
 
 def test_the_same_seed_gives_the_same_figures(image_processor):
     sources = [make_source("panda", 3, 6)]
-    first, again = (evaluate_tokenizer(SquareTokenizer(), image_processor, sources, SETTINGS) for _ in range(2))
+    first, again = (measure_tokenizer(SquareTokenizer(), image_processor, sources, SETTINGS).metrics for _ in range(2))
     assert first | {"seconds": 0} == again | {"seconds": 0}
-    other = evaluate_tokenizer(SquareTokenizer(), image_processor, sources, dataclasses.replace(SETTINGS, seed=1))
-    assert other["summary"] != first["summary"]
+    other = measure_tokenizer(SquareTokenizer(), image_processor, sources, dataclasses.replace(SETTINGS, seed=1))
+    assert other.metrics["summary"] != first["summary"]
 
 
 def test_tokenizer_is_left_as_it_was(image_processor, caplog):
@@ -129,7 +129,7 @@ def test_pictures_cross_bodies(faithful, one_body):
 def test_without_any_motion(image_processor):
     source = make_source("panda", 2, 5, states=np.zeros((5, 2)))
     with pytest.raises(DataError, match=r"'panda_data'.*states \[0, 1\] move alike in every pair"):
-        evaluate_tokenizer(SquareTokenizer(), image_processor, [source], SETTINGS)
+        measure_tokenizer(SquareTokenizer(), image_processor, [source], SETTINGS)
 
 
 def test_json_ready():

@@ -22,13 +22,13 @@ def sample():
 
 @pytest.fixture(scope="module")
 def probe(sample):
-    return fit_pixel_probe(sample, sample.motion / sample.motion.std(axis=0), 180, torch.device("cpu"))
+    return fit_pixel_probe(sample, 180, torch.device("cpu"))
 
 
 def test_probe_sees_motion_there_and_back_and_none(sample, probe):
     rows = sample.held_out_rows()
     current, future = sample.frames[sample.current[rows]], sample.frames[sample.future[rows]]
-    true = sample.motion[rows] / sample.motion.std(axis=0)
+    true = sample.standardised[rows]
     forth, back, still = (
         probe.predict(*frames) for frames in ((current, future), (future, current), (current, current))
     )
@@ -50,7 +50,7 @@ def test_probe_is_blind_to_marks_that_are_not_motion(sample, probe):
 def test_larger_frames_are_averaged_down(sample):
     large = dataclasses.replace(sample, frames=sample.frames.repeat(5, axis=1).repeat(5, axis=2))
     for steps in (10, 2):
-        probe = fit_pixel_probe(large, large.motion, steps, torch.device("cpu"))
+        probe = fit_pixel_probe(large, steps, torch.device("cpu"))
     decoded = probe.predict(large.frames[large.current], large.frames[large.future])
     assert decoded.shape == large.motion.shape and np.isfinite(decoded).all()
 
@@ -79,4 +79,4 @@ def test_transfers_are_of_held_out_pairs(faithful):
     for body, line in enumerate(faithful.transfers):
         for cell in line:
             assert set(cell.actions_of) <= set(sample.held_out_rows(body))
-            np.testing.assert_array_equal(cell.true, faithful.motion[cell.actions_of])
+            np.testing.assert_array_equal(cell.true, sample.standardised[cell.actions_of])

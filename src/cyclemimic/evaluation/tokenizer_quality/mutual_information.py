@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from .pair_sample import PairSample
 from .passes import EncodedPairs
 
 # Of more pairs than this, some are left out, evenly: every one is compared with every other.
@@ -107,14 +108,14 @@ def discrete_mutual_information(
 
 
 def code_information(
-    encoded: EncodedPairs, motion: np.ndarray, rows: np.ndarray, seed: int
+    sample: PairSample, encoded: EncodedPairs, rows: np.ndarray, seed: int
 ) -> dict[str, float] | None:
     """Mutual information of codes and true motion of some pairs, in nats; `None` for too few pairs."""
     if len(rows) > _MAX_PAIRS:
         rows = rows[np.linspace(0, len(rows) - 1, _MAX_PAIRS).round().astype(int)]
     if len(rows) <= 3:
         return None
-    vectors, moved = encoded.quantized[rows].reshape(len(rows), -1), motion[rows]
+    vectors, moved = encoded.quantized[rows].reshape(len(rows), -1), sample.standardised[rows]
     labels = np.unique(encoded.codes[rows], axis=0, return_inverse=True)[1].reshape(-1)
     shuffled = np.random.default_rng(seed).permutation(moved)
     ksg, ksg_shuffled = _ksg_with_each(vectors, [moved, shuffled], seed=seed)

@@ -96,9 +96,8 @@ def _scatters(measurement: TokenizerMeasurement) -> list[tuple[str, list[Scatter
     sample, dims = measurement.sample, measurement.metrics["settings"]["motion_dims"]
     held_out = sample.held_out_rows()
     body, count = sample.body[held_out], len(sample.bodies)
-    probed = [
-        (measurement.motion[held_out][body == i], measurement.predictions.by_body[i][body == i]) for i in range(count)
-    ]
+    true = sample.standardised[held_out]
+    probed = [(true[body == i], measurement.predictions.by_body[i][body == i]) for i in range(count)]
     transferred = []
     for i, line in enumerate(measurement.transfers):
         cells = [cell for j, cell in enumerate(line) if i != j or count == 1]

@@ -27,6 +27,7 @@ class PairSample:
         frames (`np.ndarray` of shape `(num_frames, height, width, 3)`): uint8, RGB, at the tokenizer's size.
         current, future (`np.ndarray` of shape `(n,)`): Positions in `frames`.
         motion (`np.ndarray` of shape `(n, num_dims)`): float64, true motion in the units of the data.
+        scale (`np.ndarray` of shape `(num_dims,)`): Its standard deviation over all bodies, in the same units.
         body (`np.ndarray` of shape `(n,)`): Positions in `bodies`.
         episode (`np.ndarray` of shape `(n,)`): Number of the episode, unique over all data.
         held_out (`np.ndarray` of shape `(n,)`): bool; pairs of the episodes that probes are scored on.
@@ -39,6 +40,7 @@ class PairSample:
     current: np.ndarray
     future: np.ndarray
     motion: np.ndarray
+    scale: np.ndarray
     body: np.ndarray
     episode: np.ndarray
     held_out: np.ndarray
@@ -49,6 +51,11 @@ class PairSample:
 
     def __len__(self) -> int:
         return len(self.current)
+
+    @property
+    def standardised(self) -> np.ndarray:
+        """`motion` in standard deviations over all bodies, not shifted: 0 is no motion."""
+        return self.motion / self.scale
 
     def training_rows(self, body: int | None = None) -> np.ndarray:
         """Positions of the pairs that probes are fitted on, of one body or of all."""
@@ -101,6 +108,7 @@ def sample_pairs(
         for pairs in _choose([e for e in episodes if e.embodiment == body], position, settings, random)
     ]
     frames, current, future = _read_frames(chosen, resize)
+    moved = np.concatenate([motion.of_pairs(pairs.episode, pairs.current, pairs.future) for pairs in chosen])
 
     def column(value: Callable[[_EpisodePairs], object]) -> np.ndarray:
         return np.repeat(np.array([value(pairs) for pairs in chosen]), [len(pairs.current) for pairs in chosen])
@@ -110,7 +118,8 @@ def sample_pairs(
         frames=frames,
         current=current,
         future=future,
-        motion=np.concatenate([motion.of_pairs(pairs.episode, pairs.current, pairs.future) for pairs in chosen]),
+        motion=moved,
+        scale=moved.std(axis=0),
         body=column(lambda pairs: pairs.body),
         episode=np.repeat(np.arange(len(chosen)), [len(pairs.current) for pairs in chosen]),
         held_out=column(lambda pairs: pairs.held_out),

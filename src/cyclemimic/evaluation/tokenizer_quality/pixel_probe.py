@@ -69,7 +69,7 @@ class PixelProbe:
             current, future (`np.ndarray` of shape `(n, height, width, 3)`): uint8.
 
         Returns:
-            `np.ndarray` of shape `(n, num_dims)`: float64, in the units of the targets of [`fit_pixel_probe`].
+            `np.ndarray` of shape `(n, num_dims)`: float64, standardised as that of the sample that it was fitted on.
         """
         parts = []
         for start in range(0, len(current), _BLOCK):
@@ -79,16 +79,12 @@ class PixelProbe:
         return np.concatenate(parts).astype(np.float64)
 
 
-def fit_pixel_probe(
-    sample: PairSample, targets: np.ndarray, num_steps: int, device: torch.device, seed: int = 0
-) -> PixelProbe:
+def fit_pixel_probe(sample: PairSample, num_steps: int, device: torch.device, seed: int = 0) -> PixelProbe:
     """
     Fits the probe on the real frames of the training episodes.
 
     Args:
         sample ([`PairSample`]): `n` pairs.
-        targets (`np.ndarray` of shape `(n, num_dims)`): True motion of each pair, divided by its standard deviation
-            and not shifted: 0 is no motion.
         num_steps (`int`): Steps of AdamW, 64 pairs each; fewer where that is a hundred passes over the pairs.
         device (`torch.device`): Where to compute.
         seed (`int`, *optional*, defaults to 0): Seed of initial weights, batches and noise.
@@ -97,10 +93,10 @@ def fit_pixel_probe(
     num_steps = min(num_steps, -(-_MAX_EPOCHS * len(rows) // _BATCH_SIZE))
     frames = _shrunk(sample.frames)
     height, width = frames.shape[1:3]
-    motion = torch.from_numpy(targets).float()
+    motion = torch.from_numpy(sample.standardised).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _make_network(height, width, targets.shape[1]).to(device)
+        network = _make_network(height, width, motion.shape[1]).to(device)
         optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=0.05, fused=True)
         # It rises for two steps at least: of none, it could not say how far each is.
         total_steps = max(num_steps, 4)

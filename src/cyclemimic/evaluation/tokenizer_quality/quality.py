@@ -55,7 +55,6 @@ class TokenizerMeasurement:
         metrics (`dict`): All figures, as written to `quality.json`.
         sample ([`PairSample`]): The pairs, `n` of them.
         encoded ([`EncodedPairs`]): Their codes.
-        motion (`np.ndarray` of shape `(n, num_dims)`): Standardised true motion.
         predictions ([`HeldOutPredictions`]): Motion of the held-out pairs, read from codes by linear probes.
         transfers (`list[list[Transfers]]`): Actions of body i (first index) on frames of body j.
         pictures (`tuple[ReconstructionRow, ...]`): What some actions do to their own frame and to another.
@@ -64,18 +63,17 @@ class TokenizerMeasurement:
     metrics: dict[str, Any]
     sample: PairSample
     encoded: EncodedPairs
-    motion: np.ndarray
     predictions: HeldOutPredictions
     transfers: list[list[Transfers]]
     pictures: tuple[ReconstructionRow, ...]
 
 
-def evaluate_tokenizer(
+def measure_tokenizer(
     tokenizer: LatentActionTokenizerModel,
     image_processor: LatentActionTokenizerImageProcessor,
     sources: Sequence[EpisodeSource],
     settings: QualitySettings | None = None,
-) -> dict[str, Any]:
+) -> TokenizerMeasurement:
     """
     Measures a latent action tokenizer on data sets whose true motion is known, of one body or of several.
 
@@ -86,9 +84,9 @@ def evaluate_tokenizer(
         settings ([`QualitySettings`], *optional*): Times between frames, numbers, seed.
 
     Returns:
-        `dict` that JSON can hold; `None` stands for what cannot be measured. `"summary"` has the main figures; the
-        other sections, and their keys, are those of the functions that measure them. An estimate is
-        `{"value", "low", "high"}`, with a 95 % bootstrap interval over held-out episodes.
+        [`TokenizerMeasurement`]: Its `metrics` are a `dict` that JSON can hold; `None` stands for what cannot be measured.
+        `"summary"` has the main figures; the other sections, and their keys, are those of the functions that measure them.
+        An estimate is `{"value", "low", "high"}`, with a 95 % bootstrap interval over held-out episodes.
 
     Raises:
         DataError: A data set has neither states nor actions, a body too few episodes, a video does not decode.
@@ -97,62 +95,38 @@ def evaluate_tokenizer(
     Example:
 
     ```python
-    >>> evaluate_tokenizer(tokenizer, image_processor, [open_source("panda"), open_source("sawyer")])  # doctest: +SKIP
+    >>> sources = [open_source("panda"), open_source("sawyer")]  # doctest: +SKIP
+    >>> measure_tokenizer(tokenizer, image_processor, sources).metrics["summary"]  # doctest: +SKIP
     ```
     """
-    return measure_tokenizer(tokenizer, image_processor, sources, settings).metrics
-
-
-def measure_tokenizer(
-    tokenizer: LatentActionTokenizerModel,
-    image_processor: LatentActionTokenizerImageProcessor,
-    sources: Sequence[EpisodeSource],
-    settings: QualitySettings | None = None,
-) -> TokenizerMeasurement:
-    """The same as [`evaluate_tokenizer`], with what a page of it shows."""
     start = time.perf_counter()
     settings = settings or QualitySettings()
-    true_motion = choose_motion(sources, settings.motion, settings.motion_dims)
-    sample = sample_pairs(sources, true_motion, image_processor.resize_frames, settings)
-    true_motion, sample, scale = _without_still_dims(true_motion, sample)
-    motion = sample.motion / scale
+    true_motion, sample = _take_sample(sources, image_processor, settings)
     passes = TokenizerPasses(tokenizer, image_processor, settings.batch_size)
     held_out = sample.held_out_rows()
     bootstrap = EpisodeBootstrap(
         sample.episode[held_out], sample.body[held_out], settings.num_resamples, settings.seed
     )
-    codebook_size = tokenizer.config.codebook_size
     with passes.evaluating():
         encoded = passes.encode_pairs(sample)
         cycle = cycle_accuracy(sample, encoded, passes, bootstrap, settings.seed)
-        transfer, transfers = measure_transfer(sample, encoded, motion, passes, bootstrap, settings)
+        transfer, transfers = measure_transfer(sample, encoded, passes, bootstrap, settings)
         controls = control_features(sample, passes, settings.seed)
         pictures = picture_rows(sample, encoded, passes, settings.seed)
+    codebook_size = tokenizer.config.codebook_size
     codes = one_hot(encoded.codes, codebook_size)
-    probes, predictions = _probe(codes, controls, motion, sample, bootstrap, settings.seed)
-    several = len(sample.bodies) > 1
-    features = {"codes": codes, "true_motion": motion}
+    probes, predictions = _probe(codes, controls, sample, bootstrap, settings.seed)
     sections = {
         "reconstruction": _by_body(sample, lambda rows: reconstruction_scores(encoded, rows)),
         "codebook": _by_body(sample, lambda rows: codebook_use(encoded.codes[rows], codebook_size)),
         "cycle": cycle,
         "probes": probes,
-        "embodiment_predictability": (
-            embodiment_predictability(features, sample, bootstrap, settings.seed) if several else None
-        ),
-        "mutual_information": _by_body(sample, lambda rows: code_information(encoded, motion, rows, settings.seed)),
+        "embodiment_predictability": _predictability(codes, sample, bootstrap, settings.seed),
+        "mutual_information": _by_body(sample, lambda rows: code_information(sample, encoded, rows, settings.seed)),
         "transfer": transfer,
     }
-    metrics = {
-        "summary": summarise(sections),
-        "settings": dataclasses.asdict(settings) | {"motion": true_motion.kind, "motion_dims": true_motion.dims},
-        "data": describe_data(sample, scale),
-        "cross_embodiment": cross_embodiment_matrices(probes, sample) if several else None,
-        **sections,
-        "not_measured": {} if several else dict.fromkeys(("cross_embodiment", "embodiment_predictability"), ONE_BODY),
-        "seconds": time.perf_counter() - start,
-    }
-    return TokenizerMeasurement(json_ready(metrics), sample, encoded, motion, predictions, transfers, pictures)
+    metrics = _metrics(sections, sample, true_motion, settings) | {"seconds": time.perf_counter() - start}
+    return TokenizerMeasurement(json_ready(metrics), sample, encoded, predictions, transfers, pictures)
 
 
 def json_ready(value: Any) -> Any:
@@ -164,32 +138,30 @@ def json_ready(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _without_still_dims(motion: TrueMotion, sample: PairSample) -> tuple[TrueMotion, PairSample, np.ndarray]:
-    """The sample with the dimensions in which something moves, and their standard deviations over all bodies."""
-    scale = sample.motion.std(axis=0)
+def _take_sample(
+    sources: Sequence[EpisodeSource], image_processor: LatentActionTokenizerImageProcessor, settings: QualitySettings
+) -> tuple[TrueMotion, PairSample]:
+    """The pairs to measure on, with the dimensions in which something moves."""
+    motion = choose_motion(sources, settings.motion, settings.motion_dims)
+    sample = sample_pairs(sources, motion, image_processor.resize_frames, settings)
     # The data is of single precision: sums of equal actions differ in their last digits.
-    moves = scale > 1e-6 * np.maximum(np.abs(sample.motion).max(axis=0), 1e-30)
+    moves = sample.scale > 1e-6 * np.maximum(np.abs(sample.motion).max(axis=0), 1e-30)
     still = [dim for dim, moving in zip(motion.dims, moves, strict=True) if not moving]
     if len(still) == len(moves):
-        sources = sorted(set(sample.source.tolist()))
-        raise DataError(f"{sources}: {motion.kind}s {still} move alike in every pair; give other `motion_dims`")
+        names = sorted(set(sample.source.tolist()))
+        raise DataError(f"{names}: {motion.kind}s {still} move alike in every pair; give other `motion_dims`")
     if still:
         logger.warning("%ss %s move alike in every pair and are left out", motion.kind, still)
     kept = TrueMotion(motion.kind, tuple(dim for dim in motion.dims if dim not in still))
-    return kept, dataclasses.replace(sample, motion=sample.motion[:, moves]), scale[moves]
+    return kept, dataclasses.replace(sample, motion=sample.motion[:, moves], scale=sample.scale[moves])
 
 
 def _probe(
-    codes: np.ndarray,
-    controls: dict[str, np.ndarray],
-    motion: np.ndarray,
-    sample: PairSample,
-    bootstrap: EpisodeBootstrap,
-    seed: int,
+    codes: np.ndarray, controls: dict[str, np.ndarray], sample: PairSample, bootstrap: EpisodeBootstrap, seed: int
 ) -> tuple[dict[str, Any], HeldOutPredictions]:
     """Scores of the probes on codes and controls, and what the linear ones read from codes."""
-    shuffled = _shuffled_within_bodies(motion, sample, seed)
-    tasks = {"codes": (codes, motion), "shuffled": (codes, shuffled)}
+    motion = sample.standardised
+    tasks = {"codes": (codes, motion), "shuffled": (codes, _shuffled_within_bodies(sample, seed))}
     tasks |= {name: (features, motion) for name, features in controls.items()}
     true = motion[sample.held_out_rows()]
     scores: dict[str, dict[str, Any]] = {name: {} for name in tasks}
@@ -201,13 +173,38 @@ def _probe(
     return scores, predictions["codes", "linear"]
 
 
-def _shuffled_within_bodies(motion: np.ndarray, sample: PairSample, seed: int) -> np.ndarray:
+def _shuffled_within_bodies(sample: PairSample, seed: int) -> np.ndarray:
     """Motions of other pairs of the same body: a probe that still predicts has found a fault of the evaluation."""
     random, order = np.random.default_rng(seed), np.arange(len(sample))
     for body in range(len(sample.bodies)):
         rows = sample.training_rows(body)
         order[rows] = random.permutation(rows)
-    return motion[order]
+    return sample.standardised[order]
+
+
+def _predictability(
+    codes: np.ndarray, sample: PairSample, bootstrap: EpisodeBootstrap, seed: int
+) -> dict[str, Any] | None:
+    """[`embodiment_predictability`] of codes and true motion, where there are bodies to tell apart."""
+    if len(sample.bodies) == 1:
+        return None
+    features = {"codes": codes, "true_motion": sample.standardised}
+    return embodiment_predictability(features, sample, bootstrap, seed)
+
+
+def _metrics(
+    sections: dict[str, Any], sample: PairSample, motion: TrueMotion, settings: QualitySettings
+) -> dict[str, Any]:
+    """The sections with what they are of, their main figures, and what could not be measured."""
+    several = len(sample.bodies) > 1
+    return {
+        "summary": summarise(sections),
+        "settings": dataclasses.asdict(settings) | {"motion": motion.kind, "motion_dims": motion.dims},
+        "data": describe_data(sample),
+        "cross_embodiment": cross_embodiment_matrices(sections["probes"], sample) if several else None,
+        **sections,
+        "not_measured": {} if several else dict.fromkeys(("cross_embodiment", "embodiment_predictability"), ONE_BODY),
+    }
 
 
 def _by_body(sample: PairSample, measure: Callable[[np.ndarray], object]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ MOTIONS = ("state", "action")
 
 @dataclass(frozen=True)
 class QualitySettings:
-    """Settings of [`evaluate_tokenizer`].
+    """Settings of [`measure_tokenizer`].
 
     Args:
         interval_s, min_interval_s (`float`): Seconds between the frames of a pair, as in

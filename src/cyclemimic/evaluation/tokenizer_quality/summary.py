@@ -32,7 +32,7 @@ def summarise(sections: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe_data(sample: PairSample, scale: np.ndarray) -> dict[str, Any]:
+def describe_data(sample: PairSample) -> dict[str, Any]:
     """Pairs and episodes of each body, and the standard deviation of each dimension of the motion."""
     bodies = {}
     for body, name in enumerate(sample.bodies):
@@ -44,7 +44,7 @@ def describe_data(sample: PairSample, scale: np.ndarray) -> dict[str, Any]:
             "episodes": len(np.unique(sample.episode[rows])),
             "held_out_episodes": len(np.unique(sample.episode[held_out])),
         }
-    return {"bodies": bodies, "motion_std": scale.tolist()}
+    return {"bodies": bodies, "motion_std": sample.scale.tolist()}
 
 
 def cross_embodiment_matrices(probes: dict[str, Any], sample: PairSample) -> dict[str, Any]:

@@ -39,7 +39,6 @@ class Transfers:
 def measure_transfer(
     sample: PairSample,
     encoded: EncodedPairs,
-    motion: np.ndarray,
     passes: TokenizerPasses,
     bootstrap: EpisodeBootstrap,
     settings: QualitySettings,
@@ -51,7 +50,6 @@ def measure_transfer(
 
     Args:
         sample ([`PairSample`]), encoded ([`EncodedPairs`]): The pairs and their codes.
-        motion (`np.ndarray` of shape `(n, num_dims)`): Standardised true motion.
         passes ([`TokenizerPasses`]): The tokenizer.
         bootstrap ([`EpisodeBootstrap`]): Over the held-out episodes; those of the actions count.
         settings ([`QualitySettings`]): Seed and steps of the probe.
@@ -67,11 +65,11 @@ def measure_transfer(
         - **within_correlation**, **across_correlation**: [`mean_correlation`] of decoded and true motion.
         - **shuffled**: as `across` (with one body, as `within`), with the true motion of another pair.
     """
-    probe = fit_pixel_probe(sample, motion, settings.transfer_probe_steps, passes.tokenizer.device, seed=settings.seed)
+    probe = fit_pixel_probe(sample, settings.transfer_probe_steps, passes.tokenizer.device, seed=settings.seed)
     random = np.random.default_rng(settings.seed)
     count = len(sample.bodies)
     transfers = [
-        [_transfer(sample, encoded, motion, passes, probe, i, j, random) for j in range(count)]
+        [_transfer(sample, encoded, passes, probe, i, j, random) for j in range(count)]
         for i in tqdm(range(count), desc="transfer", unit="body")
     ]
     position = np.cumsum(sample.held_out) - 1
@@ -82,7 +80,7 @@ def measure_transfer(
     away = ~np.eye(count, dtype=bool) if count > 1 else np.eye(count, dtype=bool)
     shuffled = [_r2(random.permutation(cell.true), cell.decoded) for cell, is_away in zip(flat, away.flat) if is_away]
     return {
-        **_ceilings(sample, encoded, motion, passes, probe, bootstrap),
+        **_ceilings(sample, encoded, passes, probe, bootstrap),
         **diagonal_and_rest(matrix, np.array(resampled).reshape(count, count, -1)),
         "within_per_dim": _r2_per_dim(flat, ~away if count > 1 else away),
         "across_per_dim": _r2_per_dim(flat, away) if count > 1 else None,
@@ -96,7 +94,6 @@ def measure_transfer(
 def _transfer(
     sample: PairSample,
     encoded: EncodedPairs,
-    motion: np.ndarray,
     passes: TokenizerPasses,
     probe: PixelProbe,
     action_body: int,
@@ -116,13 +113,12 @@ def _transfer(
     frames = sample.frames[sample.current[frames_of]]
     generated = passes.decode(frames, encoded.codes[actions_of])
     decoded = probe.predict(frames, generated)
-    return Transfers(actions_of, motion[actions_of], decoded)
+    return Transfers(actions_of, sample.standardised[actions_of], decoded)
 
 
 def _ceilings(
     sample: PairSample,
     encoded: EncodedPairs,
-    motion: np.ndarray,
     passes: TokenizerPasses,
     probe: PixelProbe,
     bootstrap: EpisodeBootstrap,
@@ -130,7 +126,7 @@ def _ceilings(
     """R² on real pairs and on reconstructions of them."""
     held_out = sample.held_out_rows()
     current, body = sample.frames[sample.current[held_out]], sample.body[held_out]
-    true = motion[held_out]
+    true = sample.standardised[held_out]
     rows = [np.flatnonzero(body == j) for j in range(len(sample.bodies))]
     result: dict[str, Any] = {}
     for name, future in (
