@@ -147,6 +147,13 @@ def one_body(measure) -> TokenizerMeasurement:
     return measure(SquareTokenizer(), "panda")
 
 
+@pytest.fixture(scope="session")
+def still_body(image_processor) -> TokenizerMeasurement:
+    """A body whose states never change, beside one that moves."""
+    still = make_source("sawyer", 3, 6, states=np.ones((6, 3), np.float32))
+    return measure_tokenizer(SquareTokenizer(), image_processor, [make_source("panda", 3, 6), still], SETTINGS)
+
+
 @pytest.fixture
 def make_sample() -> Callable[..., PairSample]:
     """A sample of given bodies and episodes, of which some are held out; frames are black."""

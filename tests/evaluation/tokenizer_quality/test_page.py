@@ -38,6 +38,11 @@ def test_page_of_one_body(one_body):
     assert 'class="own"' not in page and "None" not in page
 
 
+def test_page_names_a_body_that_stands_still(still_body, faithful):
+    assert re.search(r'class="card missing">sawyer: It moves alike', render_quality_page(still_body, "x"))
+    assert 'class="card missing"' not in render_quality_page(faithful, "x")
+
+
 def test_page_without_what_could_not_be_measured(faithful):
     blank = {"value": None, "low": None, "high": None}
     summary = faithful.metrics["summary"] | {"linear_r2_within": blank, "copy_ratio": None, "psnr": None}

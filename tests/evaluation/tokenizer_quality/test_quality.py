@@ -81,6 +81,17 @@ def test_one_body(one_body):
     assert metrics["cycle"]["crosses_bodies"] is False
 
 
+def test_a_body_that_stands_still_is_named(still_body, faithful):
+    metrics = still_body.metrics
+    assert list(metrics["not_measured"]) == ["bodies"] and list(metrics["not_measured"]["bodies"]) == ["sawyer"]
+    assert "there is no R² on it" in metrics["not_measured"]["bodies"]["sawyer"]
+    matrix = metrics["cross_embodiment"]["codes"]["linear"]["matrix"]
+    assert [line[1] for line in matrix] == [None, None]
+    assert metrics["summary"]["linear_r2_within"]["value"] == matrix[0][0]
+    assert metrics["summary"]["linear_r2_across"]["value"] == matrix[1][0]
+    assert faithful.metrics["not_measured"] == {}
+
+
 def test_figures_are_json_and_describe_the_data(faithful):
     assert json.loads(json.dumps(faithful.metrics, allow_nan=False)) == faithful.metrics
     data = faithful.metrics["data"]

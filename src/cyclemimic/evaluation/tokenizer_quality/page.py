@@ -69,6 +69,7 @@ def render_quality_page(measurement: TokenizerMeasurement, name: str) -> str:
         codebook=_word_chart(metrics["codebook"]["all"]),
         cell_colour=cell_colour,
         missing=metrics["not_measured"].get("cross_embodiment"),
+        left_out=metrics["not_measured"].get("bodies", {}),
     )
 
 

@@ -62,9 +62,7 @@ def probe_scores(true: np.ndarray, predicted: np.ndarray) -> ProbeScores:
         - **max_l1**: mean over pairs of the largest absolute error over dimensions.
     """
     error = ((true - predicted) ** 2).sum(axis=0)
-    spread = ((true - true.mean(axis=0)) ** 2).sum(axis=0)
-    # Rounding leaves a spread in a dimension that does not move.
-    moves = spread > 1e-12 * np.maximum(1.0, (true**2).sum(axis=0))
+    spread, moves = _spread(true), varying_dims(true)
     ratio = np.divide(error, spread, out=np.full(len(error), np.nan), where=moves)
     return {
         "r2": float(1 - error.sum() / spread.sum()) if moves.any() else float("nan"),
@@ -72,6 +70,16 @@ def probe_scores(true: np.ndarray, predicted: np.ndarray) -> ProbeScores:
         "nmse": float(ratio[moves].mean()) if moves.any() else float("nan"),
         "max_l1": float(np.abs(true - predicted).max(axis=1).mean()),
     }
+
+
+def varying_dims(motion: np.ndarray) -> np.ndarray:
+    """Of some pairs' motion `(n, num_dims)`, bool `(num_dims,)`: whether it is not the same in all; no R² is without."""
+    # Rounding leaves a spread in a dimension that does not move.
+    return _spread(motion) > 1e-12 * np.maximum(1.0, (motion**2).sum(axis=0))
+
+
+def _spread(motion: np.ndarray) -> np.ndarray:
+    return ((motion - motion.mean(axis=0)) ** 2).sum(axis=0)
 
 
 def mean_correlation(true: np.ndarray, predicted: np.ndarray) -> float:

@@ -36,7 +36,7 @@ from .mutual_information import code_information
 from .pair_sample import PairSample, sample_pairs
 from .passes import EncodedPairs, TokenizerPasses
 from .pictures import picture_rows
-from .probes import PROBES
+from .probes import PROBES, varying_dims
 from .reconstruction import reconstruction_scores
 from .settings import QualitySettings
 from .summary import cross_embodiment_matrices, describe_data, summarise
@@ -45,6 +45,7 @@ from .transfer import Transfers, measure_transfer
 logger = logging.getLogger(__name__)
 
 ONE_BODY = "The data is of one body; give data sets of two or more to see whether a code means the same on each."
+STILL = "It moves alike in all of its held-out pairs: there is no R² on it, and means over bodies are over the others."
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,8 @@ def measure_tokenizer(
     Returns:
         [`TokenizerMeasurement`]: Its `metrics` are a `dict` that JSON can hold; `None` stands for what cannot be measured.
         `"summary"` has the main figures; the other sections, and their keys, are those of the functions that measure them.
-        An estimate is `{"value", "low", "high"}`, with a 95 % bootstrap interval over held-out episodes.
+        An estimate is `{"value", "low", "high"}`, with a 95 % bootstrap interval over held-out episodes. `"not_measured"`
+        has the reason of each section that is `None`, and under `"bodies"` of each body on which there is no R².
 
     Raises:
         DataError: A data set has neither states nor actions, a body too few episodes, a video does not decode.
@@ -203,8 +205,20 @@ def _metrics(
         "data": describe_data(sample),
         "cross_embodiment": cross_embodiment_matrices(sections["probes"], sample) if several else None,
         **sections,
-        "not_measured": {} if several else dict.fromkeys(("cross_embodiment", "embodiment_predictability"), ONE_BODY),
+        "not_measured": _not_measured(sample),
     }
+
+
+def _not_measured(sample: PairSample) -> dict[str, Any]:
+    """Sections that there are not, and bodies that R² leaves out, with the reason of each."""
+    missing: dict[str, Any] = {}
+    if len(sample.bodies) == 1:
+        missing |= dict.fromkeys(("cross_embodiment", "embodiment_predictability"), ONE_BODY)
+    motions = {name: sample.standardised[sample.held_out_rows(body)] for body, name in enumerate(sample.bodies)}
+    still = [name for name, motion in motions.items() if not varying_dims(motion).any()]
+    if still:
+        missing["bodies"] = dict.fromkeys(still, STILL)
+    return missing
 
 
 def _by_body(sample: PairSample, measure: Callable[[np.ndarray], object]) -> dict[str, Any]:
