@@ -23,6 +23,10 @@ def digamma(number: int) -> float:
     return -0.57721566490153286 + sum(1 / term for term in range(1, number))
 
 
+def ksg(first: np.ndarray, second: np.ndarray, *arguments: int) -> float:
+    return ksg_mutual_information(first, [second], *arguments)[0]
+
+
 def slow_ksg(first: np.ndarray, second: np.ndarray, k: int) -> float:
     """Estimator 1, equation 8 of Kraskov et al., point by point."""
     count, total = len(first), 0.0
@@ -40,20 +44,26 @@ def test_ksg_equals_the_definition(k):
     first, second = correlated(60, 0.7, 2)
     first, second = (values - values.mean(axis=0) for values in (first, second[:, :1]))
     first, second = first / first.std(), second / second.std()
-    assert ksg_mutual_information(first, second, k) == pytest.approx(slow_ksg(first, second, k), abs=1e-3)
+    assert ksg(first, second, k) == pytest.approx(slow_ksg(first, second, k), abs=1e-3)
 
 
 @pytest.mark.parametrize(("correlation", "num_dims"), [(0.0, 1), (0.5, 1), (0.9, 1), (0.8, 2)])
 def test_ksg_of_correlated_gaussians(correlation, num_dims):
     expected = -0.5 * num_dims * math.log(1 - correlation**2)
-    found = ksg_mutual_information(*correlated(1500, correlation, num_dims))
+    found = ksg(*correlated(1500, correlation, num_dims))
     assert found == pytest.approx(expected, abs=0.08)
 
 
 def test_ksg_does_not_depend_on_units():
     first, second = correlated(300, 0.8, 2)
-    expected = ksg_mutual_information(first, second)
-    assert ksg_mutual_information(1e3 * first + 7, 1e-3 * second) == pytest.approx(expected, abs=0.02)
+    expected = ksg(first, second)
+    assert ksg(1e3 * first + 7, 1e-3 * second) == pytest.approx(expected, abs=0.02)
+
+
+def test_ksg_with_several_is_that_with_each():
+    first, second = correlated(200, 0.7, 2)
+    seconds = [second, second[::-1]]
+    assert ksg_mutual_information(first, seconds) == [ksg(first, second) for second in seconds]
 
 
 def test_ksg_of_codes_and_a_motion_they_name():
@@ -61,13 +71,11 @@ def test_ksg_of_codes_and_a_motion_they_name():
     codes = random.integers(0, 8, 800)
     vectors = np.eye(8)[codes]
     # The motion says which of the eight it is, and something besides.
-    assert ksg_mutual_information(vectors, codes[:, None] + 0.5 * random.random((800, 1))) == pytest.approx(
-        math.log(8), abs=0.1
-    )
+    assert ksg(vectors, codes[:, None] + 0.5 * random.random((800, 1))) == pytest.approx(math.log(8), abs=0.1)
     # A motion of eight values, no two of them alike, and one that half the words share.
-    assert ksg_mutual_information(vectors, 1.0 * codes[:, None]) == pytest.approx(math.log(8), abs=0.1)
-    assert ksg_mutual_information(vectors, 1.0 * (codes[:, None] // 2)) == pytest.approx(math.log(4), abs=0.1)
-    assert ksg_mutual_information(vectors, random.random((800, 1))) == pytest.approx(0.0, abs=0.1)
+    assert ksg(vectors, 1.0 * codes[:, None]) == pytest.approx(math.log(8), abs=0.1)
+    assert ksg(vectors, 1.0 * (codes[:, None] // 2)) == pytest.approx(math.log(4), abs=0.1)
+    assert ksg(vectors, random.random((800, 1))) == pytest.approx(0.0, abs=0.1)
 
 
 def test_labels_that_split_the_values():
@@ -90,9 +98,9 @@ def test_labels_that_occur_once_are_left_out():
     assert math.isnan(discrete_mutual_information(np.arange(200), values))
 
 
-@pytest.mark.parametrize("function", [ksg_mutual_information, discrete_mutual_information])
+@pytest.mark.parametrize("function", [ksg, discrete_mutual_information])
 def test_bad_input(function):
     with pytest.raises(ValueError, match="as many rows, got 4 and 5"):
         function(np.zeros((4, 1)), np.zeros((5, 1)))
-    with pytest.raises(ValueError, match=r"`num_neighbours` must be in \[1, 3\)"):
+    with pytest.raises(ValueError, match=r"neighbours of a row must be in \[1, 3\), of all rows, got 3"):
         function(np.zeros((3, 1)), np.zeros((3, 1)))

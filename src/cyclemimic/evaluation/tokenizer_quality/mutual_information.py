@@ -18,6 +18,7 @@ import torch
 from .pair_sample import PairSample
 from .passes import EncodedPairs
 
+_NUM_NEIGHBOURS = 3
 # Of more pairs than this, some are left out, evenly: every one is compared with every other.
 _MAX_PAIRS = 2000
 # Rows whose distances to all points are in memory at a time.
@@ -27,32 +28,28 @@ _BLOCK = 256
 _JITTER = 1e-6
 
 
-def ksg_mutual_information(first: np.ndarray, second: np.ndarray, num_neighbours: int = 3, seed: int = 0) -> float:
+def ksg_mutual_information(
+    first: np.ndarray, seconds: Sequence[np.ndarray], num_neighbours: int = _NUM_NEIGHBOURS, seed: int = 0
+) -> list[float]:
     """
-    Estimates the mutual information of two continuous variables: KSG, estimator 1, maximum norm.
+    Estimates the mutual information of one continuous variable with each of several: KSG, estimator 1, maximum norm. The
+    distances of the one are computed once.
 
     Discrete values may be given too: a seeded jitter far below their differences tells equal ones apart, and where a
     cell of equal values holds more than `num_neighbours` points the estimate is that of the counts.
 
     Args:
-        first, second (`np.ndarray` of shape `(n, num_dims)`): A sample of both, row by row. Each is divided by the
-            standard deviation over all its dimensions.
+        first (`np.ndarray` of shape `(n, num_dims)`), seconds (`Sequence[np.ndarray]`, each of shape `(n, num_dims)`): A
+            sample of all, row by row. Each is divided by the standard deviation over all its dimensions.
         num_neighbours (`int`, *optional*, defaults to 3): `k`; fewer is less biased, more varies less.
         seed (`int`, *optional*, defaults to 0): Seed of the jitter.
 
     Returns:
-        `float`: In nats; about 0 for independent variables, and then as often below as above.
+        `list[float]`: In nats, one a variable of `seconds`; about 0 for independent variables, and then as often below as above.
 
     Raises:
         ValueError: `n` is not above `num_neighbours`, or the numbers of rows differ.
     """
-    return _ksg_with_each(first, [second], num_neighbours, seed)[0]
-
-
-def _ksg_with_each(
-    first: np.ndarray, seconds: Sequence[np.ndarray], num_neighbours: int = 3, seed: int = 0
-) -> list[float]:
-    """[`ksg_mutual_information`] of one variable with each of several, its distances computed once."""
     points = []
     for second in seconds:
         _check_rows(first, second, num_neighbours)
@@ -70,38 +67,36 @@ def _ksg_with_each(
     return [_digamma(num_neighbours) + _digamma(len(first)) - total / len(first) for total in totals]
 
 
-def discrete_mutual_information(
-    labels: np.ndarray, values: np.ndarray, num_neighbours: int = 3, seed: int = 0
-) -> float:
+def discrete_mutual_information(labels: np.ndarray, values: np.ndarray, seed: int = 0) -> float:
     """
-    Estimates the mutual information of a label and a continuous variable (Ross 2014).
+    Estimates the mutual information of a label and a continuous variable (Ross 2014), by three neighbours; of labels with
+    fewer other rows, by all.
 
     Args:
         labels (`np.ndarray` of shape `(n,)`): A whole number a row. Rows whose label occurs once say nothing about it
             and are left out.
         values (`np.ndarray` of shape `(n, num_dims)`): Divided by the standard deviation over all dimensions.
-        num_neighbours (`int`, *optional*, defaults to 3): `k`; of labels with fewer other rows, all are neighbours.
         seed (`int`, *optional*, defaults to 0): Seed of the jitter.
 
     Returns:
         `float`: In nats; `nan` where no label occurs twice.
 
     Raises:
-        ValueError: `n` is not above `num_neighbours`, or the numbers of rows differ.
+        ValueError: `n` is not above the number of neighbours, or the numbers of rows differ.
     """
-    _check_rows(labels, values, num_neighbours)
+    _check_rows(labels, values, _NUM_NEIGHBOURS)
     _, names, counts = np.unique(labels, return_inverse=True, return_counts=True)
     known = counts[names] > 1
     if not known.any():
         return float("nan")
     points = _standardised(values[known], np.random.default_rng(seed))
     label, size = torch.from_numpy(names[known]), torch.from_numpy(counts[names[known]])
-    neighbours = (size - 1).clamp(max=num_neighbours)
+    neighbours = (size - 1).clamp(max=_NUM_NEIGHBOURS)
     total = float(torch.digamma(neighbours.double()).sum() - torch.digamma(size.double()).sum())
     for rows in torch.arange(len(points)).split(_BLOCK):
         distances = _distances(points, rows)
         same = distances.masked_fill(label[rows, None] != label[None], float("inf"))
-        reach = same.topk(min(num_neighbours, len(points)), dim=1, largest=False).values
+        reach = same.topk(min(_NUM_NEIGHBOURS, len(points)), dim=1, largest=False).values
         reach = reach.gather(1, neighbours[rows, None] - 1)
         total -= float(torch.digamma((distances <= reach).sum(dim=1).double()).sum())
     return _digamma(len(points)) + total / len(points)
@@ -118,7 +113,7 @@ def code_information(
     vectors, moved = encoded.quantized[rows].reshape(len(rows), -1), sample.standardised[rows]
     labels = np.unique(encoded.codes[rows], axis=0, return_inverse=True)[1].reshape(-1)
     shuffled = np.random.default_rng(seed).permutation(moved)
-    ksg, ksg_shuffled = _ksg_with_each(vectors, [moved, shuffled], seed=seed)
+    ksg, ksg_shuffled = ksg_mutual_information(vectors, [moved, shuffled], seed=seed)
     return {
         "ksg": ksg,
         "ksg_shuffled": ksg_shuffled,
@@ -148,4 +143,4 @@ def _check_rows(first: np.ndarray, second: np.ndarray, num_neighbours: int) -> N
     if len(first) != len(second):
         raise ValueError(f"both variables must have as many rows, got {len(first)} and {len(second)}.")
     if not 1 <= num_neighbours < len(first):
-        raise ValueError(f"`num_neighbours` must be in [1, {len(first)}), the number of rows, got {num_neighbours}.")
+        raise ValueError(f"the neighbours of a row must be in [1, {len(first)}), of all rows, got {num_neighbours}.")
