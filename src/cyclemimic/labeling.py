@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from cyclemimic.cards.card import CardData, plain, render_label_card
 from cyclemimic.data import DataError, Episode, EpisodeSource, FramePairDataset, LabelFolder
 from cyclemimic.data.episode import list_episodes
 from cyclemimic.data.pairs import future_indices
+from cyclemimic.evaluation_mode import evaluating
 from cyclemimic.hub.names import public_name
 from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
     LatentActionTokenizerImageProcessor,
@@ -86,7 +86,7 @@ def label_videos(
     if not folder.start():
         logger.info("%s holds all these labels already: nothing to do", output_dir)
         return Path(output_dir)
-    with _evaluating(tokenizer):
+    with evaluating(tokenizer):
         for index in tqdm(range(rank, len(shards), world_size), desc="label", unit="shard", disable=rank > 0):
             if folder.is_missing(index):
                 columns = [
@@ -137,23 +137,13 @@ def encode_pairs(
         `np.ndarray` of shape `(n, num_latent_tokens)`: codes, int64.
     """
     codes = []
-    with _evaluating(tokenizer):
+    with evaluating(tokenizer):
         for start in tqdm(range(0, len(indices), batch_size), desc="encode", unit="batch"):
             items = [pairs[int(index)] for index in indices[start : start + batch_size]]
             inputs = image_processor([item["current"] for item in items], [item["future"] for item in items])
             frames = (inputs["pixel_values"], inputs["future_pixel_values"])
             codes.append(tokenizer.encode(*(frame.to(tokenizer.device) for frame in frames)).codes.cpu())
     return torch.cat(codes).numpy()
-
-
-@contextmanager
-def _evaluating(tokenizer: LatentActionTokenizerModel) -> Iterator[None]:
-    training = tokenizer.training
-    tokenizer.eval()
-    try:
-        yield
-    finally:
-        tokenizer.train(training)
 
 
 @torch.inference_mode()

@@ -138,4 +138,4 @@ def open_explorer(arguments: argparse.Namespace) -> ActionExplorer:
                 f"{arguments.tokenizer} ({revision[:12]})."
             )
         labelled = LabelledPairs.from_labels(pairs, labels, arguments.interval_s)
-    return ActionExplorer(tokenizer.eval(), image_processor, labelled, arguments.seed)
+    return ActionExplorer(tokenizer, image_processor, labelled, arguments.seed)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from cyclemimic.data.atomic import write_atomically
+from cyclemimic.evaluation_mode import evaluating
 from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
     LatentActionTokenizerImageProcessor,
 )
@@ -38,17 +39,13 @@ def draw_sample_grid(
     Returns:
         `np.ndarray`: uint8 RGB.
     """
-    is_training = tokenizer.training
-    tokenizer.eval()
-    try:
+    with evaluating(tokenizer):
         frames, futures = (part.to(tokenizer.device) for part in (pixel_values, future_pixel_values))
         quantized = tokenizer.encode(frames, futures).quantized
         others = frames.roll(-1, 0)
         reconstructed, transferred = (
             tokenizer.decode(current, quantized=quantized).pixel_values for current in (frames, others)
         )
-    finally:
-        tokenizer.train(is_training)
     rows = [image_processor.post_process(row) for row in (frames, futures, reconstructed, others, transferred)]
     size = rows[0].shape[1]
     grid = np.full((len(rows), len(frames), size + GAP, size + GAP, 3), 255, np.uint8)

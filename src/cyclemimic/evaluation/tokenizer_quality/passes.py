@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,16 +52,6 @@ class TokenizerPasses:
         batch_size: int,
     ) -> None:
         self.tokenizer, self.image_processor, self.batch_size = tokenizer, image_processor, batch_size
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """The tokenizer in evaluation mode, and after the block as it was."""
-        training = self.tokenizer.training
-        self.tokenizer.eval()
-        try:
-            yield
-        finally:
-            self.tokenizer.train(training)
 
     @torch.inference_mode()
     def encode_pairs(self, sample: PairSample) -> EncodedPairs:

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cyclemimic.data import DataError, EpisodeSource
+from cyclemimic.evaluation_mode import evaluating
 from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
     LatentActionTokenizerImageProcessor,
 )
@@ -109,7 +110,7 @@ def measure_tokenizer(
     bootstrap = EpisodeBootstrap(
         sample.episode[held_out], sample.body[held_out], settings.num_resamples, settings.seed
     )
-    with passes.evaluating():
+    with evaluating(tokenizer):
         encoded = passes.encode_pairs(sample)
         cycle = cycle_accuracy(sample, encoded, passes, bootstrap, settings.seed)
         transfer, transfers = measure_transfer(sample, encoded, passes, bootstrap, settings)
