@@ -23,10 +23,12 @@ from .action_decoder_cyclemimic import CycleMimicActionDecoder
 from .backbone_inputs_cyclemimic import merge_cameras, next_position, position_ids, token_types_of
 from .configuration_cyclemimic import CycleMimicConfig
 from .execution_cyclemimic import ActionChunkQueue
+from .image_batches_cyclemimic import IMAGE_INPUTS
 from .loss_cyclemimic import masked_mean_absolute_error, mean_of_unmasked
 from .modeling_prismatic import PrismaticForConditionalGeneration, PrismaticModel
 from .new_rows_cyclemimic import gathered, initialise_rows
-from .processing_cyclemimic import IGNORED_LABEL, IMAGE_INPUTS, CycleMimicProcessor
+from .processing_cyclemimic import CycleMimicProcessor
+from .prompts_cyclemimic import IGNORED_LABEL
 from .read_states_cyclemimic import gather_marked, last_attended
 from .safe_weights_cyclemimic import SafeWeightsModel, load_safetensors
 from .tiny_vision_cyclemimic import TinyVisionModel

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import (
     BatchFeature,
     GPT2Tokenizer,
@@ -18,17 +16,17 @@ from transformers import (
     ProcessorMixin,
     SiglipImageProcessorPil,
 )
-from transformers.image_utils import is_pil_image
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
 from transformers.utils import logging
 
 from .configuration_cyclemimic import CycleMimicConfig, check_camera_names
+from .image_batches_cyclemimic import ImageBatches, is_image
 from .normalization_cyclemimic import bounds_of, checked_statistics, denormalize, normalize, resolve_dataset
-from .padding_cyclemimic import PADDING, padded_length
+from .padding_cyclemimic import PADDING
+from .prompts_cyclemimic import clean_instruction, encode_prompt, lay_out, template_of_cameras
 
 logger = logging.get_logger(__name__)
 
-IGNORED_LABEL = -100
 MAX_CACHED_PROMPTS = 4096
 # Sizes that the model's config has too, under the same names.
 SHARED_SIZES = ("num_image_tokens", "codebook_size", "num_latent_tokens", "num_act_tokens", "chunk_size", "action_dim")
@@ -37,8 +35,6 @@ CONFIG_FIELDS = (
     *(*SHARED_SIZES, "state_dim", "camera_names", "num_action_bins", "image_token_id"),
     *("latent_token_ids", "act_token_ids", "action_bin_token_ids"),
 )
-# What image processors make that a backbone reads; they make more, such as counts of tiles, that it does not.
-IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_position_ids", "image_sizes")
 _AUTO_MAP = {"AutoProcessor": "processing_cyclemimic.CycleMimicProcessor"}
 DEFAULT_PROMPT_TEMPLATE = "{image}In: What action should the robot take to {instruction}?\nOut:"
 
@@ -148,7 +144,7 @@ class CycleMimicProcessor(ProcessorMixin):
         for dataset, statistics in (state_statistics or {}).items():
             self.add_state_statistics(dataset, statistics)
         self._prompts: dict[tuple[str, str], torch.Tensor] = {}
-        self._affine_maps: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor] | None] = {}
+        self._image_batches = ImageBatches(self.image_processor, square_size)
 
     @classmethod
     def from_texts(
@@ -179,9 +175,7 @@ class CycleMimicProcessor(ProcessorMixin):
             raise ValueError(f"`image_size` must be a multiple of `patch_size` ({patch_size}), got {image_size}.")
         template = kwargs.get("prompt_template", DEFAULT_PROMPT_TEMPLATE)
         image_token = kwargs.get("image_token", "<image>")
-        prompts = [
-            template.replace("{image}", "").replace("{instruction}", _clean_instruction(text)) for text in texts
-        ]
+        prompts = [template.replace("{image}", "").replace("{instruction}", clean_instruction(text)) for text in texts]
         tokenizer = GPT2Tokenizer(vocab={}, merges=[]).train_new_from_iterator(
             prompts, vocab_size=vocab_size, new_special_tokens=["<pad>", image_token], show_progress=False
         )
@@ -279,7 +273,7 @@ class CycleMimicProcessor(ProcessorMixin):
         padding, images_kwargs = self._merged_arguments(
             padding_side=padding_side, pad_to_multiple_of=pad_to_multiple_of, **kwargs
         )
-        images = self._check_images(self._one_after_another(images))
+        images = self._image_batches.check(self._one_after_another(images))
         batch_size = len(images) // self.num_cameras
         texts = [text] if isinstance(text, str) else list(text)
         if len(texts) != batch_size or not texts:
@@ -295,8 +289,9 @@ class CycleMimicProcessor(ProcessorMixin):
             data["actions"], data["actions_mask"] = self._encode_actions(actions, actions_mask, dataset, batch_size)
         if robot_state is not None:
             data["robot_state"] = self._encode_state(robot_state, dataset, batch_size)
-        data.update(self._encode_text(prompts, codes, padding))
-        encoded = self._encode_images(images, images_kwargs)
+        latent_tokens = None if codes is None else torch.tensor(self.latent_token_ids)[codes]
+        data.update(lay_out(prompts, latent_tokens, self.tokenizer.pad_token_id, padding))
+        encoded = self._image_batches.encode(images, **images_kwargs)
         if self.num_cameras > 1:
             encoded = {name: values.unflatten(0, (batch_size, self.num_cameras)) for name, values in encoded.items()}
         data.update(encoded)
@@ -376,21 +371,7 @@ class CycleMimicProcessor(ProcessorMixin):
             `np.ndarray`: uint8 `(B, new_height, new_width, 3)`; the images as they are where the image processor would
             change resized ones again, because it resizes to more than it crops.
         """
-        images = self._squared(self._check_images(images))
-        # The first tells whether the others are worth it.
-        first = self._resized_once(images[:1])
-        if first is None:
-            return np.stack([np.asarray(image) for image in images])
-        others = self._resized_once(images[1:]) if len(images) > 1 else None
-        return first if others is None else np.concatenate((first, others))
-
-    def _resized_once(self, images: Any) -> np.ndarray | None:
-        """Images resized and cropped, uint8 `(B, height, width, 3)`; `None` where that would change them once more."""
-        resized = self._run_image_processor(images, do_rescale=False, do_normalize=False)["pixel_values"]
-        if resized.ndim != 4:
-            return None
-        frames = np.ascontiguousarray(resized.to(torch.uint8).permute(0, 2, 3, 1).numpy())
-        return None if self._affine_map(frames.shape[1:]) is None else frames
+        return self._image_batches.resize(images)
 
     def _check_arguments(self) -> None:
         given = [name for name in ("state_dim", "num_action_bins") if getattr(self, name) is not None]
@@ -447,60 +428,15 @@ class CycleMimicProcessor(ProcessorMixin):
             )
 
     def _encode_prompt(self, instruction: str) -> torch.Tensor:
-        """Token ids of one prompt, the image expanded; instructions are few, so each is tokenised once."""
+        """Token ids of one prompt; instructions are few, so each is tokenised once."""
         known = (self.prompt_template, instruction)
-        if known in self._prompts:
-            return self._prompts[known]
-        text = self._template_of_cameras().replace("{image}", self.image_token)
-        ids = self.tokenizer(text.replace("{instruction}", _clean_instruction(instruction)))["input_ids"]
-        # Some tokenizers close every text; the policy goes on from here.
-        ids = ids[:-1] if ids[-1] == self.tokenizer.eos_token_id else ids
-        # LACT and ACT tokens cannot come from an instruction: it is in lower case by now.
-        if ids.count(self.image_token_id) != self.num_cameras:
-            raise ValueError(f"`text` must not hold the image token {self.image_token!r}, got {instruction!r}.")
-        repeats = [self.num_image_tokens if token == self.image_token_id else 1 for token in ids]
-        ids = np.repeat(ids, repeats).tolist()
-        if len(self._prompts) >= MAX_CACHED_PROMPTS:
-            self._prompts.clear()
-        self._prompts[known] = torch.tensor(ids)
+        if known not in self._prompts:
+            template = template_of_cameras(self.prompt_template, self.tokenizer, self.num_cameras)
+            prompt = encode_prompt(template, instruction, self.tokenizer, self.image_token, self.num_image_tokens)
+            if len(self._prompts) >= MAX_CACHED_PROMPTS:
+                self._prompts.clear()
+            self._prompts[known] = prompt
         return self._prompts[known]
-
-    def _template_of_cameras(self) -> str:
-        """
-        The prompt's template with the image once a camera, and with it what marks it: tokens added to the vocabulary that
-        touch it, and the white space around these.
-        """
-        if self.num_cameras == 1:
-            return self.prompt_template
-        tokenizer = self.tokenizer
-        # They open and close the whole text.
-        others = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
-        marks = sorted(tokenizer.get_added_vocab().keys() - others, key=len, reverse=True)
-        mark = f"(?:{'|'.join(map(re.escape, marks))})+"
-        image = re.search(rf"(\s*{mark})?{{image}}({mark}\s*)?", self.prompt_template)[0]
-        return self.prompt_template.replace(image, image * self.num_cameras)
-
-    def _encode_text(
-        self, prompts: list[torch.Tensor], codes: torch.Tensor | None, padding: Mapping[str, Any]
-    ) -> dict[str, torch.Tensor]:
-        num_latent_tokens = 0 if codes is None else self.num_latent_tokens
-        prompt_lengths = torch.tensor([len(prompt) for prompt in prompts])
-        length = padded_length((prompt_lengths + num_latent_tokens).tolist(), **padding)
-        is_left = padding["padding_side"] == "left"
-        starts = length - prompt_lengths - num_latent_tokens if is_left else 0 * prompt_lengths
-        input_ids = torch.full((len(prompts), length), self.tokenizer.pad_token_id)
-        for row, prompt, start in zip(input_ids, prompts, starts.tolist()):
-            row[start : start + len(prompt)] = prompt
-        ends = (starts + prompt_lengths)[:, None]
-        columns = torch.arange(length)
-        attention_mask = (columns >= starts[:, None]) & (columns < ends + num_latent_tokens)
-        data = {"input_ids": input_ids, "attention_mask": attention_mask.long()}
-        if codes is not None:
-            positions = ends + torch.arange(num_latent_tokens)
-            tokens = torch.tensor(self.latent_token_ids)[codes]
-            input_ids.scatter_(1, positions, tokens)
-            data["labels"] = torch.full_like(input_ids, IGNORED_LABEL).scatter_(1, positions, tokens)
-        return data
 
     def _check_codes(self, latent_actions: Any, batch_size: int) -> torch.Tensor:
         codes = torch.as_tensor(_as_array("latent_actions", latent_actions))
@@ -551,9 +487,9 @@ class CycleMimicProcessor(ProcessorMixin):
         """The images of several cameras, those of a sample together; of one camera, as they are."""
         if self.num_cameras == 1:
             return images
-        if _is_image(images):
+        if is_image(images):
             images = [images]
-        samples = [images] if len(images) and _is_image(images[0]) else list(images)
+        samples = [images] if len(images) and is_image(images[0]) else list(images)
         for sample in samples:
             is_several = isinstance(sample, list | tuple | np.ndarray | torch.Tensor)
             if not is_several or len(sample) != self.num_cameras:
@@ -563,103 +499,10 @@ class CycleMimicProcessor(ProcessorMixin):
                 )
         return [image for sample in samples for image in sample]
 
-    def _check_images(self, images: Any) -> list[Any]:
-        """A list of PIL images and uint8 arrays of shape (height, width, 3)."""
-        if _is_image(images):
-            images = [images]
-        images = [image.cpu().numpy() if isinstance(image, torch.Tensor) else image for image in images]
-        allowed = "`images` must be RGB, as uint8 of shape (height, width, 3) or PIL images of mode 'RGB'"
-        for image in images:
-            if is_pil_image(image):
-                if image.mode != "RGB":
-                    raise ValueError(f"{allowed}, got a PIL image of mode {image.mode!r}.")
-            elif not isinstance(image, np.ndarray):
-                raise ValueError(f"{allowed}, got {type(image).__name__}.")
-            elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-                raise ValueError(f"{allowed}, got {image.dtype} of shape {image.shape}.")
-        if not images:
-            raise ValueError(f"{allowed}, got an empty list.")
-        return images
-
-    def _encode_images(self, images: list[Any], images_kwargs: dict[str, Any]) -> dict[str, torch.Tensor]:
-        images = self._squared(images)
-        shapes = {image.shape if isinstance(image, np.ndarray) else None for image in images}
-        if len(shapes) == 1 and None not in shapes and not images_kwargs:
-            affine_map = self._affine_map(images[0].shape)
-            if affine_map is not None:
-                scale, offset = affine_map
-                pixel_values = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-                return {"pixel_values": pixel_values.float().mul_(scale).add_(offset)}
-        return self._run_image_processor(images, **images_kwargs)
-
-    def _squared(self, images: list[Any]) -> list[Any]:
-        if self.square_size is None:
-            return images
-        size = (self.square_size, self.square_size)
-        images = [image if is_pil_image(image) else Image.fromarray(image) for image in images]
-        return [
-            np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BICUBIC))
-            for image in images
-        ]
-
-    def _run_image_processor(self, images: list[Any], **kwargs: Any) -> dict[str, torch.Tensor]:
-        """What the image processor makes, batch first: some take a list of images for those of one prompt."""
-        made = self.image_processor(images, return_tensors="pt", **kwargs)
-        data = {name: made[name] for name in IMAGE_INPUTS if name in made}
-        batch_size = len(images)
-        if "image_grid_thw" in data:
-            grids = data["image_grid_thw"].unique(dim=0).tolist()
-            if len(grids) > 1:
-                raise ValueError(
-                    f"`square_size` must be given for images of unequal shapes, got grids {grids} of them."
-                )
-            data["pixel_values"] = data["pixel_values"].unflatten(0, (batch_size, -1))
-        for name, values in data.items():
-            data[name] = values.transpose(0, 1) if values.shape[:2] == (1, batch_size) else values
-            if values.ndim < 2 or len(data[name]) != batch_size:
-                raise ValueError(
-                    f"`image_processor` must give one tensor of one shape an image as {name!r}, got "
-                    f"{tuple(values.shape)} for {batch_size}."
-                )
-        return data
-
-    def _affine_map(self, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """
-        Scale and offset a channel, each of shape (3, 1, 1), where all that the image processor does to images of
-        `shape` is an affine map of the pixel values; `None` where it does more (resizes, crops …). Measured rather
-        than read from its settings: black and white give the map, and noise shows whether it is the whole truth.
-        """
-        if shape not in self._affine_maps:
-            noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-            probes = [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), noise]
-            made = self._run_image_processor(probes)
-            if len(made) > 1 or made["pixel_values"].ndim != 4:
-                self._affine_maps[shape] = None
-                return None
-            black, white, expected = made["pixel_values"]
-            offset = black[:, :1, :1].clone()
-            scale = (white[:, :1, :1] - offset) / 255.0
-            channels_first = torch.from_numpy(noise).permute(2, 0, 1)
-            same = channels_first.shape == expected.shape and torch.allclose(
-                channels_first * scale + offset, expected, rtol=0.0, atol=1e-5
-            )
-            self._affine_maps[shape] = (scale, offset) if same else None
-        return self._affine_maps[shape]
-
-
-def _is_image(value: Any) -> bool:
-    return is_pil_image(value) or (isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 3)
-
 
 def _check_return_tensors(return_tensors: str) -> None:
     if return_tensors != "pt":
         raise ValueError(f"`return_tensors` must be 'pt', got {return_tensors!r}.")
-
-
-def _clean_instruction(instruction: str) -> str:
-    if not isinstance(instruction, str) or not instruction.strip():
-        raise ValueError(f"`text` must be an instruction that is not empty, got {instruction!r}.")
-    return instruction.strip().lower()
 
 
 def _as_array(name: str, values: Any) -> np.ndarray:

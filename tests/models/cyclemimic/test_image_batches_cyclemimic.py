@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
+
+from cyclemimic.models.cyclemimic.image_batches_cyclemimic import ImageBatches
+
+SIGLIP = SiglipImageProcessorPil(size={"height": 32, "width": 32})
+CLIP = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+CROPPING = CLIPImageProcessorPil(do_resize=False, crop_size={"height": 24, "width": 24})
+
+
+class Counted:
+    """An image processor that counts how often it is asked."""
+
+    def __init__(self, image_processor):
+        self.image_processor, self.count = image_processor, 0
+
+    def __call__(self, *arguments, **options):
+        self.count += 1
+        return self.image_processor(*arguments, **options)
+
+
+def check_path(image_processor, images, is_fast, **tolerances):
+    """Encodes twice: the image processor's own result, and after the first time, when it was probed, with or without it."""
+    counted = Counted(image_processor)
+    batches = ImageBatches(counted)
+    expected = image_processor(images, return_tensors="pt")["pixel_values"]
+    for _ in range(2):
+        counted.count = 0
+        actual = batches.encode(images)["pixel_values"]
+        torch.testing.assert_close(actual, expected, rtol=0, **tolerances)
+    assert counted.count == (0 if is_fast else 1)
+    assert actual.is_contiguous()
+    assert batches.encode(images, do_normalize=False)["pixel_values"].shape == expected.shape
+    assert counted.count == (1 if is_fast else 2)
+
+
+def test_fast_path_equals_the_image_processors(images):
+    check_path(SIGLIP, images, is_fast=True, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [20, 48])
+def test_other_sizes_take_the_image_processors_path(side):
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    check_path(SIGLIP, [image], is_fast=False, atol=0)
+
+
+def test_fast_path_holds_a_mean_and_deviation_a_channel(images):
+    check_path(CLIP, images, is_fast=True, atol=1e-5)
+    check_path(CROPPING, images, is_fast=False, atol=0)
