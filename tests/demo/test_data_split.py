@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cyclemimic.data import DataError, Episode, InMemorySource, LeRobotWriter
-from cyclemimic.demo.data_split import instructions_of, open_demo_data, split_demo_data
+from cyclemimic.data import DataError, LeRobotWriter
+from cyclemimic.demo.data_split import open_demo_data, split_demo_data
 from cyclemimic.demo.settings import DemoConfig, DemoSettings
 
 
@@ -55,11 +55,3 @@ def test_too_few_episodes(tmp_path):
     with pytest.raises(DataError, match="has 2 episodes; the demo needs 3"):
         split_demo_data(config, DemoSettings())
     assert indices(open_demo_data(config, [1])) == [1]
-
-
-def test_instructions(tmp_path):
-    write(tmp_path / "data", [True] * 3)
-    assert instructions_of(open_demo_data(DemoConfig(output=tmp_path))) == ["task 0", "task 1"]
-    silent = InMemorySource([Episode.from_arrays(np.zeros((2, 8, 8, 3), np.uint8), 10.0, source="silent")])
-    with pytest.raises(DataError, match="silent has no instruction"):
-        instructions_of(silent)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from cyclemimic.data import EpisodeSource, open_source
+from cyclemimic.data.instructions import instructions_of
 from cyclemimic.demo import learning, moving
-from cyclemimic.demo.data_split import instructions_of
 from cyclemimic.demo.settings import DemoConfig, settings_for
 from cyclemimic.demo.stage_records import StageRecords, describe
 
@@ -60,7 +60,8 @@ def measure_fold(arguments: argparse.Namespace, fold: int) -> dict[str, Any]:
     tokenizer, labels, pretrained = folder / "tokenizer", folder / "labels", folder / "pretrained"
     records.run("tokenizer", lambda: learning.train_tokenizer([films], settings, seed, tokenizer))
     records.run("label", lambda: learning.label([films], settings, tokenizer, labels))
-    processor = learning.make_policy_processor(demonstrations, instructions_of(films), settings)
+    instructions = instructions_of([films], may_be_silent=True)
+    processor = learning.make_policy_processor(demonstrations, instructions, settings)
     records.run("pretrain", lambda: learning.pretrain([films], labels, processor, settings, seed, pretrained))
     errors = {}
     for name in POLICIES.values():

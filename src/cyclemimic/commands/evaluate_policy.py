@@ -74,8 +74,9 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, DemonstrationData
     """Policy and frames, everything checked before the weights are loaded."""
     from cyclemimic.checkpoints import choose_device, load_finetuned, load_processor, read_finetuned_config
     from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
-    from cyclemimic.commands.inputs import instructions_of, open_sources
+    from cyclemimic.commands.inputs import open_sources
     from cyclemimic.data import DemonstrationDataset, open_source
+    from cyclemimic.data.instructions import instructions_of
     from cyclemimic.evaluation.policy import ChunkPolicy
 
     device = choose_device(arguments.device)

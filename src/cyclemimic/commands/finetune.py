@@ -19,7 +19,8 @@ if TYPE_CHECKING:
         CycleMimicProcessor,
         CycleMimicTrainingArguments,
     )
-    from cyclemimic.data import EpisodeSource, LatentLabels
+    from cyclemimic.data import DemonstrationDataset, EpisodeSource, LatentLabels
+    from cyclemimic.data.checking import BrokenEpisode
 
 NUM_ACTION_BINS = 256  # OpenVLA's
 
@@ -88,6 +89,21 @@ def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:
     return parse_training_arguments([FinetuneArguments, CycleMimicTrainingArguments], argv, prog)
 
 
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """The demonstrations, and what the policy has to know of them: cameras, where they are several, and statistics by the
+    name to save them under."""
+
+    sources: list[EpisodeSource]
+    broken: dict[str, list[BrokenEpisode]]
+    camera_names: list[str] | None
+    further_cameras: list[list[EpisodeSource]]
+    action_statistics: dict[str, dict[str, Any]]
+    action_dim: int
+    state_statistics: dict[str, dict[str, Any]]
+    state_dim: int | None
+
+
 def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str | None:
     """Fine-tunes a policy and saves it with its processor."""
     from transformers import set_seed
@@ -95,55 +111,85 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     from cyclemimic import CycleMimicTrainer
     from cyclemimic.cards.card import CardData
     from cyclemimic.checkpoints import read_config
-    from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
-    from cyclemimic.commands.inputs import check_labels, instructions_of, open_sources
+    from cyclemimic.commands.inputs import check_labels
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
-    from cyclemimic.data import CycleMimicCollator, DemonstrationDataset
+    from cyclemimic.data import CycleMimicCollator
 
     wanted, training = arguments
     if (wanted.labels is None) == (wanted.tokenizer is None):
         raise ValueError("Exactly one of `labels` and `tokenizer` must be given, got both or neither.")
     checkpoint = checkpoint_to_resume(training)
-    config = read_config("policy", wanted.policy, "cyclemimic")
+    config = cast("CycleMimicConfig", read_config("policy", wanted.policy, "cyclemimic"))
+    data = _open_data(wanted, config)
+    labels = _read_or_make_labels(wanted, data.sources)
+    check_labels(labels, config.codebook_size, config.num_latent_tokens)
+    _check_all_labelled(labels, data.sources)
+    set_seed(training.seed)
+    model, processor = _load_policy(wanted, config, data, labels)
+    trainer = CycleMimicTrainer(
+        model=model,
+        args=training,
+        train_dataset=_frames(wanted, data, labels, processor),
+        data_collator=CycleMimicCollator(
+            processor, wanted.dataset_name, training.image_shift, training.corrupted_share
+        ),
+        processing_class=processor,
+    )
+    card = CardData.of_sources(data.sources, broken=data.broken, labels=labels)
+    return train_and_save(trainer, checkpoint, card, wanted.policy)
+
+
+def _open_data(wanted: FinetuneArguments, config: CycleMimicConfig) -> _Data:
+    """The demonstrations, read for their statistics.
+
+    Raises:
+        DataError: some of them cannot be used, or have no words.
+        ValueError: the arguments do not go together, or the data sets do not.
+    """
+    from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
+    from cyclemimic.commands.inputs import open_sources
+    from cyclemimic.data.instructions import instructions_of
+
     camera, camera_names = choose_cameras(wanted.camera, wanted.cameras, config.camera_names, wanted.skip_broken)
     sources, broken = open_sources(wanted.data, camera, wanted.num_episodes, wanted.fps, wanted.skip_broken)
     further_cameras = open_further_cameras(wanted.data, camera_names, sources, wanted.fps)
     _check_several(wanted, sources)
     instructions_of(sources)
-    statistics, action_dim = _action_statistics(wanted, sources)
-    state_statistics, state_dim = _state_statistics(wanted, sources)
-    labels = _read_or_make_labels(wanted, sources)
-    check_labels(labels, config.codebook_size, config.num_latent_tokens)
-    _check_all_labelled(labels, sources)
-    set_seed(training.seed)
-    sizes: dict[str, Any] = {"chunk_size": _chunk_size(wanted, sources, labels), "action_dim": action_dim}
+    of_actions, of_states = _action_statistics(wanted, sources), _state_statistics(wanted, sources)
+    return _Data(sources, broken, camera_names, further_cameras, *of_actions, *of_states)
+
+
+def _load_policy(
+    wanted: FinetuneArguments, config: CycleMimicConfig, data: _Data, labels: LatentLabels
+) -> tuple[CycleMimicForActionPrediction, CycleMimicProcessor]:
+    """The policy to start from, made for the demonstrations, and its processor with their statistics."""
+    sizes: dict[str, Any] = {"chunk_size": _chunk_size(wanted, data.sources, labels), "action_dim": data.action_dim}
     # Of a policy without them, neither is a field to change.
-    inputs = {"state_dim": state_dim, "camera_names": camera_names}
+    inputs = {"state_dim": data.state_dim, "camera_names": data.camera_names}
     sizes |= {name: value for name, value in inputs.items() if (value, getattr(config, name)) != (None, None)}
     if wanted.action_decoding == "discrete":
         sizes["num_action_bins"] = NUM_ACTION_BINS
     given = {name: getattr(wanted, name) for name in ("action_decoder_context", "action_decoding")}
     fields = {name: value for name, value in given.items() if value is not None}
     model, processor = load_for_actions(wanted.policy, sizes, fields)
-    _keep_statistics(processor, model.config, statistics, state_statistics)
-    trainer = CycleMimicTrainer(
-        model=model,
-        args=training,
-        train_dataset=DemonstrationDataset(
-            sources,
-            labels,
-            chunk_size=processor.chunk_size,
-            transform=processor.resize_images,
-            use_robot_state=wanted.use_robot_state,
-            further_cameras=further_cameras,
-        ),
-        data_collator=CycleMimicCollator(
-            processor, wanted.dataset_name, training.image_shift, training.corrupted_share
-        ),
-        processing_class=processor,
+    _keep_statistics(processor, model.config, data.action_statistics, data.state_statistics)
+    return model, processor
+
+
+def _frames(
+    wanted: FinetuneArguments, data: _Data, labels: LatentLabels, processor: CycleMimicProcessor
+) -> DemonstrationDataset:
+    """What the policy learns from."""
+    from cyclemimic.data import DemonstrationDataset
+
+    return DemonstrationDataset(
+        data.sources,
+        labels,
+        chunk_size=processor.chunk_size,
+        transform=processor.resize_images,
+        use_robot_state=wanted.use_robot_state,
+        further_cameras=data.further_cameras,
     )
-    data = CardData.of_sources(sources, broken=broken, labels=labels)
-    return train_and_save(trainer, checkpoint, data, wanted.policy)
 
 
 def _check_several(arguments: FinetuneArguments, sources: Sequence[EpisodeSource]) -> None:

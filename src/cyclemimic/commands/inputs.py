@@ -14,7 +14,6 @@ from transformers import PreTrainedConfig
 from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
 from cyclemimic.checkpoints import choose_device, load_tokenizer
 from cyclemimic.data import (
-    DataError,
     EpisodeSource,
     LatentLabels,
     WeightedSource,
@@ -94,23 +93,6 @@ def open_mixture_or_sources(arguments: Any, interval_s: float, min_interval_s: f
                 f"`{name}` stands in the mixture's file, source by source; leave it out, got {getattr(arguments, name)}."
             )
     return open_mixture(read_mixture(paths[0]), *times, arguments.leave_out_missing, arguments.skip_broken)
-
-
-def instructions_of(sources: Sequence[EpisodeSource], may_be_silent: bool = False) -> list[str]:
-    """The distinct instructions of some data sets.
-
-    Raises:
-        DataError: an episode has none, or with `may_be_silent` all of them.
-    """
-    episodes = list_episodes(sources)
-    silent = [episode for episode in episodes if not (episode.instruction or "").strip()]
-    if silent and not (may_be_silent and len(silent) < len(episodes)):
-        raise DataError(
-            f"{silent[0].source}: {len(silent)} episodes have no instruction, episode {silent[0].index} first; the "
-            "policy needs one an episode"
-        )
-    said = {episode.instruction for episode in episodes if episode.instruction is not None}
-    return sorted(said - {episode.instruction for episode in silent})
 
 
 def open_tokenizer_and_data(

@@ -46,24 +46,11 @@ def run(arguments: argparse.Namespace) -> str:
         FaultsFound: with that text, if an episode is broken.
     """
     from cyclemimic.data import open_source
-    from cyclemimic.data.atomic import AtomicFolder
-    from cyclemimic.data.inspection import inspect_source
 
     sources = [open_source(path, arguments.camera, fps=arguments.fps) for path in arguments.data]
-    folder = AtomicFolder(arguments.output) if arguments.output else None
-    if folder:
-        folder.start()
-    try:
-        inspections = [inspect_source(source, arguments.check) for source in sources]
-        if folder:
-            with folder.one_line_errors():
-                _write(folder.partial, sources, inspections)
-            folder.commit()
-    finally:
-        if folder:
-            folder.discard()
+    inspections = _inspect(sources, arguments.check, arguments.output)
     texts = ["\n".join(map(_printable, _describe(inspection))) for inspection in inspections]
-    report = "\n\n".join([*texts, f"Saved: {arguments.output}"] if folder else texts)
+    report = "\n\n".join([*texts, f"Saved: {arguments.output}"] if arguments.output else texts)
     num_broken = sum(len(inspection.broken) for inspection in inspections)
     if num_broken:
         num_episodes = sum(inspection.num_episodes for inspection in inspections)
@@ -73,6 +60,22 @@ def run(arguments: argparse.Namespace) -> str:
             report,
         )
     return report
+
+
+def _inspect(sources: Sequence[EpisodeSource], check: bool, output: Path | None) -> list[SourceInspection]:
+    """What is in some data sets, written into a folder where there is to be one."""
+    from cyclemimic.data.atomic import AtomicFolder
+    from cyclemimic.data.inspection import inspect_source
+
+    if output is None:
+        return [inspect_source(source, check) for source in sources]
+    folder = AtomicFolder(output)
+    # What cannot be written shall not be looked through first.
+    with folder.writing() as partial:
+        inspections = [inspect_source(source, check) for source in sources]
+        with folder.one_line_errors():
+            _write(partial, sources, inspections)
+    return inspections
 
 
 def _write(folder: Path, sources: Sequence[EpisodeSource], inspections: Sequence[SourceInspection]) -> None:

@@ -12,7 +12,10 @@ from cyclemimic.commands.mixture_arguments import MixtureArguments
 from cyclemimic.trainers.training_fields import CycleMimicTrainingFields
 
 if TYPE_CHECKING:
-    from cyclemimic import CycleMimicTrainingArguments
+    from cyclemimic import CycleMimicProcessor, CycleMimicTrainingArguments
+    from cyclemimic.commands.policies import Policy
+    from cyclemimic.data import DemonstrationDataset, EpisodeSource, LabelledMixture, LatentLabels
+    from cyclemimic.data.mixture import OpenedMixture
 
 
 @dataclass
@@ -48,21 +51,52 @@ def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:
     return parse_training_arguments([MixtureArguments, PretrainArguments, CycleMimicTrainingArguments], argv, prog)
 
 
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """The video and its words, and the cameras that the policy sees it with, where they are several."""
+
+    opened: OpenedMixture
+    is_mixture: bool
+    instructions: list[str]
+    camera_names: list[str] | None
+    further_cameras: list[list[EpisodeSource]]
+
+    @property
+    def sources(self) -> list[EpisodeSource]:
+        return [entry.source for entry in self.opened.sources]
+
+
 def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTrainingArguments]) -> str | None:
     """Pretrains a policy and saves it with its processor."""
     from transformers import set_seed
 
     from cyclemimic import CycleMimicTrainer
     from cyclemimic.cards.card import CardData
-    from cyclemimic.checkpoints import read_config
-    from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
-    from cyclemimic.commands.inputs import check_labels, instructions_of, open_mixture_or_sources
-    from cyclemimic.commands.policies import load_policy, make_policy_of_backbone, make_tiny_policy
-    from cyclemimic.commands.training import checkpoint_to_resume, stream_pairs, train_and_save
-    from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LabelledMixture, open_labels
-    from cyclemimic.data.mixture import is_mixture
+    from cyclemimic.commands.inputs import check_labels
+    from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
+    from cyclemimic.data import CycleMimicCollator, open_labels
 
     mixture, wanted, training = arguments
+    _check(wanted)
+    checkpoint = checkpoint_to_resume(training)
+    labels = open_labels(wanted.labels, wanted.labels_revision)
+    data = _open_data(mixture, wanted, labels)
+    set_seed(training.seed)
+    model, processor = _load_or_make_policy(wanted, labels, data)
+    check_labels(labels, processor.codebook_size, processor.num_latent_tokens)
+    trainer = CycleMimicTrainer(
+        model=model,
+        args=training,
+        train_dataset=_frames(data, labels, processor, training),
+        data_collator=CycleMimicCollator(processor, image_shift=training.image_shift),
+        processing_class=processor,
+    )
+    card = CardData.of_mixture(data.opened, labels)
+    return train_and_save(trainer, checkpoint, card, wanted.backbone or wanted.policy)
+
+
+def _check(wanted: PretrainArguments) -> None:
+    """Raises `ValueError` unless it says what to start from."""
     given = [name for name in ("policy", "backbone", "tiny") if getattr(wanted, name)]
     if len(given) != 1:
         raise ValueError(f"Exactly one of `policy`, `backbone` and `tiny` must be given, got {given or 'none'}.")
@@ -70,8 +104,21 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
         raise ValueError(
             f"`pad_vocabulary_to` must be at least 1 and come with `backbone`, got {wanted.pad_vocabulary_to}."
         )
-    checkpoint = checkpoint_to_resume(training)
-    labels = open_labels(wanted.labels, wanted.labels_revision)
+
+
+def _open_data(mixture: MixtureArguments, wanted: PretrainArguments, labels: LatentLabels) -> _Data:
+    """The labelled video.
+
+    Raises:
+        DataError: some of it cannot be used, or has no words.
+        ValueError: the arguments do not go together.
+    """
+    from cyclemimic.checkpoints import read_config
+    from cyclemimic.commands.cameras import choose_cameras, open_further_cameras
+    from cyclemimic.commands.inputs import open_mixture_or_sources
+    from cyclemimic.data.instructions import instructions_of
+    from cyclemimic.data.mixture import is_mixture
+
     times = labels.metadata.get("interval_s", 1.0), labels.metadata.get("min_interval_s", 0.5)
     of_policy = read_config("policy", wanted.policy, "cyclemimic").camera_names if wanted.policy else None
     camera, camera_names = choose_cameras(mixture.camera, wanted.cameras, of_policy, mixture.skip_broken)
@@ -83,27 +130,30 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
     further_cameras = open_further_cameras(mixture.data, camera_names, sources, mixture.fps)
     # Of many data sets, some have no words: their frames still teach what follows from the picture.
     instructions = instructions_of(sources, may_be_silent=is_mixed)
-    set_seed(training.seed)
+    return _Data(opened, is_mixed, instructions, camera_names, further_cameras)
+
+
+def _load_or_make_policy(wanted: PretrainArguments, labels: LatentLabels, data: _Data) -> Policy:
+    """The policy to start from, and its processor."""
+    from cyclemimic.commands.policies import load_policy, make_policy_of_backbone, make_tiny_policy
+
     if wanted.policy is not None:
-        model, processor = load_policy(wanted.policy, camera_names)
-    elif wanted.backbone is not None:
-        model, processor = make_policy_of_backbone(wanted.backbone, labels, wanted.pad_vocabulary_to, camera_names)
-    else:
-        sizes = (wanted.tiny_image_size, wanted.tiny_hidden_size, wanted.tiny_num_layers)
-        model, processor = make_tiny_policy(instructions, labels, *sizes, camera_names)
-    check_labels(labels, processor.codebook_size, processor.num_latent_tokens)
-    frames: LabelledMixture | DemonstrationDataset
-    if is_mixed:
-        frames = LabelledMixture(stream_pairs(opened.sources, processor.resize_images, training), labels)
-    else:
-        frames = DemonstrationDataset(
-            sources, labels, transform=processor.resize_images, further_cameras=further_cameras
-        )
-    trainer = CycleMimicTrainer(
-        model=model,
-        args=training,
-        train_dataset=frames,
-        data_collator=CycleMimicCollator(processor, image_shift=training.image_shift),
-        processing_class=processor,
+        return load_policy(wanted.policy, data.camera_names)
+    if wanted.backbone is not None:
+        return make_policy_of_backbone(wanted.backbone, labels, wanted.pad_vocabulary_to, data.camera_names)
+    sizes = (wanted.tiny_image_size, wanted.tiny_hidden_size, wanted.tiny_num_layers)
+    return make_tiny_policy(data.instructions, labels, *sizes, data.camera_names)
+
+
+def _frames(
+    data: _Data, labels: LatentLabels, processor: CycleMimicProcessor, training: CycleMimicTrainingArguments
+) -> LabelledMixture | DemonstrationDataset:
+    """What the policy learns from: a mixture's frames as they come, or all of the data sets'."""
+    from cyclemimic.commands.training import stream_pairs
+    from cyclemimic.data import DemonstrationDataset, LabelledMixture
+
+    if data.is_mixture:
+        return LabelledMixture(stream_pairs(data.opened.sources, processor.resize_images, training), labels)
+    return DemonstrationDataset(
+        data.sources, labels, transform=processor.resize_images, further_cameras=data.further_cameras
     )
-    return train_and_save(trainer, checkpoint, CardData.of_mixture(opened, labels), wanted.backbone or wanted.policy)

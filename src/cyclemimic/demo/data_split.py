@@ -45,11 +45,3 @@ def split_demo_data(config: DemoConfig, settings: DemoSettings) -> DemoData:
     demonstrations = training[: min(settings.demonstrations_per_task, max(1, len(training) // 2))]
     parts = [open_demo_data(config, part) for part in (training, demonstrations, held_out)]
     return DemoData(everything.name, *parts)
-
-
-def instructions_of(source: EpisodeSource) -> list[str]:
-    """The distinct instructions of a data set."""
-    instructions = sorted({episode.instruction for episode in source if episode.instruction})
-    if not instructions:
-        raise DataError(f"{source.name} has no instruction; the policy needs one an episode")
-    return instructions

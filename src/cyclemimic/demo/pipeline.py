@@ -12,8 +12,9 @@ from typing import Any
 
 from cyclemimic.data import open_source
 from cyclemimic.data.atomic import write_atomically
+from cyclemimic.data.instructions import instructions_of
 from cyclemimic.demo import learning, moving
-from cyclemimic.demo.data_split import DemoData, instructions_of, open_demo_data, split_demo_data
+from cyclemimic.demo.data_split import DemoData, open_demo_data, split_demo_data
 from cyclemimic.demo.recording import Shot, record_shots
 from cyclemimic.demo.report_pages import write_demo_report
 from cyclemimic.demo.settings import DemoConfig, DemoSettings, settings_for
@@ -58,7 +59,8 @@ def run_demo(config: DemoConfig, settings: DemoSettings | None = None) -> Path:
         "tokenizer", lambda: learning.train_tokenizer([data.videos], settings, config.seed, tokenizer)
     )
     done["label"] = records.run("label", lambda: learning.label([data.videos], settings, tokenizer, labels))
-    processor = learning.make_policy_processor(data.demonstrations, instructions_of(data.videos), settings)
+    instructions = instructions_of([data.videos], may_be_silent=True)
+    processor = learning.make_policy_processor(data.demonstrations, instructions, settings)
     done["pretrain"] = records.run(
         "pretrain",
         lambda: learning.pretrain([data.videos], labels, processor, settings, config.seed, pretrained),

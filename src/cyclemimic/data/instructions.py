@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is said of the episodes of some data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .episode import DataError, EpisodeSource, list_episodes
+
+
+def instructions_of(sources: Sequence[EpisodeSource], may_be_silent: bool = False) -> list[str]:
+    """The distinct instructions of some data sets.
+
+    Raises:
+        DataError: an episode has none, or with `may_be_silent` all of them.
+    """
+    episodes = list_episodes(sources)
+    silent = [episode for episode in episodes if not (episode.instruction or "").strip()]
+    if silent and not (may_be_silent and len(silent) < len(episodes)):
+        raise DataError(
+            f"{silent[0].source}: {len(silent)} episodes have no instruction, episode {silent[0].index} first; the "
+            "policy needs one an episode"
+        )
+    said = {episode.instruction for episode in episodes if episode.instruction is not None}
+    return sorted(said - {episode.instruction for episode in silent})
