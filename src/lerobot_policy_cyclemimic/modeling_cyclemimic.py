@@ -15,8 +15,8 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 
 from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
 from cyclemimic.checkpoints import load_tokenizer, read_config
-from cyclemimic.commands.finetune import load_for_actions
 from cyclemimic.models.cyclemimic.execution_cyclemimic import ActionChunkQueue
+from cyclemimic.policies import load_for_actions
 
 from .configuration_cyclemimic import CycleMimicConfig
 from .features_cyclemimic import ACTION, STATE, choose_cameras, percentiles, wanted_sizes

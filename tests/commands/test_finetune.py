@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionPrediction, CycleMimicProcessor
-from cyclemimic.commands.finetune import load_for_actions
 from cyclemimic.data import LeRobotWriter, compute_action_statistics, compute_state_statistics, open_source
 from cyclemimic.models.cyclemimic.action_bins_cyclemimic import bin_centres, to_bins
+from cyclemimic.policies import load_for_actions
 
 from .conftest import TRAINING, run_verb
 

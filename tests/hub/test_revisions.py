@@ -21,11 +21,10 @@ from cyclemimic import (
 )
 from cyclemimic.checkpoints import load_tokenizer
 from cyclemimic.commands import gallery, serve
-from cyclemimic.commands.finetune import load_for_actions
 from cyclemimic.commands.inputs import open_sources
-from cyclemimic.commands.policies import load_policy, make_policy_of_backbone
 from cyclemimic.commands.train_tokenizer import TrainTokenizerArguments, load_or_make_tokenizer
 from cyclemimic.data import DataError, LatentLabels, open_labels, open_source
+from cyclemimic.policies import load_for_actions, load_policy, make_policy_of_backbone
 
 from ..models.cyclemimic.backbone_families import llava
 from .conftest import Repository

@@ -203,8 +203,8 @@ def make_start(arguments: argparse.Namespace, labels: Path, seed: int, folder: P
     # Not above: the processes that film import this file, and have no use for them.
     from transformers import set_seed
 
-    from cyclemimic.commands.policies import make_tiny_policy
     from cyclemimic.data import LatentLabels
+    from cyclemimic.policies import make_tiny_policy
 
     set_seed(seed)
     instructions = [*(INSTRUCTIONS[task] for task in arguments.tasks), "move the arm"]

@@ -163,6 +163,8 @@ def _load_policy(
     wanted: FinetuneArguments, config: CycleMimicConfig, data: _Data, labels: LatentLabels
 ) -> tuple[CycleMimicForActionPrediction, CycleMimicProcessor]:
     """The policy to start from, made for the demonstrations, and its processor with their statistics."""
+    from cyclemimic.policies import load_for_actions
+
     sizes: dict[str, Any] = {"chunk_size": _chunk_size(wanted, data.sources, labels), "action_dim": data.action_dim}
     # Of a policy without them, neither is a field to change.
     inputs = {"state_dim": data.state_dim, "camera_names": data.camera_names}
@@ -315,43 +317,3 @@ def _chunk_size(arguments: FinetuneArguments, sources: Sequence[EpisodeSource], 
     if "interval_s" not in labels.metadata:
         raise ValueError("`chunk_size` must be given where labels do not say their `interval_s`, got None.")
     return max(1, round(labels.metadata["interval_s"] * sources[0].fps))
-
-
-def load_for_actions(
-    checkpoint: str, sizes: dict[str, Any], fields: dict[str, Any]
-) -> tuple[CycleMimicForActionPrediction, CycleMimicProcessor]:
-    """
-    A policy that predicts actions, and its processor. A pretraining checkpoint says nothing of actions yet: it takes
-    `chunk_size`, `action_dim` and what else it sees from `sizes`, as does the processor, and other fields of the
-    configuration from `fields`. One that was fine-tuned before must have them already.
-
-    Raises:
-        ValueError: a fine-tuned checkpoint has other sizes or fields, or one of them is not allowed.
-    """
-    from cyclemimic import (
-        CycleMimicConfig,
-        CycleMimicForActionPrediction,
-        CycleMimicForLatentActionPrediction,
-        CycleMimicProcessor,
-    )
-    from cyclemimic.hub.names import load_pinned
-    from cyclemimic.models.cyclemimic.processing_cyclemimic import CONFIG_FIELDS
-
-    config = load_pinned(CycleMimicConfig.from_pretrained, checkpoint)
-    wanted = sizes | fields
-    known = {name: getattr(config, name) for name in wanted}
-    if config.is_finetuned and known != wanted:
-        raise ValueError(
-            f"`policy` must be of {wanted}, as data and flags say, got {known}, for which it was fine-tuned."
-        )
-    processor = load_pinned(CycleMimicProcessor.from_pretrained, checkpoint, **sizes)
-    if config.is_finetuned or sizes.get("num_action_bins") in (None, config.num_action_bins):
-        return load_pinned(CycleMimicForActionPrediction.from_pretrained, checkpoint, **wanted), processor
-    # Its vocabulary has no words for actions yet.
-    pretrained = load_pinned(CycleMimicForLatentActionPrediction.from_pretrained, checkpoint)
-    others = CycleMimicConfig.__annotations__.keys() - {"backbone_config", *CONFIG_FIELDS}
-    kept = {name: getattr(config, name) for name in others}
-    model = CycleMimicForActionPrediction.from_backbone(
-        pretrained.backbone, processor, new_token_ids=processor.action_bin_token_ids, **(kept | fields)
-    )
-    return model, processor

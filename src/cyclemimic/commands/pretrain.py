@@ -13,9 +13,9 @@ from cyclemimic.trainers.training_fields import CycleMimicTrainingFields
 
 if TYPE_CHECKING:
     from cyclemimic import CycleMimicProcessor, CycleMimicTrainingArguments
-    from cyclemimic.commands.policies import Policy
     from cyclemimic.data import DemonstrationDataset, EpisodeSource, LabelledMixture, LatentLabels
     from cyclemimic.data.mixture import OpenedMixture
+    from cyclemimic.policies import Policy
 
 
 @dataclass
@@ -135,7 +135,7 @@ def _open_data(mixture: MixtureArguments, wanted: PretrainArguments, labels: Lat
 
 def _load_or_make_policy(wanted: PretrainArguments, labels: LatentLabels, data: _Data) -> Policy:
     """The policy to start from, and its processor."""
-    from cyclemimic.commands.policies import load_policy, make_policy_of_backbone, make_tiny_policy
+    from cyclemimic.policies import load_policy, make_policy_of_backbone, make_tiny_policy
 
     if wanted.policy is not None:
         return load_policy(wanted.policy, data.camera_names)

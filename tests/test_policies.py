@@ -17,10 +17,10 @@ from transformers import (
 )
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
-from cyclemimic.commands.policies import make_policy_of_backbone, processor_for_backbone
 from cyclemimic.data import LatentLabels
+from cyclemimic.policies import make_policy_of_backbone, processor_for_backbone
 
-from ..models.cyclemimic.backbone_families import FAMILIES
+from .models.cyclemimic.backbone_families import FAMILIES
 
 ASKED = "In: What action should the robot take to {instruction}?\nOut:"
 GEMMA = {"boi_token": "<boi>", "eoi_token": "<eoi>", "image_token": "<soft>"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policies that pretraining can start with."""
+"""The policies that pretraining and fine-tuning start with, and their processors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ from transformers import (
     ProcessorMixin,
 )
 
-from cyclemimic import CycleMimicForLatentActionPrediction, CycleMimicProcessor
+from cyclemimic import (
+    CycleMimicConfig,
+    CycleMimicForActionPrediction,
+    CycleMimicForLatentActionPrediction,
+    CycleMimicProcessor,
+)
 from cyclemimic.checkpoints import read_config
 from cyclemimic.data import LatentLabels
 from cyclemimic.hub.names import load_pinned
 from cyclemimic.hub.redaction import first_line
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
-from cyclemimic.models.cyclemimic.processing_cyclemimic import DEFAULT_PROMPT_TEMPLATE
+from cyclemimic.models.cyclemimic.processing_cyclemimic import CONFIG_FIELDS, DEFAULT_PROMPT_TEMPLATE
 from cyclemimic.models.cyclemimic.safe_weights_cyclemimic import load_safetensors
 
 Policy = tuple[CycleMimicForLatentActionPrediction, CycleMimicProcessor]
@@ -177,3 +182,34 @@ def make_tiny_policy(
         action_decoder_num_heads=hidden_size // 32,
     )
     return CycleMimicForLatentActionPrediction(config), processor
+
+
+def load_for_actions(
+    checkpoint: str, sizes: dict[str, Any], fields: dict[str, Any]
+) -> tuple[CycleMimicForActionPrediction, CycleMimicProcessor]:
+    """
+    A policy that predicts actions, and its processor. A pretraining checkpoint says nothing of actions yet: it takes
+    `chunk_size`, `action_dim` and what else it sees from `sizes`, as does the processor, and other fields of the
+    configuration from `fields`. One that was fine-tuned before must have them already.
+
+    Raises:
+        ValueError: a fine-tuned checkpoint has other sizes or fields, or one of them is not allowed.
+    """
+    config = load_pinned(CycleMimicConfig.from_pretrained, checkpoint)
+    wanted = sizes | fields
+    known = {name: getattr(config, name) for name in wanted}
+    if config.is_finetuned and known != wanted:
+        raise ValueError(
+            f"`policy` must be of {wanted}, as data and flags say, got {known}, for which it was fine-tuned."
+        )
+    processor = load_pinned(CycleMimicProcessor.from_pretrained, checkpoint, **sizes)
+    if config.is_finetuned or sizes.get("num_action_bins") in (None, config.num_action_bins):
+        return load_pinned(CycleMimicForActionPrediction.from_pretrained, checkpoint, **wanted), processor
+    # Its vocabulary has no words for actions yet.
+    pretrained = load_pinned(CycleMimicForLatentActionPrediction.from_pretrained, checkpoint)
+    others = CycleMimicConfig.__annotations__.keys() - {"backbone_config", *CONFIG_FIELDS}
+    kept = {name: getattr(config, name) for name in others}
+    model = CycleMimicForActionPrediction.from_backbone(
+        pretrained.backbone, processor, new_token_ids=processor.action_bin_token_ids, **(kept | fields)
+    )
+    return model, processor
