@@ -81,6 +81,7 @@ def label_videos(
         "own_intervals": {name: list(own) for name, own in sorted((own_intervals or {}).items())},
         "rows_per_shard": rows_per_shard,
         "data": _describe_data(list_episodes(sources)),
+        "cameras": {episode.source: episode.camera for episode in list_episodes(sources)},
     }
     folder = LabelFolder(output_dir, settings, len(shards))
     if not folder.start():

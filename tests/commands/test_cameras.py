@@ -93,7 +93,7 @@ def test_further_cameras_have_the_episodes_of_the_first(two_camera_data):
             "`cameras` must be different ones, got ['front', 'observation.im",
         ),
         ("--cameras front wrist --skip_broken", "`skip_broken` must be left out with several cameras"),
-        ("--cameras wrist front", "as data and flags say, got {"),
+        ("--cameras wrist front", "`labels` must be of squares's camera observation.images.wrist, got those of"),
         ("--camera front", "as data and flags say, got {"),
     ],
 )

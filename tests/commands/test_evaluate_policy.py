@@ -13,7 +13,7 @@ from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
 from cyclemimic.commands.evaluate_policy import format_errors
 from cyclemimic.data import open_source
 
-from .conftest import TRAINING
+from .conftest import INTERVAL, TRAINING
 
 
 def test_errors_on_episodes_it_was_not_fine_tuned_on(verb, policy, square_data, tmp_path, capsys):
@@ -71,10 +71,32 @@ def test_the_table():
     ]
 
 
-def test_several_cameras(verb, labels, two_camera_data, pretrained, tmp_path):
+def test_the_camera_that_it_was_fine_tuned_with(verb, tokenizer, two_camera_data, pretrained, tmp_path):
+    flags = ["--policy", pretrained, "--data", two_camera_data, "--tokenizer", tokenizer, "--camera", "wrist"]
+    assert verb("finetune", *flags, "--output_dir", tmp_path / "policy", *TRAINING, *INTERVAL) == 0
+    errors = {}
+    for camera in ([], ["--camera", "wrist"], ["--camera", "front"]):
+        output = tmp_path / "-".join(["errors", *camera])
+        flags = ["--policy", tmp_path / "policy", "--data", two_camera_data, "--output", output, "--device", "cpu"]
+        assert verb("evaluate-policy", *flags, *camera) == 0
+        errors[tuple(camera)] = json.loads((output / "errors.json").read_text())["errors"]["policy"]
+    assert errors[()] == errors["--camera", "wrist"] != errors["--camera", "front"]
+
+
+def test_several_cameras(verb, tokenizer, two_camera_data, pretrained, tmp_path):
     output = tmp_path / "policy"
-    flags = ["--policy", pretrained, "--data", two_camera_data, "--labels", labels, "--cameras", "front", "wrist"]
-    assert verb("finetune", *flags, "--chunk_size", "3", "--output_dir", output, *TRAINING) == 0
+    flags = [
+        "--policy",
+        pretrained,
+        "--data",
+        two_camera_data,
+        "--tokenizer",
+        tokenizer,
+        "--cameras",
+        "front",
+        "wrist",
+    ]
+    assert verb("finetune", *flags, "--output_dir", output, *TRAINING, *INTERVAL) == 0
     flags = ["--policy", output, "--data", two_camera_data, "--output", tmp_path / "errors", "--device", "cpu"]
     assert verb("evaluate-policy", *flags) == 0
     assert json.loads((tmp_path / "errors" / "errors.json").read_text())["frames"] == 24

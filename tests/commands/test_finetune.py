@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionPrediction, CycleMimicProcessor
-from cyclemimic.data import LeRobotWriter, compute_action_statistics, compute_state_statistics, open_source
+from cyclemimic.commands.finetune import FinetuneArguments, choose_chunk_size
+from cyclemimic.data import (
+    LatentLabels,
+    LeRobotWriter,
+    compute_action_statistics,
+    compute_state_statistics,
+    open_source,
+)
 from cyclemimic.models.cyclemimic.action_bins_cyclemimic import bin_centres, to_bins
 from cyclemimic.policies import load_for_actions
 
@@ -91,7 +98,8 @@ def test_each_data_set_is_normalised_by_its_own_statistics(
     assert sorted(processor.action_statistics) == ["slow", "squares"]
     for path, fps in ((square_data, 10), (slow_data, 5)):
         source = open_source(path)
-        assert processor.action_statistics[source.name] == {**compute_action_statistics([source]), "fps": fps}
+        expected = {**compute_action_statistics([source]), "fps": fps, "camera": source[0].camera}
+        assert processor.action_statistics[source.name] == expected
 
 
 def test_goes_on_from_a_finetuned_policy_with_other_statistics_of_the_name(
@@ -103,7 +111,7 @@ def test_goes_on_from_a_finetuned_policy_with_other_statistics_of_the_name(
     assert "the action statistics of squares are replaced by others" in caplog.messages
     expected = compute_action_statistics([open_source(square_data, episodes=range(2))])
     statistics = CycleMimicProcessor.from_pretrained(tmp_path / "output").action_statistics
-    assert statistics == {"squares": {**expected, "fps": 10}}
+    assert statistics == {"squares": {**expected, "fps": 10, "camera": "observation.images.main"}}
 
 
 def test_decoder_without_image_states(verb, pretrained, labels, square_data, tmp_path):
@@ -152,6 +160,14 @@ def test_a_part_of_the_policy_is_trained_and_the_whole_is_saved(verb, pretrained
             "--policy {pretrained} --data {data} --tokenizer {tokenizer} --labels_revision v1",
             "left out without `labels`",
         ),
+        (
+            "--policy {pretrained} --data {data} --labels {labels} --interval_s 0.5",
+            "`interval_s` must be left out with `labels`",
+        ),
+        (
+            "--policy {pretrained} --data {two_cameras} --labels {labels}",
+            "`labels` must be of squares's camera observation.images.front, got those of observation.images.main",
+        ),
         ("--policy {tokenizer} --data {data} --labels {labels}", "must be a checkpoint of model type cyclemimic"),
         ("--policy {pretrained} --data {data} --tokenizer {pretrained}", "model type latent_action_tokenizer"),
         ("--policy {pretrained} --data {data} --labels {labels} --chunk_size 0", "`chunk_size` must be"),
@@ -189,6 +205,7 @@ def test_bad_input(
     square_data,
     slow_data,
     wide_data,
+    two_camera_data,
     tokenizer,
     labels,
     pretrained,
@@ -198,10 +215,42 @@ def test_bad_input(
     message,
 ):
     names = {"data": square_data, "slow": slow_data, "wide": wide_data, "tokenizer": tokenizer, "labels": labels}
-    names |= {"pretrained": pretrained, "policy": policy}
+    names |= {"pretrained": pretrained, "policy": policy, "two_cameras": two_camera_data}
     output = tmp_path / "output"
     assert message.format() in refuses("finetune", "--use_cpu", "--output_dir", output, *flags.format(**names).split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flags", ["--action_decoding all", "--action_decoder_context all", "--chunk_size 0"])
+def test_nothing_is_labelled_before_all_is_checked(refuses, pretrained, tokenizer, square_data, flags, monkeypatch):
+    monkeypatch.setattr("cyclemimic.labeling.label_videos", lambda *_, **__: pytest.fail("labelled"))
+    own = ["--policy", pretrained, "--data", square_data, "--tokenizer", tokenizer, "--output_dir", "absent"]
+    assert flags.split()[0].removeprefix("--") in refuses("finetune", "--use_cpu", *own, *flags.split())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"interval_s": 0.5}, 5),
+        ({"interval_s": 1.0, "own_intervals": {"squares": [0.3, 0.2], "other": [2.0, 1.0]}}, 3),
+        ({"interval_s": 1.0, "own_intervals": {"other": [2.0, 1.0]}}, 10),
+        ({}, "`chunk_size` must be given where labels do not say"),
+        (
+            {"interval_s": 1.0, "own_intervals": {"squares": [0.3, 0.2]}},
+            "`chunk_size` must be given .* several intervals",
+        ),
+    ],
+)
+def test_chunks_are_as_long_as_the_pairs_of_their_data(metadata, expected, labels, square_data):
+    source = open_source(square_data)
+    of_all = LatentLabels.from_folder(labels)
+    of_all.metadata = metadata
+    wanted = FinetuneArguments(policy="policy", data=["data"])
+    if isinstance(expected, int):
+        assert choose_chunk_size(wanted, [source], of_all) == expected
+    else:
+        with pytest.raises(ValueError, match=expected):
+            choose_chunk_size(wanted, [source, open_source(square_data, name="squares too")], of_all)
 
 
 @pytest.fixture(scope="module")

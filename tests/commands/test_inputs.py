@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from cyclemimic import CycleMimicConfig
-from cyclemimic.commands.inputs import choose_action_steps
+from cyclemimic.commands.inputs import check_labels_are_of, choose_action_steps
+from cyclemimic.data import Episode, InMemorySource, LatentLabels
+from cyclemimic.data.pairs import future_indices
 
 
 @pytest.mark.parametrize(
@@ -30,3 +33,31 @@ def test_a_policy_that_averages_looks_before_every_action():
     message = r"`num_action_steps` must be left out .*\(`temporal_ensemble_coeff`\), got 3"
     with pytest.raises(ValueError, match=message):
         choose_action_steps(3, config)
+
+
+def arm_source(*lengths: int) -> InMemorySource:
+    frames = np.zeros((max(lengths), 4, 4, 3), np.uint8)
+    return InMemorySource(
+        [Episode.from_arrays(frames[:length], 10.0, source="arm", index=index) for index, length in enumerate(lengths)]
+    )
+
+
+def labels_of(source: InMemorySource, **metadata) -> LatentLabels:
+    futures = [(episode.index, *pair) for episode in source for pair in enumerate(future_indices(episode, 0.3, 0.2))]
+    episode_index, frame_index, future_index = np.transpose(futures)
+    columns = {"source": ["arm"] * len(futures), "episode_index": episode_index, "frame_index": frame_index}
+    columns |= {"future_index": future_index, "codes": np.zeros((len(futures), 4), np.int64)}
+    return LatentLabels(columns, {"codebook_size": 16, "num_latent_tokens": 4, **metadata})
+
+
+def test_labels_of_other_episodes_of_the_name_are_refused():
+    camera = arm_source(4)[0].camera
+    labels = labels_of(arm_source(5, 2, 8), cameras={"arm": camera})
+    check_labels_are_of(labels, [arm_source(5, 2, 8)])
+    check_labels_are_of(labels, [arm_source(5, 9)])  # one that is too short for a pair has no labels to be wrong
+    for lengths, message in (((6, 2), "episode 0 has 5 frames instead of 6"), ((4, 2), "has 5 frames instead of 4")):
+        with pytest.raises(ValueError, match=f"`labels` must be of these data sets, got .*arm.*{message}"):
+            check_labels_are_of(labels, [arm_source(*lengths)])
+    with pytest.raises(ValueError, match=f"`labels` must be of arm's camera {camera}, got those of wrist"):
+        check_labels_are_of(labels_of(arm_source(5), cameras={"arm": "wrist"}), [arm_source(5)])
+    check_labels_are_of(labels_of(arm_source(5)), [arm_source(6)])  # of labels that say nothing, nothing is known

@@ -82,13 +82,16 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, DemonstrationData
     device = choose_device(arguments.device)
     config = read_finetuned_config("policy", arguments.policy)
     camera, names = choose_cameras(arguments.camera, None, config.camera_names, arguments.skip_broken)
+    processor = load_processor(arguments.policy)
     (everything,), _ = open_sources([arguments.data], camera, fps=arguments.fps, skip_broken=arguments.skip_broken)
+    of_its_own = everything.name if everything.name in processor.action_statistics else None
+    dataset = processor.resolve_dataset(arguments.dataset or of_its_own)
+    known = processor.action_statistics[dataset]
+    if camera is None and of_its_own == dataset and "camera" in known:
+        camera = str(known["camera"])
     chosen = _choose_episodes(arguments, [episode.index for episode in everything])
     source = open_source(arguments.data, camera, fps=arguments.fps, episodes=chosen)
     instructions_of([source])
-    processor = load_processor(arguments.policy)
-    of_its_own = source.name if source.name in processor.action_statistics else None
-    dataset = processor.resolve_dataset(arguments.dataset or of_its_own)
     frames = DemonstrationDataset(
         [source],
         chunk_size=config.chunk_size,

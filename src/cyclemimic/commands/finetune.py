@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -111,21 +111,20 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     from cyclemimic import CycleMimicTrainer
     from cyclemimic.cards.card import CardData
     from cyclemimic.checkpoints import read_config
-    from cyclemimic.commands.inputs import check_labels
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
     from cyclemimic.data import CycleMimicCollator
 
     wanted, training = arguments
-    if (wanted.labels is None) == (wanted.tokenizer is None):
-        raise ValueError("Exactly one of `labels` and `tokenizer` must be given, got both or neither.")
+    _check(wanted)
     checkpoint = checkpoint_to_resume(training)
     config = cast("CycleMimicConfig", read_config("policy", wanted.policy, "cyclemimic"))
     data = _open_data(wanted, config)
-    labels = _read_or_make_labels(wanted, data.sources)
-    check_labels(labels, config.codebook_size, config.num_latent_tokens)
-    _check_all_labelled(labels, data.sources)
+    labels = _open_labels(wanted, config, data.sources)
     set_seed(training.seed)
     model, processor = _load_policy(wanted, config, data, labels)
+    # Not before all that could be refused has been seen.
+    labels = labels or _make_labels(wanted, config, data.sources)
+    _check_all_labelled(labels, data.sources)
     trainer = CycleMimicTrainer(
         model=model,
         args=training,
@@ -137,6 +136,20 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     )
     card = CardData.of_sources(data.sources, broken=data.broken, labels=labels)
     return train_and_save(trainer, checkpoint, card, wanted.policy)
+
+
+def _check(wanted: FinetuneArguments) -> None:
+    """Raises `ValueError` unless the arguments go together."""
+    from cyclemimic.commands.inputs import check_left_out
+    from cyclemimic.data.pairs import check_intervals
+
+    if (wanted.labels is None) == (wanted.tokenizer is None):
+        raise ValueError("Exactly one of `labels` and `tokenizer` must be given, got both or neither.")
+    if wanted.labels is None:
+        check_left_out(wanted, ("labels_revision",), "without `labels`")
+        check_intervals(wanted.interval_s, wanted.min_interval_s)
+    else:
+        check_left_out(wanted, ("interval_s", "min_interval_s"), "with `labels`, which have theirs")
 
 
 def _open_data(wanted: FinetuneArguments, config: CycleMimicConfig) -> _Data:
@@ -160,12 +173,15 @@ def _open_data(wanted: FinetuneArguments, config: CycleMimicConfig) -> _Data:
 
 
 def _load_policy(
-    wanted: FinetuneArguments, config: CycleMimicConfig, data: _Data, labels: LatentLabels
+    wanted: FinetuneArguments, config: CycleMimicConfig, data: _Data, labels: LatentLabels | None
 ) -> tuple[CycleMimicForActionPrediction, CycleMimicProcessor]:
     """The policy to start from, made for the demonstrations, and its processor with their statistics."""
     from cyclemimic.policies import load_for_actions
 
-    sizes: dict[str, Any] = {"chunk_size": _chunk_size(wanted, data.sources, labels), "action_dim": data.action_dim}
+    sizes: dict[str, Any] = {
+        "chunk_size": choose_chunk_size(wanted, data.sources, labels),
+        "action_dim": data.action_dim,
+    }
     # Of a policy without them, neither is a field to change.
     inputs = {"state_dim": data.state_dim, "camera_names": data.camera_names}
     sizes |= {name: value for name, value in inputs.items() if (value, getattr(config, name)) != (None, None)}
@@ -211,8 +227,8 @@ def _action_statistics(
     arguments: FinetuneArguments, sources: Sequence[EpisodeSource]
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """
-    Statistics of each data set's actions under the name to save them by, and the size of all actions. `fps` among them
-    tells whoever deploys the policy how long an action lasts.
+    Statistics of each data set's actions under the name to save them by, and the size of all actions. `fps` and `camera`
+    among them tell whoever deploys the policy how long an action lasts, and what it has seen.
 
     Raises:
         ValueError: the sizes of the actions differ.
@@ -220,7 +236,11 @@ def _action_statistics(
     from cyclemimic.data import compute_action_statistics
 
     statistics = {
-        arguments.dataset_name or source.name: {**compute_action_statistics([source]), "fps": source.fps}
+        arguments.dataset_name or source.name: {
+            **compute_action_statistics([source]),
+            "fps": source.fps,
+            "camera": source[0].camera,
+        }
         for source in sources
     }
     return statistics, _one_size("actions", statistics)
@@ -272,28 +292,41 @@ def _one_size(what: str, statistics: dict[str, dict[str, Any]]) -> int:
     return next(iter(sizes.values()))
 
 
-def _read_or_make_labels(arguments: FinetuneArguments, sources: Sequence[EpisodeSource]) -> LatentLabels:
+def _open_labels(
+    wanted: FinetuneArguments, config: CycleMimicConfig, sources: Sequence[EpisodeSource]
+) -> LatentLabels | None:
+    """The labels of the demonstrations; `None` where a tokenizer is to make them."""
+    from cyclemimic.commands.inputs import check_labels, check_labels_are_of
+    from cyclemimic.data import open_labels
+
+    if wanted.labels is None:
+        return None
+    labels = open_labels(wanted.labels, wanted.labels_revision)
+    check_labels(labels, config.codebook_size, config.num_latent_tokens)
+    check_labels_are_of(labels, sources)
+    return labels
+
+
+def _make_labels(
+    wanted: FinetuneArguments, config: CycleMimicConfig, sources: Sequence[EpisodeSource]
+) -> LatentLabels:
     from cyclemimic.checkpoints import choose_device, load_tokenizer
-    from cyclemimic.data import LatentLabels, open_labels
-    from cyclemimic.data.pairs import check_intervals
+    from cyclemimic.commands.inputs import check_labels
+    from cyclemimic.data import LatentLabels
     from cyclemimic.labeling import label_videos
 
-    if arguments.labels is not None:
-        return open_labels(arguments.labels, arguments.labels_revision)
-    if arguments.labels_revision is not None:
-        raise ValueError(f"`labels_revision` must be left out without `labels`, got {arguments.labels_revision!r}.")
-    check_intervals(arguments.interval_s, arguments.min_interval_s)
     # One of the two is given.
-    name = cast(str, arguments.tokenizer)
+    name = cast(str, wanted.tokenizer)
     tokenizer, image_processor = load_tokenizer(name, choose_device(None))
+    check_labels(tokenizer.config, config.codebook_size, config.num_latent_tokens, argument="tokenizer")
     with tempfile.TemporaryDirectory() as folder:
         path = label_videos(
             tokenizer,
             image_processor,
             sources,
             Path(folder) / "labels",
-            arguments.interval_s,
-            arguments.min_interval_s,
+            wanted.interval_s,
+            wanted.min_interval_s,
             tokenizer_name=name,
         )
         labels = LatentLabels.from_folder(path)
@@ -310,10 +343,17 @@ def _check_all_labelled(labels: LatentLabels, sources: Sequence[EpisodeSource]) 
         raise ValueError(f"`labels` must be of every data set, got those of {sorted(labelled)}, none of {missing}.")
 
 
-def _chunk_size(arguments: FinetuneArguments, sources: Sequence[EpisodeSource], labels: LatentLabels) -> int:
+def choose_chunk_size(wanted: FinetuneArguments, sources: Sequence[EpisodeSource], labels: LatentLabels | None) -> int:
     """Actions in a chunk: as asked for, or those between the frames of a labelled pair."""
-    if arguments.chunk_size is not None:
-        return arguments.chunk_size
-    if "interval_s" not in labels.metadata:
+    if wanted.chunk_size is not None:
+        return wanted.chunk_size
+    metadata: Mapping[str, Any] = {"interval_s": wanted.interval_s} if labels is None else labels.metadata
+    of_all, own = metadata.get("interval_s"), metadata.get("own_intervals", {})
+    intervals: dict[str, Any] = {
+        source.name: own[source.name][0] if source.name in own else of_all for source in sources
+    }
+    if None in intervals.values():
         raise ValueError("`chunk_size` must be given where labels do not say their `interval_s`, got None.")
-    return max(1, round(labels.metadata["interval_s"] * sources[0].fps))
+    if len(set(intervals.values())) > 1:
+        raise ValueError(f"`chunk_size` must be given for labels of several intervals, {intervals} seconds, got None.")
+    return max(1, round(intervals[sources[0].name] * sources[0].fps))

@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
 
-from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
+from cyclemimic import (
+    LatentActionTokenizerConfig,
+    LatentActionTokenizerImageProcessor,
+    LatentActionTokenizerModel,
+)
 from cyclemimic.checkpoints import choose_device, load_tokenizer
 from cyclemimic.data import (
     EpisodeSource,
@@ -118,13 +123,52 @@ def open_tokenizer_and_data(
     return *load_tokenizer(arguments.tokenizer, device), sources
 
 
-def check_labels(labels: LatentLabels, codebook_size: int, num_latent_tokens: int) -> None:
-    """Raises `ValueError` unless the policy has a word for every code of the labels."""
+def check_labels(
+    labels: LatentLabels | LatentActionTokenizerConfig,
+    codebook_size: int,
+    num_latent_tokens: int,
+    argument: str = "labels",
+) -> None:
+    """Raises `ValueError` unless the policy has a word for every code of the labels, or of the tokenizer that is to make
+    them."""
     if (labels.codebook_size, labels.num_latent_tokens) != (codebook_size, num_latent_tokens):
         raise ValueError(
-            f"`labels` must be of {num_latent_tokens} tokens out of {codebook_size}, as the policy is, got "
+            f"`{argument}` must be of {num_latent_tokens} tokens out of {codebook_size}, as the policy is, got "
             f"{labels.num_latent_tokens} out of {labels.codebook_size}."
         )
+
+
+def check_labels_are_of(labels: LatentLabels, sources: Sequence[EpisodeSource]) -> None:
+    """Raises `ValueError` where labels say that they are of another camera, or of other episodes, than a data set of that
+    name has."""
+    cameras = labels.metadata.get("cameras", {})
+    for episode in (episode for source in sources for episode in source):
+        camera = cameras.get(episode.source)
+        if camera not in (None, episode.camera):
+            raise ValueError(f"`labels` must be of {episode.source}'s camera {episode.camera}, got those of {camera}.")
+        if camera is None or (episode.source, episode.index) not in labels:
+            continue
+        # The last pair of an episode ends with it.
+        length = int(labels.future_frames(episode.source, episode.index).max()) + 1
+        if length != episode.num_frames:
+            raise ValueError(
+                f"`labels` must be of these data sets, got those of another {episode.source}, whose episode "
+                f"{episode.index} has {length} frames instead of {episode.num_frames}."
+            )
+
+
+def check_left_out(arguments: Any, names: Sequence[str], reason: str) -> None:
+    """Raises `ValueError` naming an argument that was given, another value than its default, and would be ignored.
+
+    Args:
+        arguments: A dataclass.
+        names (`Sequence[str]`): Its fields that say nothing here.
+        reason (`str`): Where they are to be left out, such as ``"with `labels`"``.
+    """
+    for field in (field for field in fields(arguments) if field.name in names):
+        value = getattr(arguments, field.name)
+        if value != field.default:
+            raise ValueError(f"`{field.name}` must be left out {reason}, got {value}.")
 
 
 def check_at_least_one(**numbers: int) -> None:

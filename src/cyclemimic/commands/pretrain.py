@@ -72,7 +72,7 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
 
     from cyclemimic import CycleMimicTrainer
     from cyclemimic.cards.card import CardData
-    from cyclemimic.commands.inputs import check_labels
+    from cyclemimic.commands.inputs import check_labels, check_labels_are_of
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
     from cyclemimic.data import CycleMimicCollator, open_labels
 
@@ -84,11 +84,14 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
     set_seed(training.seed)
     model, processor = _load_or_make_policy(wanted, labels, data)
     check_labels(labels, processor.codebook_size, processor.num_latent_tokens)
+    check_labels_are_of(labels, data.sources)
     trainer = CycleMimicTrainer(
         model=model,
         args=training,
         train_dataset=_frames(data, labels, processor, training),
-        data_collator=CycleMimicCollator(processor, image_shift=training.image_shift),
+        data_collator=CycleMimicCollator(
+            processor, image_shift=training.image_shift, corrupted_share=training.corrupted_share
+        ),
         processing_class=processor,
     )
     card = CardData.of_mixture(data.opened, labels)
@@ -96,10 +99,14 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
 
 
 def _check(wanted: PretrainArguments) -> None:
-    """Raises `ValueError` unless it says what to start from."""
+    """Raises `ValueError` unless it says what to start from, and nothing of another start."""
+    from cyclemimic.commands.inputs import check_left_out
+
     given = [name for name in ("policy", "backbone", "tiny") if getattr(wanted, name)]
     if len(given) != 1:
         raise ValueError(f"Exactly one of `policy`, `backbone` and `tiny` must be given, got {given or 'none'}.")
+    if not wanted.tiny:
+        check_left_out(wanted, ("tiny_image_size", "tiny_hidden_size", "tiny_num_layers"), "without `tiny`")
     if wanted.pad_vocabulary_to is not None and (wanted.backbone is None or wanted.pad_vocabulary_to < 1):
         raise ValueError(
             f"`pad_vocabulary_to` must be at least 1 and come with `backbone`, got {wanted.pad_vocabulary_to}."

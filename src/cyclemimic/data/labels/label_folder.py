@@ -154,7 +154,7 @@ class LabelFolder:
 
 def _flatten(plan: dict[str, Any]) -> dict[str, Any]:
     plan = dict(plan)
-    # Before the number of shards, which follows from them: the message names the cause.
+    # Before what follows from them: the message names the cause.
     data = {f"data set {name}": value for name, value in plan.pop("data", {}).items()}
-    num_shards = plan.pop("num_shards")
-    return {**plan, **data, "num_shards": num_shards}
+    last = {name: plan.pop(name, None) for name in ("cameras", "num_shards")}
+    return {**plan, **data, **last}
