@@ -14,14 +14,14 @@ CROPPING = CLIPImageProcessorPil(do_resize=False, crop_size={"height": 24, "widt
 
 
 class Counted:
-    """An image processor that counts how often it is asked."""
+    """An image processor that keeps of how many images it is asked."""
 
     def __init__(self, image_processor):
-        self.image_processor, self.count = image_processor, 0
+        self.image_processor, self.counts = image_processor, []
 
-    def __call__(self, *arguments, **options):
-        self.count += 1
-        return self.image_processor(*arguments, **options)
+    def __call__(self, images, **options):
+        self.counts.append(len(images))
+        return self.image_processor(images, **options)
 
 
 def check_path(image_processor, images, is_fast, **tolerances):
@@ -30,13 +30,13 @@ def check_path(image_processor, images, is_fast, **tolerances):
     batches = ImageBatches(counted)
     expected = image_processor(images, return_tensors="pt")["pixel_values"]
     for _ in range(2):
-        counted.count = 0
+        counted.counts.clear()
         actual = batches.encode(images)["pixel_values"]
         torch.testing.assert_close(actual, expected, rtol=0, **tolerances)
-    assert counted.count == (0 if is_fast else 1)
+    assert counted.counts == ([] if is_fast else [len(images)])
     assert actual.is_contiguous()
     assert batches.encode(images, do_normalize=False)["pixel_values"].shape == expected.shape
-    assert counted.count == (1 if is_fast else 2)
+    assert len(counted.counts) == (1 if is_fast else 2)
 
 
 def test_fast_path_equals_the_image_processors(images):
@@ -52,3 +52,10 @@ def test_other_sizes_take_the_image_processors_path(side):
 def test_fast_path_holds_a_mean_and_deviation_a_channel(images):
     check_path(CLIP, images, is_fast=True, atol=1e-5)
     check_path(CROPPING, images, is_fast=False, atol=0)
+
+
+def test_images_that_stay_as_they_are_are_not_resized_for_nothing(images):
+    counted = Counted(CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size={"height": 24, "width": 24}))
+    np.testing.assert_array_equal(ImageBatches(counted).resize(images), np.stack(images))
+    # The first image, and the probes of what is done to images of its new size.
+    assert counted.counts == [1, 3]

@@ -38,19 +38,6 @@ def test_every_kind_of_image_gives_the_same(processor):
         np.testing.assert_array_equal(processor.resize_images(images), expected)
 
 
-def test_images_that_stay_as_they_are_are_not_resized_for_nothing(processor, monkeypatch):
-    run, counts = CycleMimicProcessor._run_image_processor, []
-
-    def count(self, images, **settings):
-        counts.append(len(images))
-        return run(self, images, **settings)
-
-    monkeypatch.setattr(CycleMimicProcessor, "_run_image_processor", count)
-    monkeypatch.setattr(CycleMimicProcessor, "_affine_map", lambda self, shape: None)
-    np.testing.assert_array_equal(processor.resize_images(LARGE), LARGE)
-    assert counts == [1]
-
-
 def test_images_of_different_sizes(processor):
     images = [np.full(shape, 9, np.uint8) for shape in ((20, 40, 3), (32, 32, 3), (64, 33, 3))]
     np.testing.assert_array_equal(processor.resize_images(images), np.full((3, 32, 32, 3), 9))
