@@ -8,7 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, LlavaConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from .configuration_prismatic import PrismaticConfig
+from .configuration_prismatic import PrismaticConfig, config_from_dict
 from .tiny_vision_cyclemimic import TinyVisionConfig
 
 # What a backbone may be or hold, and transformers does not know: this code also loads without the package. From a
@@ -135,7 +135,7 @@ class CycleMimicConfig(PreTrainedConfig):
         if self.backbone_config is None:
             self.backbone_config = LlavaConfig()
         elif isinstance(self.backbone_config, dict):
-            self.backbone_config = _config_from_dict(self.backbone_config)
+            self.backbone_config = config_from_dict("backbone_config", self.backbone_config)
         else:
             # A config resets the attention implementation of those inside it: of a living model, that would be its own.
             self.backbone_config = copy.deepcopy(self.backbone_config)
@@ -260,16 +260,6 @@ def check_camera_names(names: list[str] | None) -> None:
     """Raises `ValueError` unless they are distinct texts, at least one, or not given."""
     if names is not None and (not names or not all(names) or len(set(names)) < len(names)):
         raise ValueError(f"`camera_names` must be distinct names, at least one, or left out, got {names}.")
-
-
-def _config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
-    values = dict(values)
-    model_type = values.pop("model_type", None)
-    if model_type not in CONFIG_MAPPING:
-        raise ValueError(
-            f"`backbone_config` must have a `model_type` that transformers knows (such as 'llava'), got {model_type!r}."
-        )
-    return CONFIG_MAPPING[model_type](**values)
 
 
 __all__ = ["CycleMimicConfig"]

@@ -65,7 +65,7 @@ class PrismaticConfig(PreTrainedConfig):
             if value is None:
                 value = _default_config(name)
             elif isinstance(value, dict):
-                value = _config_from_dict(name, value)
+                value = config_from_dict(name, value)
             setattr(self, name, value)
         # As in transformers' own models of this kind, the text config decides where this one does not say it.
         self.tie_word_embeddings = self.tie_word_embeddings or bool(self.text_config.tie_word_embeddings)
@@ -122,7 +122,8 @@ def _default_config(name: str) -> PreTrainedConfig:
     return LlamaConfig(vocab_size=32064, max_position_embeddings=4096, pad_token_id=32000, rms_norm_eps=1e-5)
 
 
-def _config_from_dict(name: str, values: dict[str, Any]) -> PreTrainedConfig:
+def config_from_dict(name: str, values: dict[str, Any]) -> PreTrainedConfig:
+    """The config that the argument `name` gives as a dictionary; `ValueError` unless it is of a known model."""
     values = dict(values)
     model_type = values.pop("model_type", None)
     if model_type not in CONFIG_MAPPING:
@@ -130,4 +131,4 @@ def _config_from_dict(name: str, values: dict[str, Any]) -> PreTrainedConfig:
     return CONFIG_MAPPING[model_type](**values)
 
 
-__all__ = ["PrismaticConfig"]
+__all__ = ["PrismaticConfig", "config_from_dict"]

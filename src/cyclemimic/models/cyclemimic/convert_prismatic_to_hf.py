@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, LlavaProcessor, PreTrainedConfig
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from .configuration_prismatic import PrismaticConfig
+from .configuration_prismatic import PrismaticConfig, config_from_dict
 from .modeling_prismatic import PrismaticForConditionalGeneration
 from .processing_prismatic import make_prismatic_processor
 from .stored_tensors_prismatic import StoredTensor, open_safetensors, open_sharded, open_torch, read_json, shorten
@@ -188,13 +187,10 @@ def _read_text_config(
         except (OSError, ValueError) as error:
             raise _not_a_language_model(language_model, error) from error
     else:
-        values = dict(settings.get("text_config") or {})
-        model_type = values.pop("model_type", None)
-        if model_type not in CONFIG_MAPPING:
-            raise ValueError(
-                f"{run / 'config.json'}: `text_config` must have a `model_type` that transformers knows, got {model_type!r}."
-            )
-        config = CONFIG_MAPPING[model_type](**values)
+        try:
+            config = config_from_dict("text_config", settings.get("text_config") or {})
+        except ValueError as error:
+            raise ValueError(f"{run / 'config.json'}: {error}") from error
     embeddings = [stored for stored in tensors if re.fullmatch(TEXT + r"model\.embed_tokens\.weight", stored.name)]
     if embeddings and embeddings[0].shape:
         config.vocab_size = embeddings[0].shape[0]

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partialmethod
 from typing import Any, Self
 
 import torch
@@ -136,9 +135,6 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
     # Every sample has N latent targets, so their means over micro-batches add up: Trainer need not pass the number. Of the
     # action loss, which counts the steps within an episode, gradient accumulation takes the mean of micro-batches.
     accepts_loss_kwargs = False
-    # What the Hub recommends for a file, and a small memory can load.
-    save_pretrained = partialmethod(PreTrainedModel.save_pretrained, max_shard_size="5GB")
-    push_to_hub = partialmethod(PreTrainedModel.push_to_hub, max_shard_size="5GB")  # type: ignore[assignment]
 
     def __init__(self, config: CycleMimicConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from functools import partialmethod
 from typing import Any
 
 import torch
@@ -101,9 +100,6 @@ class PrismaticPreTrainedModel(SafeWeightsModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    # What the Hub recommends for a file, and a small memory can load.
-    save_pretrained = partialmethod(PreTrainedModel.save_pretrained, max_shard_size="5GB")
-    push_to_hub = partialmethod(PreTrainedModel.push_to_hub, max_shard_size="5GB")  # type: ignore[assignment]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

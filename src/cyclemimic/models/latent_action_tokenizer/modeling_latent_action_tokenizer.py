@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partialmethod
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
@@ -132,9 +130,6 @@ class LatentActionTokenizerPreTrainedModel(SafeWeightsModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["LatentActionTokenizerSpatialLayer", "LatentActionTokenizerSpatioTemporalLayer"]
-    # What the Hub recommends for a file, and a small memory can load.
-    save_pretrained = partialmethod(PreTrainedModel.save_pretrained, max_shard_size="5GB")
-    push_to_hub = partialmethod(PreTrainedModel.push_to_hub, max_shard_size="5GB")  # type: ignore[assignment]
 
     def get_input_embeddings(self) -> None:
         """There are no tokens to embed; FSDP asks."""

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,10 @@ _PLACE = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
 
 class SafeWeightsModel(PreTrainedModel):
     """A model that reads no weights but safetensors, and these from its checkpoint alone."""
+
+    # What the Hub recommends for a file, and a small memory can load.
+    save_pretrained = partialmethod(PreTrainedModel.save_pretrained, max_shard_size="5GB")
+    push_to_hub = partialmethod(PreTrainedModel.push_to_hub, max_shard_size="5GB")  # type: ignore[assignment]
 
     @classmethod
     def from_pretrained(
