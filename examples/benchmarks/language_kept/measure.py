@@ -32,7 +32,7 @@ from cyclemimic import (
     CycleMimicTrainingArguments,
 )
 from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LatentLabels, open_source
-from cyclemimic.models.cyclemimic.tiny_cyclemimic import TinyVisionConfig
+from cyclemimic.models.cyclemimic.tiny_vision_cyclemimic import TinyVisionConfig
 
 IMAGE_SIZE, PATCH_SIZE = 64, 16
 TEXT = """The harbour lay quiet in the early morning. Two fishermen were mending their nets while a third one sorted the

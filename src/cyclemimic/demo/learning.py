@@ -129,18 +129,12 @@ def pretrain(
     set_seed(seed)
     model = CycleMimicForLatentActionPrediction(_policy_config(processor, settings))
     frames = DemonstrationDataset(videos, LatentLabels.from_folder(labels_dir), transform=processor.resize_images)
-    history = _train_policy(
-        model,
-        frames,
-        processor,
-        None,
-        settings,
-        seed,
-        settings.pretraining_steps,
-        settings.pretraining_learning_rate,
-        output_dir,
-        "pretrained on video to predict latent actions. It does not act yet.",
+    arguments = _policy_arguments(
+        output_dir, settings, seed, settings.pretraining_steps, settings.pretraining_learning_rate
     )
+    collator = CycleMimicCollator(processor, image_shift=settings.image_shift)
+    trained = "pretrained on video to predict latent actions. It does not act yet."
+    history = _train_policy(model, arguments, frames, collator, output_dir, trained)
     return {"frames": len(frames), "history": history}
 
 
@@ -165,18 +159,11 @@ def finetune(
         chunk_size=processor.chunk_size,
         transform=processor.resize_images,
     )
-    history = _train_policy(
-        model,
-        frames,
-        processor,
-        demonstrations.name,
-        settings,
-        seed,
-        settings.finetuning_steps,
-        settings.finetuning_learning_rate,
-        output_dir,
-        "fine-tuned on demonstrations to act.",
+    arguments = _policy_arguments(
+        output_dir, settings, seed, settings.finetuning_steps, settings.finetuning_learning_rate
     )
+    collator = CycleMimicCollator(processor, demonstrations.name, settings.image_shift)
+    history = _train_policy(model, arguments, frames, collator, output_dir, "fine-tuned on demonstrations to act.")
     difference = _difference_of_reloaded(model, output_dir, frames)
     if difference != 0:
         raise RuntimeError(f"the policy reloaded from {output_dir} acts differently, by up to {difference}")
@@ -202,29 +189,30 @@ def _policy_config(processor: CycleMimicProcessor, settings: DemoSettings) -> An
     return processor.make_config(backbone, **settings.action_decoder)
 
 
-def _train_policy(
-    model: CycleMimicPreTrainedModel,
-    frames: Dataset,
-    processor: CycleMimicProcessor,
-    dataset_name: str | None,
-    settings: DemoSettings,
-    seed: int,
-    steps: int,
-    learning_rate: float,
-    output_dir: Path,
-    trained: str,
-) -> History:
-    arguments = CycleMimicTrainingArguments(
+def _policy_arguments(
+    output_dir: Path, settings: DemoSettings, seed: int, steps: int, learning_rate: float
+) -> CycleMimicTrainingArguments:
+    return CycleMimicTrainingArguments(
         image_shift=settings.image_shift,
         weight_decay=0.05,
         **_training_arguments(output_dir, settings, seed, steps, learning_rate),
     )
+
+
+def _train_policy(
+    model: CycleMimicPreTrainedModel,
+    arguments: CycleMimicTrainingArguments,
+    frames: Dataset,
+    collator: CycleMimicCollator,
+    output_dir: Path,
+    trained: str,
+) -> History:
     trainer = CycleMimicTrainer(
         model=model,
         args=arguments,
         train_dataset=frames,
-        data_collator=CycleMimicCollator(processor, dataset_name, arguments.image_shift),
-        processing_class=processor,
+        data_collator=collator,
+        processing_class=collator.processor,
     )
     kind = f"A vision-language-action policy on a small backbone from scratch, {trained}"
     return _train_and_save(trainer, output_dir, {"kind": kind})

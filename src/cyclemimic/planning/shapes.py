@@ -152,7 +152,7 @@ def _policy_stacks(config: CycleMimicConfig) -> tuple[LayerStack, ...]:
     num_image_tokens = config.num_cameras * (config.num_image_tokens or 0)
     parts = [(getattr(backbone, name, None), num_image_tokens) for name in ("vision_config", "fused_vision_config")]
     parts.append((text, num_image_tokens + NUM_TEXT_TOKENS))
-    # A vision model without layers, such as the demo's two convolutions, keeps next to nothing.
+    # A vision model without layers, such as the demo's convolutions, keeps next to nothing.
     return tuple(_stack_of(part, tokens) for part, tokens in parts if part is not None and _num_layers(part))
 
 

@@ -300,9 +300,8 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         """
         if "position_ids" in kwargs:
             raise ValueError("`position_ids` must be left out, as they follow from `attention_mask`, got some.")
-        kwargs.pop(
-            "use_cache", None
-        )  # of which callers have no say: without a prediction to go on with, there is none
+        # Callers have no say: without a prediction to go on with, there is no cache.
+        kwargs.pop("use_cache", None)
         if self.config.num_cameras > 1:
             self._check_cameras(pixel_values)
             given = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw, **kwargs}
