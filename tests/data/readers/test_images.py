@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -39,3 +41,24 @@ def test_the_largest_image_is_read_and_no_larger_one(monkeypatch):
     assert decode_image(encode(Image.new("RGB", (32, 2))), "a").shape == (2, 32, 3)
     with pytest.raises(DataError, match=r"a does not decode \(13 x 5 pixels, at most"):
         decode_image(encode(Image.new("RGB", (13, 5))), "a")
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_grey_of_sixteen_bits_is_refused_and_does_not_become_white(tmp_path, mode):
+    path = tmp_path / "frame_000000.png"
+    path.write_bytes(encode(Image.new(mode, (4, 4), 1000)))
+    with pytest.raises(DataError, match=r"frame_000000.png must have 8 bits a channel, got mode I(;16)? ") as caught:
+        decode_image(path, str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_colour_of_sixteen_bits_is_read_at_half_its_depth():
+    pixels = np.full((2, 3, 3), 0x5A80, dtype=">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", 3, 2, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    file = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    assert (decode_image(file, "a") == 0x5A).all()

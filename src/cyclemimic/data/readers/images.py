@@ -16,6 +16,9 @@ MAX_PIXELS = 1 << 26
 
 # Pillow knows many more, of which some start other programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+# What Pillow opens with more than 8 bits a channel, and cuts off at 255 on the way to RGB: all white. PNGs of 16 bits in
+# colour are none of them: it halves those as it reads.
+_DEEP_MODES = ("I", "F")
 
 
 def decode_image(file: Path | bytes, what: str) -> np.ndarray:
@@ -29,7 +32,7 @@ def decode_image(file: Path | bytes, what: str) -> np.ndarray:
         `np.ndarray` of shape `(height, width, 3)`: RGB, `uint8`.
 
     Raises:
-        DataError: If it does not decode, or is larger than [`MAX_PIXELS`].
+        DataError: If it does not decode, is larger than [`MAX_PIXELS`], or has more than 8 bits a channel, as depth has.
     """
     # Imported here, as an image is the first thing of a data set that needs it.
     from PIL import Image
@@ -39,8 +42,9 @@ def decode_image(file: Path | bytes, what: str) -> np.ndarray:
         if isinstance(file, Path) and not file.is_file():
             raise FileNotFoundError("it is no file")
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height <= MAX_PIXELS:
+            (width, height), mode = image.size, image.mode
+            is_deep = mode.startswith(_DEEP_MODES)
+            if width * height <= MAX_PIXELS and not is_deep:
                 return np.asarray(image.convert("RGB"))
     # Pillow passes on whatever its decoders meet.
     except (
@@ -55,6 +59,11 @@ def decode_image(file: Path | bytes, what: str) -> np.ndarray:
         Image.DecompressionBombError,
     ) as error:
         raise DataError(f"{what} does not decode ({error or type(error).__name__}); {remedy}") from error
+    if is_deep:
+        raise DataError(
+            f"{what} must have 8 bits a channel, got mode {mode} (depth, or 16 bits); store it as 8-bit grey or RGB, or "
+            "leave its episode out with `--skip_broken`"
+        )
     raise DataError(
         f"{what} does not decode ({width} x {height} pixels, at most {MAX_PIXELS >> 20} million are read); {remedy}"
     )
