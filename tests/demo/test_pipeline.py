@@ -118,6 +118,33 @@ def test_another_run_is_refused(output: Path, data: Path, tiny_settings) -> None
         run_demo(DemoConfig(output, data=data, quick=True, seed=1), tiny_settings)
 
 
+@pytest.mark.parametrize("kept", ["labels/labels.parquet", "policy/model.safetensors", "stages/notes.txt", ".hidden"])
+def test_a_folder_with_files_of_the_user_is_refused_untouched(data: Path, tiny_settings, tmp_path: Path, kept) -> None:
+    file = tmp_path / "output" / kept
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    first = kept if kept.startswith("stages") else kept.split("/")[0]
+    message = (
+        f"`output` must be a new or empty folder, or one of an earlier demo, got .*output, which holds {first} and"
+    )
+    with pytest.raises(ValueError, match=message):
+        run_demo(DemoConfig(tmp_path / "output", data=data, quick=True), tiny_settings)
+    assert [path for path in (tmp_path / "output").rglob("*") if path.is_file()] == [file]
+    assert file.read_text() == "mine"
+
+
+def test_what_a_demo_leaves_that_was_killed_at_its_start_is_gone_on_from(
+    data: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("cyclemimic.demo.pipeline.StageRecords", lambda folder, run: 1 / 0)
+    (tmp_path / "stages").mkdir()
+    for name in (None, ".run.json.7.partial", "run.json"):  # each moment of writing the record, and after it
+        if name is not None:
+            (tmp_path / "stages" / name).write_text("{}")
+        with pytest.raises(ZeroDivisionError):
+            run_demo(DemoConfig(tmp_path, data=data, quick=True))
+
+
 def test_a_folder_that_is_no_data_set_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="is empty"):

@@ -22,7 +22,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         type=Path,
         default=Path("demo_output"),
         metavar="DIR",
-        help="where results go (default: %(default)s)",
+        help="where results go: a new or empty folder, or an earlier demo's, to go on (default: %(default)s)",
     )
     parser.add_argument(
         "--data",

@@ -45,7 +45,7 @@ def run_demo(config: DemoConfig, settings: DemoSettings | None = None) -> Path:
     Raises:
         DataError: `config.data` is no data set that can be used.
         SimulatorError: the simulator cannot run here.
-        ValueError: the output folder holds another run, or its disk is nearly full.
+        ValueError: the output folder holds another run, or what no demo has written; or its disk is nearly full.
     """
     settings = settings or settings_for(config)
     _check_input(config)
@@ -86,6 +86,13 @@ def _check_input(config: DemoConfig) -> None:
     """Refuses, before any work, what would fail after minutes of it."""
     if config.output.exists() and not config.output.is_dir():
         raise ValueError(f"`output` must be a folder, got the file {config.output}.")
+    # Stages that are not done remove what lies in their place.
+    found = _find_foreign(config.output)
+    if found is not None:
+        raise ValueError(
+            f"`output` must be a new or empty folder, or one of an earlier demo, got {config.output}, which holds {found} "
+            "and no record of a demo."
+        )
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"`seed` must be in [0, 2**32), got {config.seed}.")
     if config.data is None and config.camera is not None:
@@ -100,6 +107,16 @@ def _check_input(config: DemoConfig) -> None:
         raise ValueError(
             f"`output` ({config.output}) needs {_NEEDED_BYTES >> 20} MB of free disk, got {free >> 20} MB."
         )
+
+
+def _find_foreign(output: Path) -> str | None:
+    """The first entry of a folder without a demo's record that a demo cannot have written, which starts with its record."""
+    stages = output / "stages"
+    if (stages / "run.json").is_file():
+        return None
+    own = {stages} if stages.is_dir() else set()
+    foreign = {*output.glob("*")} - own | {*stages.glob("*")} - {*stages.glob(".run.json.*.partial")}
+    return min((path.relative_to(output).as_posix() for path in foreign), default=None)
 
 
 def _record(config: DemoConfig, settings: DemoSettings) -> dict[str, Any]:
