@@ -28,7 +28,8 @@ class Walk:
         with Path(__file__).with_name("built").open("a") as built:
             built.write(f"{task}\\n")
         if task == "refuse":
-            raise ValueError("no such walk; install one")
+            from cyclemimic.evaluation.environments.simulator import SimulatorError
+            raise SimulatorError("no such walk; install one")
         self.task, self.instruction = task, f"please {task}"
 
     def reset(self, initial_state):
@@ -182,7 +183,7 @@ def test_scenes_are_built_again_only_where_a_task_runs_out(walk, tmp_path):
     [
         ("die", RuntimeError, r"process died \(exit code 3\)"),
         ("fail", RuntimeError, "environment failed: KeyError: 'leg'"),
-        ("refuse", ValueError, "no such walk; install one"),
+        ("refuse", SimulatorError, "^no such walk; install one$"),
     ],
 )
 def test_a_worker_that_fails_is_an_error_and_no_hang(walk, task, error, message):

@@ -8,7 +8,7 @@ import importlib
 import numpy as np
 import pytest
 
-from cyclemimic.evaluation.environments.simulator import SimulatorError, open_simulator
+from cyclemimic.evaluation.environments.simulator import SimulatorError, UnfitEnvironment, open_simulator
 
 pytest.importorskip("gymnasium")
 
@@ -72,8 +72,33 @@ class Grey(Climb):
     def render(self):
         return np.zeros((4, 6), np.uint8)
 
+class Seedless(Climb):
+    def reset(self):
+        return super().reset()
+
+class Terse(Climb):
+    def reset(self, seed=None, options=None):
+        return super().reset(seed=seed)[0]
+
+class Old(Climb):
+    def step(self, action):
+        observation, reward, terminated, _, information = super().step(action)
+        return observation, reward, terminated, information
+
+class Vague(Climb):
+    def inform(self):
+        return {"success": np.array([True, False])}
+
+class Broken(Climb):
+    def reset(self, seed=None, options=None):
+        raise ValueError("the arm is at [1, 2]")
+
+def forgotten():
+    Climb()
+
 if "stand_in/Climb-v0" not in gymnasium.registry:
     gymnasium.register("stand_in/Climb-v0", Climb, max_episode_steps=30)
+    gymnasium.register("stand_in/Seedless-v0", Seedless, max_episode_steps=30)
 """
 
 
@@ -134,6 +159,23 @@ def test_images_state_and_words_out_of_the_observations():
         ("gym:stand_in_climb:TwoEyes", ValueError, r"one image in its observations, got \['left', 'right'\]"),
         ("gym:stand_in_climb:Mute", ValueError, "`instruction` must be given for stand_in_climb:Mute"),
         ("gym:stand_in_climb:Grey", ValueError, r"must show uint8 images \(height, width, 3\), got uint8 \(4, 6\)"),
+        (
+            "gym:stand_in_climb:forgotten",
+            UnfitEnvironment,
+            r"must name a gymnasium.Env or what returns one, got None of stand_in_climb:forgotten\.$",
+        ),
+        ("gym:builtins:dict", UnfitEnvironment, r"must name a gymnasium.Env or what returns one, got dict of"),
+        (
+            "gym:stand_in_climb:Seedless",
+            UnfitEnvironment,
+            r"must have a `reset` that takes `seed`, got reset\(\) of stand_in_climb:Seedless\.$",
+        ),
+        ("gym:stand_in_climb:stand_in/Seedless-v0", UnfitEnvironment, r"takes `seed`, got reset\(\) of"),
+        (
+            "gym:stand_in_climb:Terse",
+            UnfitEnvironment,
+            r"an observation and a dictionary of `reset`, got numpy.ndarray of shape \(1,\) of stand_in_climb:Terse",
+        ),
         ("gym:", ValueError, "`env` must be metaworld:TASK"),
         ("pusht:left", ValueError, "`env` must be metaworld:TASK"),
         ("maze:1", ValueError, "`env` must be metaworld:TASK"),
@@ -142,6 +184,30 @@ def test_images_state_and_words_out_of_the_observations():
 def test_what_cannot_be_played_is_said_at_once(env, error, message):
     with pytest.raises(error, match=message):
         open_simulator(env)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Old", r"five values of `step`, .*, got a tuple of 4 \(ndarray, float, bool, dict\) of stand_in_climb:Old"),
+        (
+            "Vague",
+            r"one truth value as `success` of `step`, got numpy.ndarray of shape \(2,\) of stand_in_climb:Vague",
+        ),
+    ],
+)
+def test_what_a_step_must_return(name, message):
+    environment = make(f"gym:stand_in_climb:{name}")
+    environment.reset(0)
+    with pytest.raises(UnfitEnvironment, match=message):
+        environment.step(np.zeros(2))
+
+
+def test_what_the_users_code_raises_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match=r"environment failed: ValueError: the arm is at \[1, 2\]") as caught:
+        open_simulator("gym:stand_in_climb:Broken")
+    assert str(caught.traceback[-1].path).endswith("gymnasium.py")
+    assert caught.value.__cause__.__traceback__ is not None  # which the command line shows, as of no ValueError
 
 
 def test_words_of_ones_own():

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Reset, WorkerDied, _Slot
+from cyclemimic.evaluation.environments.simulator import SimulatorError, UnfitEnvironment
+from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Reset, WorkerDied, _portable, _Slot
 
 
 class Scripted:
@@ -62,3 +63,21 @@ def test_a_chunk_is_carried_out_up_to_success_or_end(script, num_steps, success,
     outcome = slot.act(Act(0, np.zeros((3, 1), dtype=np.float32)))
     assert (outcome.num_steps, outcome.success, outcome.image is None) == (num_steps, success, is_over)
     assert type(outcome.success) is bool and not script
+
+
+@pytest.mark.parametrize("kind", [SimulatorError, UnfitEnvironment])
+def test_our_own_errors_come_back_as_they_are(kind):
+    error = kind("one line")
+    assert _portable(error) is error
+
+
+def test_a_value_error_of_the_users_code_comes_back_with_the_workers_trace():
+    def their_step():
+        raise ValueError("no such joint")
+
+    try:
+        their_step()
+    except ValueError as error:
+        came = _portable(error)
+    assert type(came) is RuntimeError and "ValueError: no such joint" in str(came)
+    assert "in their_step" in came.__notes__[0]

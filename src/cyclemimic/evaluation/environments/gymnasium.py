@@ -8,19 +8,21 @@ What such an environment must give:
 - success: `is_success` or `success` in the step's info; without them, `terminated`;
 - an instruction: in the info of `reset`, or as an attribute, `instruction`; or by `--instruction`;
 - optionally what the robot feels: `state` or `agent_pos` in a dictionary of observations;
-- the same episode for the same `reset(seed=...)`, whatever was played before.
+- the same episode for the same `reset(seed=...)`, whatever was played before;
+- of `reset` an observation and a dictionary, of `step` five values, as Gymnasium has them and Gym had not.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from cyclemimic.evaluation.environments.simulator import Simulator, SimulatorError
+from cyclemimic.evaluation.environments.simulator import Simulator, SimulatorError, UnfitEnvironment
 
 _STATE_KEYS = ("state", "agent_pos")
 _SUCCESS_KEYS = ("is_success", "success")
@@ -38,7 +40,7 @@ class GymnasiumEnvironment:
         options (*optional*): Further arguments of `gymnasium.make`.
 
     Raises:
-        ValueError: there is no such environment, or it lacks what this module's first lines ask for.
+        UnfitEnvironment: there is no such environment, or it lacks what this module's first lines ask for.
         SimulatorError: Gymnasium or the module is not installed.
     """
 
@@ -46,18 +48,22 @@ class GymnasiumEnvironment:
         self.task, self.action_repeat, self._told = task, action_repeat, instruction
         self._env = _make(task, options)
         self.max_steps, self.control_rate_hz = _length_of(self._env), _rate_of(self._env)
-        self._actions = self._env.action_space
+        _check_takes_seed(self._env, task)
+        self._actions = _space(self._env, "action_space")
+        observations = _space(self._env, "observation_space")
         if len(getattr(self._actions, "shape", None) or ()) != 1 or not np.issubdtype(
             self._actions.dtype, np.floating
         ):
-            raise ValueError(f"`env` must have actions that are a vector of floats, got {self._actions} of {task}.")
+            raise UnfitEnvironment(
+                f"`env` must have actions that are a vector of floats, got {self._actions} of {task}."
+            )
         self.action_dim = self._actions.shape[0]
-        spaces = dict(getattr(self._env.observation_space, "spaces", None) or {})
+        spaces = dict(getattr(observations, "spaces", None) or {})
         images = [key for key, space in spaces.items() if _is_image_space(space)]
         if len(images) > 1:
-            raise ValueError(f"`env` must have one image in its observations, got {images} of {task}.")
+            raise UnfitEnvironment(f"`env` must have one image in its observations, got {images} of {task}.")
         self._image_key = images[0] if images else None
-        self._shows_itself = _is_image_space(self._env.observation_space)
+        self._shows_itself = _is_image_space(observations)
         self._state_key = next((key for key in _STATE_KEYS if len(getattr(spaces.get(key), "shape", ())) == 1), None)
         self.state_dim = None if self._state_key is None else spaces[self._state_key].shape[0]
         self._observation: Any = None
@@ -65,23 +71,42 @@ class GymnasiumEnvironment:
 
     def reset(self, initial_state: int) -> None:
         """Starts the episode of that seed."""
-        self._observation, information = self._env.reset(seed=initial_state)
+        answer = self._env.reset(seed=initial_state)
+        if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], Mapping)):
+            raise UnfitEnvironment(
+                f"`env` must return an observation and a dictionary of `reset`, got {_kind(answer)} of {self.task}."
+            )
+        self._observation, information = answer
         told = self._told or information.get("instruction") or _attribute(self._env, "instruction")
         if not isinstance(told, str) or not told.strip():
-            raise ValueError(f"`instruction` must be given for {self.task}, which has none of its own.")
+            raise UnfitEnvironment(f"`instruction` must be given for {self.task}, which has none of its own.")
         self.instruction = told
 
     def step(self, action: np.ndarray) -> bool | None:
         """Moves; whether the task was solved on the way, `None` where the episode has ended without."""
         action = np.asarray(action, dtype=self._actions.dtype).clip(self._actions.low, self._actions.high)
         for _ in range(self.action_repeat):
-            self._observation, _, terminated, truncated, information = self._env.step(action)
-            said = [bool(information[key]) for key in _SUCCESS_KEYS if key in information]
+            answer = self._env.step(action)
+            if not (isinstance(answer, tuple) and len(answer) == 5 and isinstance(answer[4], Mapping)):
+                raise UnfitEnvironment(
+                    "`env` must return five values of `step`, observation, reward, terminated, truncated and a "
+                    f"dictionary, got {_kind(answer)} of {self.task}."
+                )
+            self._observation, information = answer[0], answer[4]
+            terminated, truncated = self._truth("terminated", answer[2]), self._truth("truncated", answer[3])
+            said = [self._truth(key, information[key]) for key in _SUCCESS_KEYS if key in information]
             if any(said) or (terminated and not said):
                 return True
             if terminated or truncated:
                 return None
         return False
+
+    def _truth(self, name: str, value: Any) -> bool:
+        if np.size(value) != 1:
+            raise UnfitEnvironment(
+                f"`env` must return one truth value as `{name}` of `step`, got {_kind(value)} of {self.task}."
+            )
+        return bool(value)
 
     def render(self) -> np.ndarray:
         """The image now: uint8 of shape `(height, width, 3)`."""
@@ -91,7 +116,7 @@ class GymnasiumEnvironment:
             image = self._env.render() if self._image_key is None else self._observation[self._image_key]
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-            raise ValueError(
+            raise UnfitEnvironment(
                 f"`env` must show uint8 images (height, width, 3), got {image.dtype} {image.shape} of {self.task}."
             )
         return np.array(image)  # its own: some environments draw into one buffer
@@ -114,11 +139,22 @@ def open_simulator(names: str, image_size: int | None, instruction: str | None) 
 
 
 def describe(tasks: tuple[str, ...], make_environment: Callable[..., GymnasiumEnvironment]) -> Simulator:
-    """What rollouts need to know, of an environment that is made once."""
+    """What rollouts need to know, of an environment that is made once.
+
+    Raises:
+        SimulatorError, UnfitEnvironment: As [`GymnasiumEnvironment`].
+        RuntimeError: The environment's own code failed.
+    """
     environment = make_environment(tasks[0])
     try:
-        environment.reset(0)
-        environment.render()
+        try:
+            environment.reset(0)
+            environment.render()
+        except (SimulatorError, UnfitEnvironment):
+            raise
+        # Of which the command line would show one line, and not where in the user's code it was raised.
+        except (ValueError, OSError) as error:
+            raise RuntimeError(f"a simulated environment failed: {type(error).__name__}: {error}") from error
         return Simulator(
             tasks=tasks,
             make_environment=make_environment,
@@ -139,11 +175,40 @@ def _make(task: str, options: dict[str, Any]) -> Any:
     module, colon, attribute = task.partition(":")
     try:
         make = getattr(importlib.import_module(module), attribute, None) if colon else None
-        return make() if callable(make) else gymnasium.make(task, render_mode="rgb_array", **options)
+        env = make() if callable(make) else gymnasium.make(task, render_mode="rgb_array", **options)
     except ModuleNotFoundError as error:
         raise SimulatorError(f"`env` names {task}, for which {error.name} is not installed") from error
     except (gymnasium.error.Error, TypeError, ValueError, ImportError) as error:
-        raise ValueError(f"`env` must name an environment that can be made, got {task}: {error}") from error
+        raise UnfitEnvironment(f"`env` must name an environment that can be made, got {task}: {error}") from error
+    if not isinstance(env, gymnasium.Env):
+        raise UnfitEnvironment(f"`env` must name a gymnasium.Env or what returns one, got {_kind(env)} of {task}.")
+    return env
+
+
+def _check_takes_seed(env: Any, task: str) -> None:
+    # Of the environment itself too: the `reset` of what Gymnasium wraps it in takes anything.
+    for reset in (inspect.signature(env.reset), inspect.signature(env.unwrapped.reset)):
+        try:
+            reset.bind(seed=0)
+        except TypeError as error:
+            raise UnfitEnvironment(
+                f"`env` must have a `reset` that takes `seed`, got reset{reset} of {task}."
+            ) from error
+
+
+def _kind(value: Any) -> str:
+    """What something is, in a word or two."""
+    if value is None:
+        return "None"
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)} ({', '.join(type(part).__name__ for part in value)})"
+    shape = f" of shape {value.shape}" if isinstance(value, np.ndarray) else ""
+    return f"{type(value).__module__}.{type(value).__qualname__}{shape}".removeprefix("builtins.")
+
+
+def _space(env: Any, name: str) -> Any:
+    # Gymnasium declares both spaces, and sets none.
+    return getattr(env, name, None)
 
 
 def _is_image_space(space: Any) -> bool:

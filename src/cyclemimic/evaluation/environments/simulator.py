@@ -14,6 +14,10 @@ class SimulatorError(ValueError):
     """The simulator cannot run here; the message is one line that says what to install."""
 
 
+class UnfitEnvironment(ValueError):
+    """An environment does not give what rollouts ask of it; the message is one line that names it, and what it gave."""
+
+
 @dataclass(frozen=True)
 class Simulator:
     """

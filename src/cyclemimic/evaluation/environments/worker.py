@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from cyclemimic.evaluation.environments.environment import Environment
+from cyclemimic.evaluation.environments.simulator import SimulatorError, UnfitEnvironment
 
 # A worker that says nothing for so long is taken for dead; a request takes a second or two.
 _TIMEOUT_S = 120.0
@@ -117,6 +118,7 @@ class EnvironmentWorker:
             WorkerDied: the process died, or is silent.
             RuntimeError: its environment failed.
             SimulatorError: the simulator cannot run.
+            UnfitEnvironment: its environment does not give what was asked for.
         """
         try:
             if not self._connection.poll(self._timeout_s):
@@ -157,8 +159,8 @@ def _serve(
 
 
 def _portable(error: Exception) -> Exception:
-    """An error that survives the way to the parent: ours as it is, others by their text."""
-    if isinstance(error, ValueError):
+    """An error that survives the way to the parent: ours as it is, others by their text and where they were raised."""
+    if isinstance(error, SimulatorError | UnfitEnvironment):
         return error
     portable = RuntimeError(f"a simulated environment failed: {type(error).__name__}: {error}")
     portable.add_note(traceback.format_exc())
