@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import numpy as np
+import json
 
+import numpy as np
+import pytest
+
+from cyclemimic.data import DataError
 from cyclemimic.evaluation.rollout import Trial, TrialResult
 from cyclemimic.evaluation.rollout_folder import RolloutFolder
 
@@ -18,3 +22,56 @@ def test_films_of_odd_frames_lose_the_odd_row_and_column(tmp_path):
     clip = folder.load_clip(described)
     assert clip.frames.shape == (3, 16, 32, 3) and abs(int(clip.frames.mean()) - 200) < 5
     assert [path.name for path in (tmp_path / "rollouts/clips").iterdir()] == ["go_3.mp4"]
+
+
+@pytest.fixture
+def filmed(tmp_path):
+    """A folder with one episode, which was filmed."""
+    folder = RolloutFolder(tmp_path / "rollouts", {"episodes": 1}, fps=10)
+    folder.start()
+    result = TrialResult(Trial("go", 3, filmed=True))
+    result.frames.extend(np.full((3, 16, 32, 3), 200, np.uint8))
+    folder.save(result)
+    return folder, result.trial
+
+
+@pytest.mark.parametrize(("content", "fault"), [(None, "is missing"), (b"no film", "does not decode")])
+def test_a_film_that_is_lost_or_broken_is_named_with_the_way_to_a_new_one(filmed, content, fault):
+    folder, trial = filmed
+    (described,) = folder.finished([trial]).values()
+    film = folder.root / "clips" / "go_3.mp4"
+    film.unlink() if content is None else film.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        folder.load_clip(described)
+    episode = folder.root / "episodes" / "go_3.json"
+    assert str(caught.value).startswith(f"{film} {fault}; delete {episode}, and the same command")
+    assert "skip_broken" not in str(caught.value)
+    episode.unlink()
+    assert folder.finished([trial]) == {}  # it is pending again
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"task": "go"}'])
+def test_a_damaged_episode_is_named(filmed, content):
+    folder, trial = filmed
+    path = folder.root / "episodes" / "go_3.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"episodes/go_3.json (cannot be read|is no record).*; delete it, and"):
+        folder.finished([trial])
+
+
+def test_a_film_without_its_length_is_no_record(filmed):
+    folder, trial = filmed
+    path = folder.root / "episodes" / "go_3.json"
+    described = json.loads(path.read_text())
+    del described["num_frames"]
+    path.write_text(json.dumps(described))
+    with pytest.raises(DataError, match="is no record of a rollout"):
+        folder.finished([trial])
+
+
+@pytest.mark.parametrize("content", ["", "[]"])
+def test_damaged_settings_are_named(filmed, content):
+    folder, _ = filmed
+    (folder.root / "settings.json").write_text(content)
+    with pytest.raises(DataError, match=r"settings.json (cannot be read|is no record).*; give another folder"):
+        RolloutFolder(folder.root, {"episodes": 1}, fps=10)

@@ -18,6 +18,7 @@ from cyclemimic.evaluation.report import Clip
 from cyclemimic.evaluation.rollout import Trial, TrialResult
 
 _SETTINGS, _EPISODES, _CLIPS = "settings.json", "episodes", "clips"
+_EPISODE_KEYS = {"task", "initial_state", "success", "num_steps"}
 
 
 class RolloutFolder:
@@ -30,7 +31,7 @@ class RolloutFolder:
         fps (`float`): Frame rate of the films.
 
     Raises:
-        DataError: `root` holds something else.
+        DataError: `root` holds something else, or settings that cannot be read.
         ValueError: it holds episodes of other settings.
     """
 
@@ -39,7 +40,7 @@ class RolloutFolder:
         if root.exists() and not (root / _SETTINGS).is_file() and any(root.iterdir()):
             raise DataError(f"{root} exists already, and holds no rollouts; give another folder")
         if (root / _SETTINGS).is_file():
-            before = json.loads((root / _SETTINGS).read_text(encoding="utf-8"))
+            before = _read(root / _SETTINGS, set(), "give another folder, as nothing says what its episodes are of")
             other = [name for name in sorted(before | settings) if before.get(name) != settings.get(name)]
             if other:
                 raise ValueError(
@@ -52,9 +53,10 @@ class RolloutFolder:
         write_atomically(self.root / _SETTINGS, _encode(self.settings))
 
     def finished(self, trials: Sequence[Trial]) -> dict[Trial, dict[str, Any]]:
-        """Those of the trials that have ended, as they were saved."""
+        """Those of the trials that have ended, as they were saved; `DataError` where one cannot be read."""
         paths = {trial: self._episode_path(trial) for trial in trials}
-        return {trial: json.loads(path.read_text("utf-8")) for trial, path in paths.items() if path.is_file()}
+        remedy = "delete it, and the same command rolls its episode out again"
+        return {trial: _read(path, _EPISODE_KEYS, remedy) for trial, path in paths.items() if path.is_file()}
 
     def save(self, result: TrialResult) -> None:
         """Writes the film, then the file that says that the episode is done; the frames are let go."""
@@ -83,10 +85,18 @@ class RolloutFolder:
         write_atomically(self.root / "results.json", _encode(results))
 
     def load_clip(self, described: dict[str, Any]) -> Clip:
-        """The film of an episode that has one."""
+        """The film of an episode that has one; `DataError` where it is lost or broken."""
         # By its name alone: what a run goes on with may come from elsewhere, and name a file elsewhere.
         film = self.root / _CLIPS / Path(described["film"]).name
-        frames = decode_frames(film, self.fps, described["num_frames"])
+        try:
+            frames = decode_frames(film, self.fps, described["num_frames"])
+        except DataError as error:
+            # What it says to do about it is for data sets.
+            episode = self._episode_path(Trial(described["task"], described["initial_state"]))
+            raise DataError(
+                f"{film} {'does not decode' if film.is_file() else 'is missing'}; delete {episode}, and the same command "
+                "rolls its episode out and films it again"
+            ) from error
         caption = f"initial state {described['initial_state']}"
         return Clip(described["task"], described["success"], frames, fps=self.fps, caption=caption)
 
@@ -97,6 +107,17 @@ class RolloutFolder:
 def _name(trial: Trial) -> str:
     """A file's name without what a task may hold and a path may not."""
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', trial.task)}_{trial.initial_state}"
+
+
+def _read(path: Path, keys: set[str], remedy: str) -> dict[str, Any]:
+    """A record of the folder, with at least these keys."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
+    if not isinstance(record, dict) or not (keys | ({"num_frames"} if "film" in record else set())) <= set(record):
+        raise DataError(f"{path} is no record of a rollout; {remedy}")
+    return record
 
 
 def _even_sided(frame: np.ndarray) -> np.ndarray:
