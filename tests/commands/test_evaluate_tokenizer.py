@@ -62,6 +62,11 @@ def test_summary_leaves_out_what_is_not_known():
         ("--tokenizer {tokenizer} --data {data} --interval_s 0", "`min_interval_s` must be above 0"),
         ("--tokenizer {tokenizer} --data {data} --interval_s 9 --min_interval_s 9", "at least 2 are needed"),
         ("--tokenizer {tokenizer} --data {data} --max_pairs 0", "`max_pairs` must be at least 1, got 0"),
+        (
+            "--tokenizer {tokenizer} --data {data} --max_pairs 1",
+            "`max_pairs` must take pairs of at least 2 of the 4 episodes of square that have some, as probes are scored "
+            "on other episodes than they are fitted on, got 1.",
+        ),
         ("--tokenizer {tokenizer} --data {data} --batch_size 0", "`batch_size` must be at least 1, got 0"),
         ("--tokenizer {tokenizer} --data {data} --seed -1", "`seed` must be at least 0, got -1"),
         ("--tokenizer {tokenizer} --data {data} --device abacus", "`device` must be one that torch can use here"),

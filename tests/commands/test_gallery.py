@@ -85,6 +85,7 @@ def test_defaults():
         ("", "the following arguments are required: --tokenizer, --data"),
         ("--tokenizer {tmp} --data {data}", "`tokenizer` must be a checkpoint folder or a Hub id, got"),
         ("--tokenizer {tokenizer} --data {data} --pairs 1", "`pairs` must be at least 2, got 1"),
+        ("--tokenizer {tokenizer} --data {data} --seed -1", "`seed` must be at least 0, got -1"),
         ("--tokenizer {tokenizer} --data {data} --actions 0", "`actions` must be at least 1, got 0"),
         (
             "--tokenizer {tokenizer} --data {data} --interval_s 9 --min_interval_s 9",

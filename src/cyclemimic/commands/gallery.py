@@ -72,6 +72,7 @@ def _write(arguments: argparse.Namespace) -> str:
     check_at_least_one(actions=arguments.actions, max_pairs=arguments.max_pairs)
     if arguments.pairs < 2:
         raise ValueError(f"`pairs` must be at least 2, got {arguments.pairs}.")
+    _check_seed(arguments.seed)
     tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments)
     sources = [entry.source for entry in weighted]
     folder = AtomicFolder(arguments.output)
@@ -98,6 +99,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
     require_gradio()
     check_at_least_one(max_pairs=arguments.max_pairs)
+    _check_seed(arguments.seed)
     explorer = open_explorer(arguments)
     names = sorted({episode.source for episode in explorer.labelled.pairs.episodes})
     subtitle = f"Tokenizer: {Path(arguments.tokenizer).name}. Data: {', '.join(names)}."
@@ -107,6 +109,11 @@ def _serve(arguments: argparse.Namespace) -> None:
     with serving(page.build, arguments.host, arguments.port) as (blocks, url):
         print(f"The page is at {url}; Ctrl-C ends it.", flush=True)
         blocks.block_thread()
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise ValueError(f"`seed` must be at least 0, got {seed}.")
 
 
 def open_explorer(arguments: argparse.Namespace) -> ActionExplorer:

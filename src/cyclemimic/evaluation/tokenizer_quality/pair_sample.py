@@ -98,6 +98,7 @@ def sample_pairs(
 
     Raises:
         DataError: A body has fewer than two episodes with pairs, or a video does not decode.
+        ValueError: `max_pairs` takes pairs of one episode only.
     """
     episodes = list_episodes(sources)
     bodies = tuple(sorted({episode.embodiment for episode in episodes}))
@@ -142,6 +143,12 @@ def _choose(
         current = positions[(start <= positions) & (positions < end)] - start
         if len(current):
             taken.append((episode, current, future[current]))
+    num_with_pairs = sum(len(future) > 0 for future in futures)
+    if len(taken) < 2 <= num_with_pairs:
+        raise ValueError(
+            f"`max_pairs` must take pairs of at least 2 of the {num_with_pairs} episodes of {episodes[0].embodiment} that "
+            f"have some, as probes are scored on other episodes than they are fitted on, got {settings.max_pairs}."
+        )
     if len(taken) < 2:
         raise DataError(
             f"{episodes[0].embodiment}: {len(taken)} of {len(episodes)} episodes have pairs of frames "
