@@ -65,6 +65,21 @@ def test_a_pattern_is_looked_for_beside_the_file(tmp_path, monkeypatch):
     assert len(weighted.source) == 2
 
 
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"interval_s": 0.3}, r"`interval_s` \(0.3\), got 0.5, which holds for sources without; give the source one"),
+        ({"interval_s": [0.3, 2]}, r"`interval_s` \(0.3\), got 0.5, which holds for sources without;"),
+        ({"min_interval_s": 2.0}, r"`interval_s` \(1, which holds for sources without\), got 2;"),
+        ({"interval_s": 0.3, "min_interval_s": 0.4}, r"`interval_s` \(0.3\), got 0.4;"),
+    ],
+)
+def test_times_that_do_not_go_together_name_their_source(v30, tmp_path, entry, message):
+    sources = [{"path": str(v30), "weight": 1}, {"path": str(v30), "weight": 1, "name": "slow", **entry}]
+    with pytest.raises(DataError, match=f"source slow of the mixture: `min_interval_s` must be at most {message}"):
+        open_mixture(read_mixture(write(tmp_path, sources)), 1.0, 0.5)
+
+
 def test_missing_sources_are_all_named(v30, tmp_path):
     entries = read_mixture(
         write(tmp_path, [{"path": str(path), "weight": 1} for path in (v30, tmp_path / "x", tmp_path / "y")])

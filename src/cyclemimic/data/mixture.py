@@ -133,19 +133,21 @@ def open_mixture(
         [`OpenedMixture`]
 
     Raises:
-        DataError: If one cannot be opened, all such named; or, with `leave_out_missing`, if none can.
+        DataError: If one cannot be opened, all such named; or, with `leave_out_missing`, if none can; or if the times of an
+            entry do not go together.
     """
+    # Before the first is opened, which may take minutes.
+    times = [_times(entry, interval_s, min_interval_s) for entry in entries]
     opened: list[WeightedSource] = []
     left_out: dict[str, str] = {}
     broken: dict[str, list[BrokenEpisode]] = {}
-    for entry in tqdm(entries, desc="open data sets", unit="data set", delay=2):
+    for entry, (interval, shortest) in zip(tqdm(entries, desc="open data sets", unit="data set", delay=2), times):
         try:
             source, faults = open_usable(entry.open) if skip_broken else (entry.open(), [])
         except DataError as error:
             left_out[entry.data_name] = str(error)
             continue
-        times = entry.interval_s or interval_s, entry.min_interval_s or min_interval_s
-        opened.append(WeightedSource(source, entry.weight, *times))
+        opened.append(WeightedSource(source, entry.weight, interval, shortest))
         broken |= {source.name: faults} if faults else {}
     errors = [f"{name}: {reason}" for name, reason in left_out.items()]
     if errors and not (leave_out_missing and opened):
@@ -156,6 +158,21 @@ def open_mixture(
     for reason in errors:
         logger.warning("left out of the mixture: %s", reason)
     return OpenedMixture(opened, left_out, broken)
+
+
+def _times(entry: MixtureEntry, interval_s: float, min_interval_s: float) -> tuple[float | tuple[float, float], float]:
+    """Interval and shortest pair of an entry, its own or those for entries without."""
+    interval, shortest = entry.interval_s or interval_s, entry.min_interval_s or min_interval_s
+    lowest = interval[0] if isinstance(interval, tuple) else interval
+    if shortest > lowest:
+        origins = [
+            "" if own else ", which holds for sources without" for own in (entry.min_interval_s, entry.interval_s)
+        ]
+        raise DataError(
+            f"source {entry.data_name} of the mixture: `min_interval_s` must be at most `interval_s` "
+            f"({lowest:g}{origins[1]}), got {shortest:g}{origins[0]}; give the source one of its own"
+        )
+    return interval, shortest
 
 
 def _entry(value: Any, where: str, folder: Path) -> MixtureEntry:
