@@ -50,7 +50,7 @@ ALLOWED = {
     "verb_parser": set(),
     "loopback": set(),
     "demo": {"", "models", "data", "machine"} | MIDDLE,
-    "planning": {"trainers", "models"},
+    "planning": {"trainers", "models", "hub"},
     "serving": {"", "models"},
     "trainers": {"cards", "evaluation_mode", "hub", "models", "data"},
     "evaluation": {"evaluation_mode", "models", "data", "loopback"},

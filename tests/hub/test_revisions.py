@@ -24,6 +24,7 @@ from cyclemimic.commands import gallery, serve
 from cyclemimic.commands.inputs import open_sources
 from cyclemimic.commands.train_tokenizer import TrainTokenizerArguments, load_or_make_tokenizer
 from cyclemimic.data import DataError, LatentLabels, open_labels, open_source
+from cyclemimic.planning.shapes import shape_of
 from cyclemimic.policies import load_for_actions, load_policy, make_policy_of_backbone
 
 from ..models.cyclemimic.backbone_families import llava
@@ -95,6 +96,10 @@ def test_policy(here):
     assert not same(expected.backbone, load_policy("me/policy")[0].backbone)
     served, *_ = serve._open(serve.parse(["--policy", pinned, "--device", "cpu"], "cyclemimic serve"))
     assert same(expected, served.model)
+
+
+def test_a_plan_of_a_policy(here):
+    assert shape_of(f"me/policy@{COMMITS[0]}").counts == shape_of(str(here["policy"])).counts
 
 
 def test_vision_model(hub, tmp_path):

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from transformers import AutoConfig, GemmaConfig, LlamaConfig, PreTrainedConfig, PreTrainedModel, Qwen2Config
 
+from cyclemimic.hub.names import load_pinned
 from cyclemimic.models.cyclemimic import (
     CycleMimicConfig,
     CycleMimicForActionPrediction,
@@ -111,7 +112,7 @@ def _config_of(model: str) -> PreTrainedConfig:
         return LatentActionTokenizerConfig()
     if model not in TEXT_CONFIGS:
         try:
-            return AutoConfig.from_pretrained(model)
+            return load_pinned(AutoConfig.from_pretrained, model)
         except OSError as error:
             raise ValueError(f"`model` must be one of {list(PRESETS)}, or a checkpoint, got {model!r}.") from error
     processor = CycleMimicProcessor.from_texts(["plan"], image_size=224, patch_size=14)
