@@ -20,7 +20,7 @@ from cyclemimic import (
     cli,
 )
 from cyclemimic.checkpoints import load_tokenizer
-from cyclemimic.commands import gallery, serve
+from cyclemimic.commands import gallery, rollout, serve
 from cyclemimic.commands.inputs import open_sources
 from cyclemimic.commands.train_tokenizer import TrainTokenizerArguments, load_or_make_tokenizer
 from cyclemimic.data import DataError, LatentLabels, open_labels, open_source
@@ -100,6 +100,14 @@ def test_policy(here):
 
 def test_a_plan_of_a_policy(here):
     assert shape_of(f"me/policy@{COMMITS[0]}").counts == shape_of(str(here["policy"])).counts
+
+
+def test_rollouts_go_on_with_the_same_commit_only(here, tmp_path):
+    flags = ["--env", "pusht", "--output", str(tmp_path / "rollout"), "--policy"]
+    names = (f"me/policy@{COMMITS[0]}", "me/policy", str(here["policy"]))
+    stamps = [rollout._settings(rollout.parse([*flags, name], "cyclemimic rollout")) for name in names]
+    assert [stamp["policy_commit"] for stamp in stamps] == [*COMMITS, None]
+    assert [bool(stamp["policy_files"]) for stamp in stamps] == [False, False, True]
 
 
 def test_vision_model(hub, tmp_path):

@@ -195,11 +195,21 @@ def _environment_maker(
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What decides the results: flags, and which files the policy was."""
+    """What decides the results: flags, and which files the policy was, or of the Hub which commit."""
     settings = {name: value for name, value in vars(arguments).items() if name not in _WITHOUT_EFFECT}
     weights = sorted(Path(arguments.policy).glob("*.safetensors"))
     stamps = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in weights}
-    return settings | {"policy": str(arguments.policy), "policy_files": stamps}
+    commit = None if Path(arguments.policy).exists() else _hub_commit(arguments.policy)
+    return settings | {"policy": str(arguments.policy), "policy_files": stamps, "policy_commit": commit}
+
+
+def _hub_commit(policy: str) -> str | None:
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    from cyclemimic.hub.names import load_pinned
+
+    # A cached file lies in a folder of its commit's name.
+    return extract_commit_hash(load_pinned(cached_file, policy, filename="config.json"), None)
 
 
 def format_table(rates: dict[str, dict[str, float]]) -> str:
