@@ -67,6 +67,10 @@ def test_summary_leaves_out_what_is_not_known():
             "`max_pairs` must take pairs of at least 2 of the 4 episodes of square that have some, as probes are scored "
             "on other episodes than they are fitted on, got 1.",
         ),
+        (
+            "--tokenizer {tokenizer} --data {data} --leave_out_missing",
+            "`leave_out_missing` must be left out without a mixture, of which it leaves data sets out, got True for",
+        ),
         ("--tokenizer {tokenizer} --data {data} --batch_size 0", "`batch_size` must be at least 1, got 0"),
         ("--tokenizer {tokenizer} --data {data} --seed -1", "`seed` must be at least 0, got -1"),
         ("--tokenizer {tokenizer} --data {data} --device abacus", "`device` must be one that torch can use here"),

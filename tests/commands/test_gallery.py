@@ -85,6 +85,10 @@ def test_defaults():
         ("", "the following arguments are required: --tokenizer, --data"),
         ("--tokenizer {tmp} --data {data}", "`tokenizer` must be a checkpoint folder or a Hub id, got"),
         ("--tokenizer {tokenizer} --data {data} --pairs 1", "`pairs` must be at least 2, got 1"),
+        (
+            "--tokenizer {tokenizer} --data {data} --leave_out_missing",
+            "`leave_out_missing` must be left out without a",
+        ),
         ("--tokenizer {tokenizer} --data {data} --seed -1", "`seed` must be at least 0, got -1"),
         ("--tokenizer {tokenizer} --data {data} --actions 0", "`actions` must be at least 1, got 0"),
         (
@@ -128,6 +132,9 @@ def test_a_label_set_is_where_near_pairs_are_looked_for(tokenizer, labels, squar
     [
         ("--serve --output o", "give either --output, for a gallery on disk, or --serve"),
         ("", "give either --output, for a gallery on disk, or --serve"),
+        ("--output o --labels l", "give --labels with --serve only"),
+        ("--output o --host 0.0.0.0", "give --host with --serve only"),
+        ("--output o --port 7860", "give --port with --serve only"),
         ("--serve --labels_revision v1", "give --labels_revision with --labels only"),
         ("--serve", "the page needs the package gradio: pip install 'cyclemimic[space]'"),
     ],

@@ -69,6 +69,10 @@ def test_defaults():
         ("--tokenizer {tokenizer} --data {tmp}", "is empty; give a LeRobot data set"),
         ("--tokenizer {tmp} --data {data}", "`tokenizer` must be a checkpoint folder or a Hub id, got"),
         ("--tokenizer {policy} --data {data}", "must be a checkpoint of model type latent_action_tokenizer, got"),
+        (
+            "--tokenizer {tokenizer} --data {data} --leave_out_missing",
+            "`leave_out_missing` must be left out without a",
+        ),
         ("--tokenizer {tokenizer} --data {data} --interval_s 0", "`min_interval_s` must be above 0"),
         (
             "--tokenizer {tokenizer} --data {data} --interval_s 9 --min_interval_s 9",

@@ -15,6 +15,8 @@ from cyclemimic.verb_parser import VerbParser
 if TYPE_CHECKING:
     from cyclemimic.evaluation.action_page.action_explorer import ActionExplorer
 
+_THIS_MACHINE = "127.0.0.1"
+
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Parses the flags of the verb."""
@@ -41,13 +43,14 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         help="labels of the data, or their id on the Hub, to look for near pairs in; by default max_pairs are encoded",
     )
     page.add_argument("--labels_revision", help="branch, tag or commit of labels on the Hub")
-    page.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)"
-    )
+    page.add_argument("--host", help=f"address to listen on (default: {_THIS_MACHINE}, this machine only)")
     page.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860 on)")
     arguments = parser.parse_args(argv)
     if arguments.serve == (arguments.output is not None):
         parser.error("give either --output, for a gallery on disk, or --serve, for a page to use")
+    for name in ("labels", "labels_revision", "host", "port"):
+        if not arguments.serve and getattr(arguments, name) is not None:
+            parser.error(f"give --{name} with --serve only")
     if arguments.labels is None and arguments.labels_revision is not None:
         parser.error("give --labels_revision with --labels only")
     return arguments
@@ -106,7 +109,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     page = ActionPage(explorer, "Latent actions", subtitle, arguments.interval_s)
     # What was uploaded is deleted however the page is ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with serving(page.build, arguments.host, arguments.port) as (blocks, url):
+    with serving(page.build, arguments.host or _THIS_MACHINE, arguments.port) as (blocks, url):
         print(f"The page is at {url}; Ctrl-C ends it.", flush=True)
         blocks.block_thread()
 

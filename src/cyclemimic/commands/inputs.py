@@ -82,10 +82,16 @@ def open_mixture_or_sources(arguments: Any, interval_s: float, min_interval_s: f
 
     Raises:
         DataError: one of them cannot be used.
-        ValueError: a mixture among other data sets, or with arguments that stand in its file.
+        ValueError: a mixture among other data sets, or with arguments that stand in its file; or an argument of mixtures
+            without one.
     """
     paths, times = arguments.data, (interval_s, min_interval_s)
     if not any(map(is_mixture, paths)):
+        if arguments.leave_out_missing:
+            raise ValueError(
+                "`leave_out_missing` must be left out without a mixture, of which it leaves data sets out, got True for "
+                f"{[str(path) for path in paths]}."
+            )
         sources, broken = open_sources(paths, arguments.camera, fps=arguments.fps, skip_broken=arguments.skip_broken)
         frames = [sum(episode.num_frames for episode in source) for source in sources]
         weighted = [WeightedSource(source, count, *times) for source, count in zip(sources, frames, strict=True)]
