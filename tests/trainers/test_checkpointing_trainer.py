@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -139,6 +140,44 @@ def test_killed_at_random_moments(kind, tmp_path):
     train(kind, parts)
     assert_same(contents(whole / "checkpoint-24"), contents(parts / "checkpoint-24"))
     assert not (parts / ".unfinished").exists()
+
+
+# Within an epoch, at its end, and by a share of epochs.
+@pytest.mark.parametrize(
+    "length", [{"max_steps": 2}, {"max_steps": -1, "num_train_epochs": 1}, {"max_steps": -1, "num_train_epochs": 1.3}]
+)
+def test_a_training_at_its_end_trains_no_more(kind, length, tmp_path):
+    length = length | {"save_strategy": "steps", "save_steps": 0.5, "logging_steps": 1}
+    whole = train(kind, tmp_path, **length)
+    evaluated = whole.evaluate()
+    whole.save_model(str(tmp_path / "whole"))
+    complete, last = checkpoints(tmp_path), Path(get_last_checkpoint(tmp_path))
+    saved = contents(last)
+    assert len(complete) == 2
+
+    resumed = TRAINERS[kind](tmp_path, lr_scheduler_type="constant", **length)
+    output = resumed.train(resume_from_checkpoint=True)
+    assert output.global_step == resumed.state.global_step == whole.state.global_step
+    assert math.isnan(output.training_loss) and "train_runtime" in output.metrics
+    assert not {"train_loss", "train_steps_per_second"} & {*output.metrics, *resumed.state.log_history[-1]}
+    losses, expected = ([line for line in run.state.log_history if "loss" in line] for run in (resumed, whole))
+    assert losses == expected
+    again = resumed.evaluate()
+    assert again.keys() == evaluated.keys()
+    assert all(
+        again[name] == value for name, value in evaluated.items() if "second" not in name and "time" not in name
+    )
+    resumed.save_model(str(tmp_path / "resumed"))
+    weights, expected = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("resumed", "whole"))
+    assert weights == expected
+    assert_same(saved, contents(last))
+    assert checkpoints(tmp_path) == complete
+
+
+def test_a_checkpoint_beyond_the_end_is_taken_as_it_is(tmp_path):
+    train("tokenizer", tmp_path, max_steps=3)
+    assert train("tokenizer", tmp_path, max_steps=2).state.global_step == 3
+    assert len(checkpoints(tmp_path)) == 3
 
 
 def test_a_checkpoint_that_was_being_written_is_not_gone_on_from(tmp_path):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import signal
@@ -24,27 +25,53 @@ logger = logging.getLogger(__name__)
 UNFINISHED = ".unfinished"
 # Steps after which processes ask each other whether one was told to stop: asking waits for the device.
 STOP_CHECK_STEPS = 10
+# Of a whole training, and untrue where no step was left to train: Trainer gives 0.
+OF_STEPS = ("train_loss", "train_samples_per_second", "train_steps_per_second")
 
 
 class CheckpointingTrainer(Trainer):
     """
     [`~transformers.Trainer`] whose `checkpoint-N` folders appear with the last byte of the last process: one that is there
     is whole, whenever the run was killed. Before, they are in `.unfinished`, which the next checkpoint replaces. SIGTERM
-    ends the training after the step under way, with a checkpoint. A collator with `set_epoch` is told the epoch, by which
-    it may draw and still resume exactly.
+    ends the training after the step under way, with a checkpoint. From a checkpoint that has all steps already, no more
+    are trained. A collator with `set_epoch` is told the epoch, by which it may draw and still resume exactly.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._is_saving = False
+        self._trained_nothing = False
         self._stop_signal = _StopSignal(self)
         self.add_callback(self._stop_signal)
         if hasattr(self.data_collator, "set_epoch"):
             self.add_callback(_EpochTeller(self.data_collator))
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        self._trained_nothing = True
         with self._stop_signal.heard():
-            return super().train(*args, **kwargs)
+            output = super().train(*args, **kwargs)
+        return output._replace(training_loss=math.nan) if self._trained_nothing else output
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if self._trained_nothing:
+            for name in OF_STEPS:
+                logs.pop(name, None)  # in place, as Trainer returns the same ones as metrics
+        super().log(logs, *args, **kwargs)
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        # Trainer does it with the first batch, which there may not be; an evaluation draws, too.
+        if resume_from_checkpoint is not None and self.state.global_step >= max_steps:
+            self._load_rng_state(resume_from_checkpoint)
+        return prepared
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # Trainer asks after each step alone whether it was the last, and would train one more step at every resume.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        self._trained_nothing = False
+        super()._run_epoch(*args, **kwargs)
 
     def _get_output_dir(self, trial: Any) -> str:
         run_dir = super()._get_output_dir(trial)
