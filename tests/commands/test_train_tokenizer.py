@@ -39,7 +39,7 @@ def test_output_can_be_loaded(tokenizer):
     assert not (tokenizer / "model.partial").exists()
 
 
-def test_yaml_file_goes_on_from_a_checkpoint_and_resumes(verb, tokenizer, square_data, tmp_path, capsys):
+def test_yaml_file_goes_on_from_a_checkpoint_and_resumes(verb, refuses, tokenizer, square_data, tmp_path, capsys):
     output = tmp_path / "output"
     config = tmp_path / "train.yaml"
     config.write_text(
@@ -55,6 +55,12 @@ def test_yaml_file_goes_on_from_a_checkpoint_and_resumes(verb, tokenizer, square
     assert verb("train-tokenizer", *flags) == 0
     assert int(LatentActionTokenizerForPreTraining.from_pretrained(output).steps) == 5
     assert verb("train-tokenizer", "--config", config, "--max_steps", "3") == 2  # a finished model lies there
+
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    message = refuses("train-tokenizer", "--config", config, "--max_steps", "4", "--resume_from_checkpoint", output)
+    assert "must be a checkpoint-N folder, with the states of optimizer and schedule, got" in message
+    assert f"{output}, which lacks them" in message
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
 
 
 def test_pretrained_vision_model_is_loaded(tmp_path):

@@ -31,7 +31,8 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
             for the last one in `output_dir`.
 
     Raises:
-        ValueError: there is no such checkpoint; or training is to start where a finished model lies.
+        ValueError: there is no such checkpoint, or it lacks what training goes on from; or training is to start where a
+            finished model lies.
     """
     output_dir, wanted = Path(arguments.output_dir), arguments.resume_from_checkpoint
     if output_dir.exists() and not output_dir.is_dir():
@@ -51,7 +52,21 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
             )
     if not (Path(wanted) / "trainer_state.json").is_file():
         raise ValueError(f"`resume_from_checkpoint` must be a checkpoint's folder or true, got {wanted}.")
+    if not _has_states(Path(wanted)):
+        raise ValueError(
+            "`resume_from_checkpoint` must be a checkpoint-N folder, with the states of optimizer and schedule, got "
+            f"{wanted}, which lacks them, as finished models and checkpoints of `save_only_model` do."
+        )
     return wanted
+
+
+def _has_states(checkpoint: Path) -> bool:
+    """Whether it holds states of optimizer and schedule, which Trainer would silently begin anew without."""
+    names = [path.name for path in checkpoint.iterdir()]
+    # DeepSpeed keeps both in a folder of its own, and FSDP the optimizer's in one.
+    if any(name.startswith("global_step") for name in names):
+        return True
+    return "scheduler.pt" in names and any("optimizer" in name for name in names)
 
 
 def stream_pairs(
