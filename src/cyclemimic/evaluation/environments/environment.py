@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
+# A verb's `--help` comes past here and has no time for it.
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Environment(Protocol):
