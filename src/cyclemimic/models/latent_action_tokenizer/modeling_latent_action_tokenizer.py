@@ -373,6 +373,10 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
 
     def _checked_codes(self, codes: torch.Tensor, batch_size: int) -> torch.Tensor:
         expected = (batch_size, self.config.num_latent_tokens)
+        # Of bytes and booleans, torch would make a mask.
+        if not isinstance(codes, torch.Tensor) or codes.dtype not in (torch.int32, torch.int64):
+            got = codes.dtype if isinstance(codes, torch.Tensor) else type(codes).__name__
+            raise ValueError(f"`codes` must be a tensor of int64, got {got}.")
         if tuple(codes.shape) != expected:
             raise ValueError(f"`codes` must be of shape {expected}, got {tuple(codes.shape)}.")
         if codes.numel() and not (0 <= int(codes.min()) and int(codes.max()) < self.config.codebook_size):
