@@ -129,12 +129,14 @@ def test_bad_input(refuses, square_data, tokenizer, labels, pretrained, tmp_path
 
 
 def test_a_mixture_with_its_labels(verb, square_data, tokenizer, tmp_path):
-    mixture = tmp_path / "mixture.yaml"
-    mixture.write_text(f"sources: [{{path: {square_data}, weight: 2, name: squares, interval_s: 0.2}}]")
+    mixture, silent = tmp_path / "mixture.yaml", tmp_path / "silent.mp4"
+    encode_video(silent, np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8), fps=10)
+    own = f"{{path: {square_data}, weight: 2, name: squares, interval_s: 0.2}}"
+    mixture.write_text(f"sources: [{own}, {{path: {silent}, weight: 8, name: silent}}]")
     flags = ["--tokenizer", tokenizer, "--data", mixture, "--output", tmp_path / "labels", "--device", "cpu"]
     assert verb("label", *flags, "--interval_s", 0.3, "--min_interval_s", 0.2) == 0
     labels = LatentLabels.from_folder(tmp_path / "labels")
-    assert {name for name, _ in labels.episodes} == {"squares"}
+    assert {name for name, _ in labels.episodes} == {"squares", "silent"}
 
     tiny = "--tiny --tiny_image_size 32 --tiny_hidden_size 32 --tiny_num_layers 1".split()
     training = "--max_steps 2 --per_device_train_batch_size 4 --use_cpu --save_strategy no --disable_tqdm true".split()

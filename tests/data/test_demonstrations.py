@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cyclemimic.data import DataError, DemonstrationDataset, Episode, InMemorySource, LatentLabels
+from cyclemimic.data.instructions import UNSAID
 
 from .conftest import make_frames, read_frame_numbers
 
@@ -71,7 +72,7 @@ def test_video_without_actions_is_enough_for_pretraining(caplog):
     source = make_source(action_dim=None, instruction=None)
     with caplog.at_level(logging.WARNING):
         dataset = DemonstrationDataset([source], make_labels([("a", 0, 3)]))
-    assert dataset[0]["instruction"] == "" and "actions" not in dataset[0]
+    assert dataset[0]["instruction"] == UNSAID and "actions" not in dataset[0]
     assert "a: episodes without instruction" in caplog.text
     with pytest.raises(DataError, match="a has no actions"):
         DemonstrationDataset([source], chunk_size=2)

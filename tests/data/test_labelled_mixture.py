@@ -14,6 +14,7 @@ from cyclemimic.data import (
     MixtureDataset,
     WeightedSource,
 )
+from cyclemimic.data.instructions import UNSAID
 
 from .conftest import make_frames
 
@@ -55,9 +56,9 @@ def test_items_are_those_of_a_demonstration_dataset():
     assert seen == set(expected)
 
 
-def test_an_episode_without_instruction_has_an_empty_one():
+def test_an_episode_without_instruction_is_told_to_go_on():
     mixture = LabelledMixture(make_pairs([make_source("a", 12, None)]), make_labels({"a": 10}))
-    assert mixture[0]["instruction"] == ""
+    assert mixture[0]["instruction"] == UNSAID
 
 
 @pytest.mark.parametrize("counts", [{"a": 10}, {"a": 10, "b": 6}])

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from .checking import checked_vectors
 from .episode import DataError, Episode, EpisodeSource, list_episodes
 from .frame_store import FrameStore
+from .instructions import UNSAID, instruction_or_unsaid
 from .labels.latent_labels import LatentLabels
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class DemonstrationDataset(Dataset):
 
         - **image** (`np.ndarray` of shape `(height, width, 3)`): RGB, `uint8`; with `further_cameras` a list of such, one a
           camera.
-        - **instruction** (`str`): What to do; empty if the data set does not say.
+        - **instruction** (`str`): What to do; [`~cyclemimic.data.instructions.UNSAID`] if the data set does not say.
         - **source** (`str`), **episode_index**, **frame_index** (`int`): Where the frame is from.
         - **latent_actions** (`np.ndarray` of shape `(num_latent_tokens,)`, with `labels`): Codes, `int64`.
         - **actions** (`np.ndarray` of shape `(chunk_size, action_dim)`, with `chunk_size`): `float32`, physical units;
@@ -117,7 +118,7 @@ class DemonstrationDataset(Dataset):
         images = [store.frame(position, frame_index) for store in self._stores]
         item = {
             "image": images[0] if len(images) == 1 else images,
-            "instruction": episode.instruction or "",
+            "instruction": instruction_or_unsaid(episode.instruction),
             "source": episode.source,
             "episode_index": episode.index,
             "frame_index": frame_index,
@@ -135,7 +136,7 @@ class DemonstrationDataset(Dataset):
     def _warn_without_instruction(self) -> None:
         silent = sorted({episode.source for episode in self.episodes if not episode.instruction})
         if silent:
-            logger.warning("%s: episodes without instruction; theirs is the empty text", ", ".join(silent))
+            logger.warning("%s: episodes without instruction; theirs is %r", ", ".join(silent), UNSAID)
 
 
 def _same_episodes(episodes: Sequence[Episode], camera: Sequence[EpisodeSource]) -> list[Episode]:

@@ -7,6 +7,14 @@ from collections.abc import Sequence
 
 from .episode import DataError, EpisodeSource, list_episodes
 
+UNSAID = "go on"
+"""What a policy is told in episodes whose data set says nothing: their frames still teach what follows from the picture."""
+
+
+def instruction_or_unsaid(instruction: str | None) -> str:
+    """An episode's instruction, or [`UNSAID`]."""
+    return instruction if instruction and instruction.strip() else UNSAID
+
 
 def instructions_of(sources: Sequence[EpisodeSource], may_be_silent: bool = False) -> list[str]:
     """The distinct instructions of some data sets.

@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from .episode import DataError
+from .instructions import instruction_or_unsaid
 from .labels.latent_labels import LatentLabels
 from .mixture_dataset import MixtureDataset
 
@@ -50,5 +51,5 @@ class LabelledMixture(Dataset):
         pair = self.pairs[index]
         where = {name: pair[name] for name in ("source", "episode_index", "frame_index")}
         codes = self.labels.lookup(*where.values())
-        instruction = pair["instruction"] or ""
+        instruction = instruction_or_unsaid(pair["instruction"])
         return {"image": pair["current"], "instruction": instruction, **where, "latent_actions": codes}
