@@ -79,9 +79,9 @@ def test_quantiles_of_many_frames_are_those_of_a_systematic_sample(monkeypatch):
     assert statistics["max"] == rows.max(0).tolist()
 
 
-def test_constant_and_binary_dimensions_are_left_alone():
+def test_binary_dimensions_are_left_alone():
     steps = np.arange(12)
-    actions = np.stack([steps, steps % 2 * 2 - 1, np.full(12, 0.5), steps % 3], axis=1)
+    actions = np.stack([steps, steps % 2 * 2 - 1, steps % 2, steps % 3], axis=1)
     assert compute_action_statistics([make_source(actions)])["mask"] == [True, False, False, True]
     # Three values in all, though no data set has them all.
     parts = [make_source(actions[steps % 3 < 2], "a"), make_source(actions[steps % 3 == 2], "b")]
@@ -89,14 +89,19 @@ def test_constant_and_binary_dimensions_are_left_alone():
 
 
 def test_values_far_from_the_others_are_brought_there():
-    # A joint that rests at 90 degrees, a gripper of 0 and 100.
-    actions = np.stack([np.full(12, 90.0), np.arange(12) % 2 * 100.0], axis=1)
+    # Joints that rest at 90 degrees and at 0, a gripper of 0 and 100, one of 0 and 4 cm.
+    is_open = np.arange(12) % 2
+    actions = np.stack([np.full(12, 90.0), np.zeros(12), is_open * 100.0, is_open * np.float32(0.04)], axis=1)
     statistics = compute_action_statistics([make_source(actions)])
-    assert statistics["mask"] == [True, True]
+    assert statistics["mask"] == [True] * 4
     bounds = bounds_of("action_statistics", {"a": statistics}, None, actions.shape)
     normalized = normalize(actions, bounds)
-    np.testing.assert_array_equal(normalized, np.stack([np.zeros(12), np.arange(12) % 2 * 2 - 1], axis=1))
+    np.testing.assert_array_equal(
+        normalized, np.stack([np.zeros(12), np.zeros(12), is_open * 2 - 1, is_open * 2 - 1], axis=1)
+    )
     np.testing.assert_array_equal(denormalize(normalized, bounds), actions)
+    # What is all but exact comes back exact where nothing else was ever seen.
+    np.testing.assert_array_equal(denormalize(normalized + 0.05, bounds)[:, :2], actions[:, :2])
 
 
 @pytest.mark.parametrize("compute", [compute_action_statistics, compute_state_statistics])

@@ -24,19 +24,19 @@ def compute_action_statistics(sources: Sequence[EpisodeSource]) -> dict[str, lis
 
     Returns:
         `dict` of lists with one entry a dimension, ready for JSON: `q01`, `q99`, `mean`, `std`, `min`, `max` in
-        physical units, and `mask`, `False` for dimensions to be left alone: those with at most two distinct values, both
-        in [-1, 1], that is, constant ones and binary grippers (OpenVLA excludes the gripper by name). Two values beyond
-        that, such as a gripper's 0 and 100, become -1 and 1 by `q01` and `q99` at `min` and `max`; as do the few values
-        of a dimension that rests in nearly all frames, which by its percentiles would rest for ever.
+        physical units, and `mask`, `False` for dimensions to be left alone: those of two values in [-1, 1] at least 1
+        apart, that is, binary grippers (OpenVLA excludes the gripper by name). Two other values, such as a gripper's 0 and
+        100 or 0 and 0.04 m, become -1 and 1 by `q01` and `q99` at `min` and `max`, and a constant comes back exactly; so
+        do the few values of a dimension that rests in nearly all frames, which by its percentiles would rest for ever.
 
     Raises:
         DataError: If a data set has no actions, or actions of another size, or values that are not finite.
         ValueError: If `sources` is empty.
     """
     statistics = _statistics(sources, "actions")
-    extent = np.maximum(np.abs(statistics["min"]), np.abs(statistics["max"]))
-    is_far = ~np.array(statistics["mask"]) & (extent > 1)
-    return _spanned(statistics, is_far) | {"mask": (np.array(statistics["mask"]) | is_far).tolist()}
+    low, high, has_few_values = np.array(statistics["min"]), np.array(statistics["max"]), ~np.array(statistics["mask"])
+    is_binary = has_few_values & (low >= -1) & (high <= 1) & (high - low >= 1)
+    return _spanned(statistics, has_few_values & ~is_binary) | {"mask": (~is_binary).tolist()}
 
 
 def compute_state_statistics(sources: Sequence[EpisodeSource]) -> dict[str, list[float] | list[bool]]:
