@@ -65,6 +65,27 @@ def test_what_the_backbone_looked_at_is_returned(model_class, config, batch):
     assert model(**inputs).attentions is None
 
 
+def test_an_offloaded_vocabulary_head_predicts_the_same(latent_model, processor, images, texts, tmp_path):
+    inputs = processor(images, texts)
+    latent_model.save_pretrained(tmp_path / "model")
+    parts = {"backbone.model": "cpu", "backbone.lm_head": "disk"}
+    offloaded = CycleMimicForLatentActionPrediction.from_pretrained(
+        tmp_path / "model", device_map=parts, offload_folder=tmp_path / "offloaded"
+    )
+    assert offloaded.get_output_embeddings().weight.is_meta
+    assert torch.equal(offloaded.predict_latent_actions(**inputs), latent_model.predict_latent_actions(**inputs))
+
+
+@pytest.mark.parametrize("attention", ["eager", "flex_attention"])
+def test_every_attention_predicts_the_same_states(attention, config, processor, images, texts):
+    torch.manual_seed(0)
+    model = CycleMimicForActionPrediction(config).eval()
+    inputs = processor(images[:1], texts[:1])  # without padding
+    expected = model.predict_action_chunk(**inputs)
+    model.set_attn_implementation(attention)
+    torch.testing.assert_close(model.predict_action_chunk(**inputs), expected, rtol=0, atol=1e-5)
+
+
 def test_what_callers_have_no_say_in(latent_model, batch):
     batch = without_actions(batch)
     assert torch.equal(latent_model(**batch, use_cache=True).loss, latent_model(**batch).loss)

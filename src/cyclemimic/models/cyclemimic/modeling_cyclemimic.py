@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModel, AutoModelForImageTextToText, Cache, PreTrainedModel, StaticCache
+from transformers import AutoModel, AutoModelForImageTextToText, Cache, DynamicCache, PreTrainedModel, StaticCache
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -271,7 +271,7 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
             )
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         length = input_ids.shape[1] + self.config.num_latent_tokens + self._num_appended_tokens
-        cache = StaticCache(self.backbone.config, max_cache_len=length)
+        cache = self._make_cache(length)
         outputs, positions = self._read(
             input_ids, pixel_values, attention_mask, keep_cache=True, past_key_values=cache, **kwargs
         )
@@ -283,6 +283,13 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
             last_state = self._extend(state, self.latent_token_ids[codes[-1]])
             codes.append(self._best_of(self.latent_token_ids, last_state))
         return torch.cat(codes, dim=1), state
+
+    def _make_cache(self, length: int) -> Cache:
+        """A cache with room for `length` tokens from the start, where the attention masks by it rightly."""
+        # With flex attention, transformers' static cache moves on before the mask of the step is made.
+        if self.backbone.config.get_text_config()._attn_implementation == "flex_attention":
+            return DynamicCache(config=self.backbone.config)
+        return StaticCache(self.backbone.config, max_cache_len=length)
 
     def _read(
         self,
@@ -344,7 +351,9 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
     def _logits_of(self, token_ids: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """The logits of some tokens alone, `(batch_size, length, num_tokens)`."""
         head = self.get_output_embeddings()
-        if type(head) is not nn.Linear or getattr(self.config.get_text_config(), "final_logit_softcapping", None):
+        is_capped = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
+        # An offloaded head has its weights while it is called, and noise before.
+        if type(head) is not nn.Linear or hasattr(head, "_hf_hook") or is_capped:
             return self._vocabulary_logits(states)[..., token_ids]
         # Their rows of the vocabulary are read instead of all.
         return F.linear(states, head.weight[token_ids], None if head.bias is None else head.bias[token_ids])
