@@ -68,6 +68,37 @@ def test_any_frame_is_the_one_that_sequential_decoding_gives(tmp_path, options):
     np.testing.assert_array_equal(decode_frames(path, 10, 42, chosen), expected[chosen])
 
 
+@pytest.mark.parametrize(
+    ("turn", "flips", "expected"),
+    [
+        (90, {}, np.rot90),
+        (-90, {}, lambda picture: np.rot90(picture, -1)),
+        (180, {}, lambda picture: np.rot90(picture, 2)),
+        (0, {"hflip": True}, np.fliplr),
+        (0, {"vflip": True}, np.flipud),
+        (-90, {"hflip": True}, lambda picture: np.fliplr(np.rot90(picture, -1))),
+        (90, {"vflip": True}, lambda picture: np.flipud(np.rot90(picture))),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_frames_are_turned_as_players_show_them(tmp_path, suffix, turn, flips, expected):
+    """Degrees are counterclockwise."""
+    path = tmp_path / f"phone.{suffix}"
+    image = np.zeros((64, 96, 3), dtype=np.uint8)
+    image[:32, :48], image[:32, 48:], image[32:, :48] = 220, 150, 80
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("h264", rate=10, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.set_display_rotation(turn, **flips)
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    frames = decode_frames(path, 10, 3, [0, 2])
+    assert frames.shape[1:] == ((96, 64, 3) if turn in (90, -90) else (64, 96, 3))
+    for frame in frames:
+        np.testing.assert_allclose(frame.astype(int), expected(image).astype(int), atol=12)
+
+
 def test_long_gaps_are_jumped(tmp_path):
     path = tmp_path / "video.mp4"
     numbers = np.arange(200) % 40

@@ -15,6 +15,7 @@ from av.video.reformatter import VideoReformatter
 
 from ..episode import DataError, stack_frames
 from .images import MAX_PIXELS
+from .orientation import upright
 
 # Frames between two wanted ones beyond which seeking beats decoding what lies between. Encoders for robot data place
 # a keyframe every 2 to 30 frames (lerobot: 2; this package: 10).
@@ -73,7 +74,7 @@ def iter_frames(
             that has no frame there is broken.
 
     Yields:
-        `np.ndarray` of shape `(height, width, 3)`: RGB, `uint8`.
+        `np.ndarray` of shape `(height, width, 3)`: RGB, `uint8`, turned as players show it.
 
     Raises:
         DataError: If the file is missing or does not decode, or ends before the last wanted frame.
@@ -93,13 +94,15 @@ def iter_frames(
         choose = _shown_at if by_time else _nearest_to
         size = None
         for frame in _pick(container, stream, times_s, 1 / rate, choose):
-            if size not in (None, (frame.width, frame.height)):
+            picture = upright(converter.reformat(frame, format="rgb24").to_ndarray(), frame)
+            height, width, _ = picture.shape
+            if size not in (None, (width, height)):
                 raise DataError(
-                    f"video {video} changes from {size[0]} x {size[1]} to {frame.width} x {frame.height} pixels; {_REMEDY}"
+                    f"video {video} changes from {size[0]} x {size[1]} to {width} x {height} pixels; {_REMEDY}"
                 )
-            size = frame.width, frame.height
+            size = width, height
             count += 1
-            yield converter.reformat(frame, format="rgb24").to_ndarray()
+            yield picture
     if count < len(indices):
         raise DataError(
             f"video {video} has no frame at {start_s + indices[count] / fps:.3f} s (frame {indices[count]} of "
