@@ -131,6 +131,31 @@ def test_wrong_fps_beside_one_frame_a_row_does_not_matter(video):
     assert read_frame_numbers(decode_frames(video, fps=4, num_frames=40, indices=[0, 13, 39])) == [0, 13, 39]
 
 
+@pytest.mark.parametrize("num_bframes", [0, 3])
+def test_one_frame_a_row_is_read_in_order_whatever_the_clock(tmp_path, num_bframes):
+    """The first half of the file is at 29 frames a second and the second at 31, as from a camera without a fixed rate."""
+    path = tmp_path / "camera.mp4"
+    frames = make_frames(40)[np.arange(200) % 40]
+    with av.open(str(path), "w") as container:
+        options = {"crf": "10", "bf": str(num_bframes), "g": "10"}
+        stream = container.add_stream("h264", rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = clock = Fraction(1, 90000)
+        for index, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = round((index / 29 if index < 100 else 100 / 29 + (index - 100) / 31) / clock)
+            frame.time_base = clock
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    expected = decode_all(path)
+    assert read_frame_numbers(expected) == (np.arange(200) % 40).tolist()
+    np.testing.assert_array_equal(decode_frames(path, 30, 200), expected)
+    chosen = [2, 3, 70, 99, 100, 101, 180, 199]
+    np.testing.assert_array_equal(decode_frames(path, 30, 200, chosen), expected[chosen])
+    for index in range(0, 200, 7):
+        np.testing.assert_array_equal(decode_frames(path, 30, 200, [index])[0], expected[index])
+
+
 def test_video_that_ends_early_is_an_error(video):
     with pytest.raises(DataError, match=r"video\.mp4 has no frame at 4\.000 s \(frame 40 of 50"):
         decode_frames(video, fps=10, num_frames=50)

@@ -16,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 from ..episode import DataError, stack_frames
 from .images import MAX_PIXELS
 from .orientation import upright
+from .video_clock import episode_clock
 
 # Frames between two wanted ones beyond which seeking beats decoding what lies between. Encoders for robot data place
 # a keyframe every 2 to 30 frames (lerobot: 2; this package: 10).
@@ -87,10 +88,13 @@ def iter_frames(
         # Not in a data loader's workers, nor where one thread was asked for: threads cost a sixth of the decoding.
         has_threads = torch.get_num_threads() > 1 and len(indices) >= _MIN_FRAMES_FOR_THREADS
         stream.thread_type = "AUTO" if has_threads else "NONE"
-        rate = fps if by_time else _frame_rate(stream, fps, num_frames, start_s)
+        if by_time:
+            time_of, rate = (lambda index: start_s + index / fps), fps
+        else:
+            time_of, rate = episode_clock(container, stream, fps, num_frames, start_s)
         converter = VideoReformatter()
         # Not a list: an episode is as long as its metadata says, true or not.
-        times_s = (start_s + index / rate for index in indices)
+        times_s = (time_of(index) for index in indices)
         choose = _shown_at if by_time else _nearest_to
         size = None
         for frame in _pick(container, stream, times_s, 1 / rate, choose):
@@ -157,17 +161,6 @@ def decode_frames(
     if count == 0:
         raise ValueError("`indices` must name at least one frame, got none")
     return stack_frames(iter_frames(path, fps, num_frames, indices, start_s), count)
-
-
-def _frame_rate(stream: av.VideoStream, fps: float, num_frames: int, start_s: float) -> float:
-    """Rate of the clock that frame indices follow: the episode's, or the file's own where it holds just the episode.
-
-    Some data sets state a rounded `fps` (3.75 as 4), or a wrong one, beside videos with one frame a row; the file's
-    own clock is right for them, and the same as `fps` for all others.
-    """
-    if start_s == 0 and stream.frames == num_frames and stream.average_rate:
-        return float(stream.average_rate)
-    return fps
 
 
 def _pick(

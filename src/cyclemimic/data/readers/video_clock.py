@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the frames of an episode are shown in its video file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import av
+import numpy as np
+
+
+def episode_clock(
+    container: av.container.InputContainer, stream: av.VideoStream, fps: float, num_frames: int, start_s: float
+) -> tuple[Callable[[int], float], float]:
+    """Seconds from the stream's start at which a frame of the episode is shown, by its index, and frames per second.
+
+    Some data sets state a rounded `fps` (3.75 as 4), or a wrong one, beside videos with one frame a row; the file's
+    own clock is right for them, and the same as `fps` for all others. Where that clock runs unevenly, as cameras without
+    a fixed rate write it, the frame of row `i` is the `i`-th to be shown.
+
+    Args:
+        container (`av.container.InputContainer`): The file, at its start; its packets may be read over.
+        stream (`av.VideoStream`): The video in it.
+        fps (`float`): Frames per second of the episode.
+        num_frames (`int`): Number of frames the episode has.
+        start_s (`float`): Where in the file the episode starts, in seconds.
+    """
+    if start_s != 0 or stream.frames != num_frames or not stream.average_rate:
+        return lambda index: start_s + index / fps, fps
+    rate = float(stream.average_rate)
+    times_s = None if _is_steady(stream, rate) else _shown_times(container, stream)
+    if times_s is None or len(times_s) != num_frames:
+        return lambda index: index / rate, rate
+    return times_s.__getitem__, rate
+
+
+def _is_steady(stream: av.VideoStream, rate: float) -> bool:
+    """Whether the clock is even by the file's index, which is in memory: reading all packets is ten times the work."""
+    ticks = np.array([entry.timestamp for entry in stream.index_entries], dtype=np.float64)
+    if len(ticks) != stream.frames or not stream.time_base:
+        return False
+    # The index is in the order and by the clock of decoding: with B-frames it starts earlier, but keeps the pace.
+    drift = (ticks - ticks[0]) * float(stream.time_base) * rate - np.arange(len(ticks))
+    return bool(np.abs(drift).max() < 0.25)
+
+
+def _shown_times(container: av.container.InputContainer, stream: av.VideoStream) -> list[float] | None:
+    """The times of all frames in the order in which they are shown; nothing is decoded."""
+    shown = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+    ticks = sorted(pts for pts in shown if pts is not None)
+    if not stream.time_base or len(ticks) != len(shown) or len(set(ticks)) != len(ticks):
+        return None
+    tick_s = float(stream.time_base)
+    origin_s = stream.start_time * tick_s if stream.start_time else 0.0
+    return [pts * tick_s - origin_s for pts in ticks]
