@@ -195,6 +195,23 @@ def test_a_file_that_ends_early_is_no_standing_picture(tmp_path):
         episode.read_frames()
 
 
+def test_sound_that_outlasts_the_picture_adds_no_frames(tmp_path):
+    path = tmp_path / "film.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "8", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        sound = container.add_stream("aac", rate=8000)
+        for image in make_frames(30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    (episode,) = open_source(path)
+    assert read_frame_numbers(episode.read_frames()) == list(range(30))
+
+
 def test_bad_arguments(root):
     with pytest.raises(ValueError, match="`fps` must be above 0"):
         open_source(root, fps=0)

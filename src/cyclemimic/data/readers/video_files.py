@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -189,12 +190,19 @@ def read_header(video: Path | NamedVideo) -> VideoHeader:
         rate, length = stream.average_rate, 0.0
         if stream.duration and stream.time_base:
             length = float(stream.duration * stream.time_base)
-        elif container.duration:
-            # Matroska keeps the length with the file, not with the stream.
-            length = container.duration / av.time_base
+        else:
+            # Matroska keeps the length with the file, where sound may outlast the picture, and of each stream in a tag.
+            length = _tagged_seconds(stream) or (container.duration or 0) / av.time_base
     if not rate or not length or rate <= 0 or length <= 0:
         raise DataError(
             f"video {video} does not tell its frame rate and length; write it again with ffmpeg, or replace it, or leave "
             "its episode out with `--skip_broken`"
         )
     return VideoHeader(float(rate), float(length))
+
+
+def _tagged_seconds(stream: av.VideoStream) -> float:
+    """Length of a stream by its tag, as `00:00:03.000000000`; 0 where there is none."""
+    tags = {key.partition("-")[0].upper(): value for key, value in stream.metadata.items()}
+    match = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", tags.get("DURATION", "").strip(), re.ASCII)
+    return 0.0 if match is None else int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
