@@ -107,6 +107,23 @@ def test_long_gaps_are_jumped(tmp_path):
     assert read_frame_numbers(decode_frames(path, 25, 200, chosen)) == numbers[chosen].tolist()
 
 
+def test_long_gaps_are_jumped_at_a_slow_look_too(tmp_path, monkeypatch):
+    path = tmp_path / "film.mp4"
+    encode_video(path, make_frames(40)[np.arange(600) // 15], fps=30)
+    decoded = []
+
+    def count(*arguments):
+        for timed in _decode_from(*arguments):
+            decoded.append(timed[0])
+            yield timed
+
+    monkeypatch.setattr("cyclemimic.data.readers.video._decode_from", count)
+    frames = np.stack(list(iter_frames(path, 1, 20, [0, 6, 12, 19], by_time=True)))
+    assert read_frame_numbers(frames) == [0, 12, 24, 38]
+    # A keyframe interval and the second before, for each; not all that lies between.
+    assert len(decoded) <= 4 * (30 + 2 * KEYFRAME_INTERVAL)
+
+
 def test_decoding_starts_at_the_last_keyframe_before_the_frame(tmp_path):
     # Times that floating point does not represent must not send the decoder back to the start of a long file.
     path = tmp_path / "video.mp4"

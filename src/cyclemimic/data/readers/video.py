@@ -172,8 +172,10 @@ def _pick(
 ) -> Iterator[av.VideoFrame]:
     """Yield the frame chosen for each of the ascending times; stop at the first that has none."""
     last_s, previous, current = None, None, None
+    # Frames of the file: one looked at once a second has thirty from look to look.
+    gap_s = _SEEK_GAP_FRAMES / float(stream.average_rate or 1 / period_s)
     for time_s in times_s:
-        if last_s is None or time_s - last_s > _SEEK_GAP_FRAMES * period_s:
+        if last_s is None or time_s - last_s > gap_s:
             timed = _decode_from(container, stream, time_s, period_s)
             previous, current = None, next(timed, None)
         last_s = time_s
