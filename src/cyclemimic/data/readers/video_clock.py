@@ -36,7 +36,9 @@ def episode_clock(
 
 def _is_steady(stream: av.VideoStream, rate: float) -> bool:
     """Whether the clock is even by the file's index, which is in memory: reading all packets is ten times the work."""
-    ticks = np.array([entry.timestamp for entry in stream.index_entries], dtype=np.float64)
+    # PyAV has it since 17; without, packets tell.
+    entries = getattr(stream, "index_entries", ())
+    ticks = np.array([entry.timestamp for entry in entries], dtype=np.float64)
     if len(ticks) != stream.frames or not stream.time_base:
         return False
     # The index is in the order and by the clock of decoding: with B-frames it starts earlier, but keeps the pace.
