@@ -138,6 +138,14 @@ def test_most_frequent_task_is_the_instruction(make_v21):
     assert LeRobotSource(root)[0].instruction == "open the door"
 
 
+def test_tasks_are_read_once(make_v21):
+    root = make_v21(tasks=["valid", "open the door"])
+    source = LeRobotSource(root)
+    assert source[0].instruction == "open the door"
+    (root / "meta/tasks.jsonl").unlink()
+    assert [episode.instruction for episode in source] == ["open the door"] * 2
+
+
 def test_images_in_parquet_are_read(make_v21):
     def encode(number: int) -> dict:
         file = io.BytesIO()

@@ -14,7 +14,7 @@ from ..episode import DataError, Episode
 from .cameras import choose_camera
 from .hub import HubFolder
 from .images import decode_image
-from .lerobot_episodes import EpisodeRecord, read_tasks
+from .lerobot_episodes import EpisodeRecord
 from .lerobot_metadata import LeRobotMetadata
 from .licences import read_licence
 from .parquet import parquet_columns, read_column, read_parquet
@@ -151,7 +151,7 @@ class _LeRobotReader:
         if len(tasks) != 1:
             # Several strings an episode: the one most frames carry, not a mark such as "valid" beside it.
             column = self._column("task_index")
-            strings = read_tasks(self.metadata.root, self.metadata.version)
+            strings = self.metadata.tasks
             if column is not None and strings:
                 values, counts = np.unique(column, return_counts=True)
                 tasks = (strings.get(int(values[np.argmax(counts)]), ""),)

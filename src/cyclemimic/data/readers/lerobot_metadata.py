@@ -6,12 +6,13 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..episode import DataError
 from .hub import HubFolder
-from .lerobot_episodes import EpisodeRecord, read_episodes
+from .lerobot_episodes import EpisodeRecord, read_episodes, read_tasks
 from .plain_files import inside, read_json_object
 
 # What lerobot writes; also what is tried where a template of info.json leads nowhere.
@@ -58,6 +59,11 @@ class LeRobotMetadata:
     def is_remote(self) -> bool:
         """Whether files are downloaded when they are asked for."""
         return self._hub is not None
+
+    @cached_property
+    def tasks(self) -> dict[int, str]:
+        """The task string of every task index: read once, and only where episodes need it."""
+        return read_tasks(self.root, self.version)
 
     @property
     def cameras(self) -> list[str]:
