@@ -53,6 +53,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
             parser.error(f"give --{name} with --serve only")
     if arguments.labels is None and arguments.labels_revision is not None:
         parser.error("give --labels_revision with --labels only")
+    arguments.host = arguments.host or _THIS_MACHINE
     return arguments
 
 
@@ -109,7 +110,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     page = ActionPage(explorer, "Latent actions", subtitle, arguments.interval_s)
     # What was uploaded is deleted however the page is ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with serving(page.build, arguments.host or _THIS_MACHINE, arguments.port) as (blocks, url):
+    with serving(page.build, arguments.host, arguments.port) as (blocks, url):
         print(f"The page is at {url}; Ctrl-C ends it.", flush=True)
         blocks.block_thread()
 
