@@ -107,21 +107,36 @@ def test_long_gaps_are_jumped(tmp_path):
     assert read_frame_numbers(decode_frames(path, 25, 200, chosen)) == numbers[chosen].tolist()
 
 
-def test_long_gaps_are_jumped_at_a_slow_look_too(tmp_path, monkeypatch):
-    path = tmp_path / "film.mp4"
-    encode_video(path, make_frames(40)[np.arange(600) // 15], fps=30)
-    decoded = []
+@pytest.fixture
+def decoded(monkeypatch) -> list[float]:
+    """When the frames that are decoded from now on are shown, in seconds."""
+    seen = []
 
     def count(*arguments):
         for timed in _decode_from(*arguments):
-            decoded.append(timed[0])
+            seen.append(timed[0])
             yield timed
 
     monkeypatch.setattr("cyclemimic.data.readers.video._decode_from", count)
+    return seen
+
+
+def test_long_gaps_are_jumped_at_a_slow_look_too(tmp_path, decoded):
+    path = tmp_path / "film.mp4"
+    encode_video(path, make_frames(40)[np.arange(600) // 15], fps=30)
     frames = np.stack(list(iter_frames(path, 1, 20, [0, 6, 12, 19], by_time=True)))
     assert read_frame_numbers(frames) == [0, 12, 24, 38]
     # A keyframe interval and the second before, for each; not all that lies between.
     assert len(decoded) <= 4 * (30 + 2 * KEYFRAME_INTERVAL)
+
+
+def test_a_slow_look_reads_on_where_keyframes_are_far_apart(tmp_path, decoded):
+    path = tmp_path / "film.mp4"
+    write_reference(path, make_frames(40)[np.arange(600) // 15], 60, g="250", sc_threshold="0")
+    frames = np.stack(list(iter_frames(path, 1, 10, by_time=True)))
+    assert read_frame_numbers(frames) == [0, 4, 8, 12, 16, 20, 24, 28, 32, 36]
+    # Each once, but for the first two looks.
+    assert len(decoded) <= 600 + 2 * 60
 
 
 def test_decoding_starts_at_the_last_keyframe_before_the_frame(tmp_path):

@@ -174,9 +174,10 @@ def _pick(
     last_s, previous, current = None, None, None
     # Frames of the file: one looked at once a second has thirty from look to look.
     gap_s = _SEEK_GAP_FRAMES / float(stream.average_rate or 1 / period_s)
+    stretches = _Stretches()
     for time_s in times_s:
-        if last_s is None or time_s - last_s > gap_s:
-            timed = _decode_from(container, stream, time_s, period_s)
+        if last_s is None or time_s - last_s > max(gap_s, stretches.longest_s):
+            timed = stretches.watch(_decode_from(container, stream, time_s, period_s))
             previous, current = None, next(timed, None)
         last_s = time_s
         while current is not None and current[0] < time_s:
@@ -185,6 +186,24 @@ def _pick(
         if chosen is None:
             return
         yield chosen
+
+
+class _Stretches:
+    """
+    How far apart a file's keyframes are, as far as it has been seen: who seeks by less lands where decoding is already, or
+    before.
+    """
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+
+    def watch(self, timed: Iterable[_Timed]) -> Iterator[_Timed]:
+        """The same frames, seen."""
+        keyframe_s = None
+        for frame_s, frame in timed:
+            keyframe_s = frame_s if keyframe_s is None or frame.key_frame else keyframe_s
+            self.longest_s = max(self.longest_s, frame_s - keyframe_s)
+            yield frame_s, frame
 
 
 def _nearest_to(
