@@ -134,7 +134,7 @@ def test_positions_that_are_not_read_change_nothing(make_config):
     _, *memory = layer(current)
     expected = layer(future, *memory)[0]
     read, *memory = layer(current, num_read=2)
-    assert read.shape == (3, 2, 16) and memory[0].shape[0] == 3 * 2
+    assert read.shape == (3, 2, 16) and memory[0].shape == (3, 2, 16)
     read = layer(future, *memory, num_read=2)[0]
     assert torch.allclose(read, expected[:, :2], atol=1e-12)
 

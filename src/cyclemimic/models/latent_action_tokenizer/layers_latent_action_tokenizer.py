@@ -17,7 +17,7 @@ from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
 from .ranks_latent_action_tokenizer import mean_over_ranks, num_ranks
 
 Memory = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values of a frame in one layer, `(batch_size · length, heads, 1, head_dim)` each."""
+"""Keys and values of a frame in one layer, `(batch_size, length, hidden_size)` each."""
 
 
 def eager_attention_forward(
@@ -48,19 +48,30 @@ class LatentActionTokenizerAttention(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, num_queries: int | None = None) -> torch.Tensor:
         """What the first `num_queries` positions, by default all, read of all positions."""
-        query, key, value = self.project(hidden_states)
-        return self.attend(query[:, :, :num_queries], key, value)
-
-    def project(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """`(batch_size, length, hidden_size)` to query, key and value, `(batch_size, heads, length, head_dim)` each."""
         qkv = self.qkv_proj(hidden_states).unflatten(-1, (3, -1, self.head_dim))
-        return tuple(qkv.permute(2, 0, 3, 1, 4))
-
-    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """What the queries read, of shape `(batch_size, length, hidden_size)`."""
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        output, _ = attention(self, query, key, value, None, dropout=0.0, scaling=self.scaling)
+        output, _ = attention(self, query[:, :, :num_queries], key, value, None, dropout=0.0, scaling=self.scaling)
         return self.o_proj(output.flatten(2))
+
+
+class LatentActionTokenizerTemporalAttention(LatentActionTokenizerAttention):
+    """
+    The same over time: each position reads itself in its own frame and in the one before. Over two, attention is a logistic
+    function, and it is written as one: kernels for sequences would spend their time on places that two do not fill.
+    """
+
+    def forward(  # type: ignore[override]  # the other positions are those of the frame before
+        self, hidden_states: torch.Tensor, past_key: torch.Tensor | None = None, past_value: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What positions `(batch_size, length, hidden_size)` read, with or without a frame before; their keys and values."""
+        query, key, value = self.qkv_proj(hidden_states).chunk(3, dim=-1)
+        if past_key is None or past_value is None:
+            return self.o_proj(value), key, value
+        key_lead, value_lead = (x.unflatten(-1, (-1, self.head_dim)) for x in (key - past_key, value - past_value))
+        logits = self.scaling * (query.unflatten(-1, (-1, self.head_dim)) * key_lead).sum(-1, keepdim=True)
+        share = torch.sigmoid(logits).to(value.dtype)
+        return self.o_proj(past_value + (share * value_lead).flatten(-2)), key, value
 
 
 class LatentActionTokenizerMLP(nn.Module):
@@ -107,7 +118,7 @@ class LatentActionTokenizerSpatioTemporalLayer(LatentActionTokenizerSpatialLayer
     def __init__(self, config: LatentActionTokenizerConfig) -> None:
         super().__init__(config)
         self.temporal_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.temporal_attention = LatentActionTokenizerAttention(config)
+        self.temporal_attention = LatentActionTokenizerTemporalAttention(config)
 
     def forward(  # type: ignore[override]  # time is remembered
         self,
@@ -129,14 +140,9 @@ class LatentActionTokenizerSpatioTemporalLayer(LatentActionTokenizerSpatialLayer
             value of its attention over time.
         """
         spatial = hidden_states[:, :num_read] + self.spatial_attention(self.spatial_norm(hidden_states), num_read)
-        positions = spatial.flatten(0, 1).unsqueeze(1)
-        query, key, value = self.temporal_attention.project(self.temporal_norm(positions))
-        seen = (key, value)
-        if past_key is not None:
-            seen = torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
-        positions = positions + self.temporal_attention.attend(query, *seen)
-        positions = positions + self.mlp(self.mlp_norm(positions))
-        return positions.view_as(spatial), key, value
+        read, *memory = self.temporal_attention(self.temporal_norm(spatial), past_key, past_value)
+        hidden_states = spatial + read
+        return hidden_states + self.mlp(self.mlp_norm(hidden_states)), *memory
 
 
 class LatentActionTokenizerEmbeddingNorm(nn.Module):
