@@ -7,6 +7,10 @@ import copy
 
 import pytest
 import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from cyclemimic.trainers import term_logging_trainer
+from cyclemimic.trainers.compiled_layers import compile_layers
 
 from .small_trainers import make_policy_trainer, make_tokenizer_trainer
 
@@ -21,13 +25,17 @@ def loss_and_gradients(model, step):
 
 def assert_compiles_whole(model, function, step):
     """`step` calls the function it is given, as it is and in one graph: same loss, same gradients of the same weights."""
-    step(function)  # transformers prepares some of its models in their first call
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    assert_same_step(model, lambda: step(function), lambda: step(compiled))
+
+
+def assert_same_step(model, step, compiled_step):
+    step()  # transformers prepares some of its models in their first call
     state = copy.deepcopy(model.state_dict())
-    expected = loss_and_gradients(model, lambda: step(function))
+    expected = loss_and_gradients(model, step)
     model.load_state_dict(state)
     torch.compiler.reset()
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-    loss, gradients = loss_and_gradients(model, lambda: step(compiled))
+    loss, gradients = loss_and_gradients(model, compiled_step)
     assert loss == pytest.approx(expected[0], abs=1e-9)
     assert gradients.keys() == expected[1].keys()
     for name, gradient in gradients.items():
@@ -50,12 +58,53 @@ def test_a_policys_step_is_one_graph(finetunes, tmp_path):
     assert_compiles_whole(model, model.forward, lambda forward: forward(**batch))
 
 
+def test_layers_compiled_by_themselves_make_the_same_step(tmp_path):
+    model = make_tokenizer_trainer(tmp_path).model.double().train()
+    frames, bodies = torch.randn(2, 4, 3, 16, 16, dtype=torch.float64), torch.arange(4) % 2
+
+    def step():
+        return model._compute(*frames, bodies, True)
+
+    def compiled_step():
+        compile_layers(model, backend="aot_eager")
+        return step()
+
+    assert_same_step(model, step, compiled_step)
+
+
+@pytest.fixture
+def compiled_parts(monkeypatch) -> list[type]:
+    """Layers are compiled in seconds, for no processor in particular; gives the classes of those that are."""
+    compile_part, parts = torch.nn.Module.compile, []
+
+    def compile_and_note(part, backend):
+        parts.append(type(part))
+        compile_part(part, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_and_note)
+    return parts
+
+
 @pytest.mark.parametrize("make_trainer", [make_tokenizer_trainer, make_policy_trainer])
-def test_a_compiled_training_is_that_training(make_trainer, tmp_path):
-    histories = []
-    for changes in ({}, {"torch_compile": True, "torch_compile_backend": "aot_eager"}):
+def test_a_compiled_training_is_that_training(make_trainer, tmp_path, compiled_parts):
+    histories, weights = [], []
+    for changes in ({}, {"torch_compile": True, "torch_compile_backend": "aot_eager"}, {"compile_layers": True}):
         torch.compiler.reset()
-        trainer = make_trainer(tmp_path / str(len(histories)), save_strategy="no", max_steps=20, **changes)
+        assert not compiled_parts
+        trainer = make_trainer(tmp_path / str(len(histories)), save_strategy="no", max_steps=12, **changes)
         trainer.train()
         histories.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
-    assert histories[1] == pytest.approx(histories[0], abs=1e-4)
+        weights.append(list(trainer.model.state_dict()))
+    for history in histories[1:]:
+        assert history == pytest.approx(histories[0], abs=1e-4)
+    assert weights[2] == weights[0]
+    layers = [type(part) for part in trainer.model.modules() if isinstance(part, GradientCheckpointingLayer)]
+    assert compiled_parts == layers and layers
+
+
+def test_layers_are_compiled_once(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="`compile_layers` must be false with `torch_compile`, got true"):
+        make_tokenizer_trainer(tmp_path, compile_layers=True, torch_compile=True, torch_compile_backend="aot_eager")
+    monkeypatch.setattr(term_logging_trainer, "is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(ValueError, match="`compile_layers` must be false with ZeRO-3, got true"):
+        make_tokenizer_trainer(tmp_path, compile_layers=True)

@@ -92,7 +92,7 @@ def shape_of(model: str, lora_rank: int | None = None) -> ModelShape:
     Raises:
         ValueError: no preset and no checkpoint, or one of another kind of model; a rank for the tokenizer.
     """
-    config = _config_of(model)
+    config = config_of(model)
     if isinstance(config, LatentActionTokenizerConfig):
         if lora_rank is not None:
             raise ValueError(
@@ -107,7 +107,13 @@ def shape_of(model: str, lora_rank: int | None = None) -> ModelShape:
     return ModelShape(model, _count(CycleMimicForActionPrediction, config, lora_rank), _policy_stacks(config))
 
 
-def _config_of(model: str) -> PreTrainedConfig:
+def config_of(model: str) -> PreTrainedConfig:
+    """
+    The configuration of a preset, or a checkpoint's (folder or Hub id).
+
+    Raises:
+        ValueError: neither is of that name.
+    """
     if model == "tokenizer":
         return LatentActionTokenizerConfig()
     if model not in TEXT_CONFIGS:

@@ -33,6 +33,7 @@ class CycleMimicTrainingArguments(CycleMimicTrainingFields, TrainingArguments):
         freeze_backbone (`bool`, *optional*, defaults to `False`): The same without adapters.
         freeze_vision (`bool`, *optional*, defaults to `False`): Leaves the backbone's vision models as they are, without
             adapters, too.
+        compile_layers (`bool`, *optional*, defaults to `False`): As in [`LatentActionTokenizerTrainingArguments`].
 
     The rest is [`~transformers.TrainingArguments`]'s.
     """

@@ -24,6 +24,8 @@ class LatentActionTokenizerTrainingArguments(LatentActionTokenizerTrainingFields
         color_jitter (`float`, *optional*, defaults to 0.0): Of [`~cyclemimic.data.PairAugmentation`].
         sample_steps (`int`, *optional*, defaults to 500): Steps between two pictures of reconstructed and transferred
             frames; 0 draws none.
+        compile_layers (`bool`, *optional*, defaults to `False`): Each transformer layer through torch.compile. The first
+            steps then take a minute, where `torch_compile`, one graph of a whole step, may take many.
 
     The rest is [`~transformers.TrainingArguments`]'s.
     """

@@ -11,10 +11,12 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_pt_utils import find_batch_size
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import ModelOutput
 
+from cyclemimic.trainers.compiled_layers import compile_layers
 from cyclemimic.trainers.pace import Pace
 from cyclemimic.trainers.publishing_trainer import PublishingTrainer
 
@@ -38,6 +40,14 @@ class TermLoggingTrainer(PublishingTrainer):
         self._training_terms = _TermMeans(self.logged_terms)
         self._evaluation_terms = _TermMeans(self.logged_terms)
         self._pace = Pace()
+        if getattr(self.args, "compile_layers", False):
+            self._compile_layers()
+
+    def _compile_layers(self) -> None:
+        if self.args.torch_compile or is_deepspeed_zero3_enabled():
+            other = "`torch_compile`" if self.args.torch_compile else "ZeRO-3"
+            raise ValueError(f"`compile_layers` must be false with {other}, got true.")
+        compile_layers(self.model)
 
     def compute_loss(
         self,

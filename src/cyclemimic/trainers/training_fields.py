@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class LatentActionTokenizerTrainingFields:
+class SharedTrainingFields:
+    """What both add."""
+
+    compile_layers: bool = field(
+        default=False,
+        metadata={"help": "each transformer layer through torch.compile: on GPUs, a faster step in a minute"},
+    )
+
+
+@dataclass
+class LatentActionTokenizerTrainingFields(SharedTrainingFields):
     """The fields that [`LatentActionTokenizerTrainingArguments`] adds and describes."""
 
     interval_s: float = field(default=1.0, metadata={"help": "seconds between the two frames of a pair"})
@@ -21,7 +31,7 @@ class LatentActionTokenizerTrainingFields:
 
 
 @dataclass
-class CycleMimicTrainingFields:
+class CycleMimicTrainingFields(SharedTrainingFields):
     """The fields that [`CycleMimicTrainingArguments`] adds and describes."""
 
     image_shift: int = field(default=0, metadata={"help": "random shift of training images, in pixels"})
