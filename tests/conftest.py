@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+# Also beside a GPU: tests compare to the last digits, and with tensors that they make on the processor.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # The models of the tests are so small that threads cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -84,7 +84,7 @@ def test_every_variant_gets_a_row_of_what_was_measured(run_compare, capsys):
 
 
 def test_equal_compute_is_as_many_operations(run_compare, compare):
-    output = run_compare("--variants", "ac3", "genie-equal-compute", "--seeds", "0")
+    output = run_compare("--variants", "ac3", "genie-equal-compute", "--seeds", "0", "--workers", "1")
     ac3, equal = (
         json.loads((output / name / "seed-0" / "run.json").read_text()) for name in ("ac3", "genie-equal-compute")
     )

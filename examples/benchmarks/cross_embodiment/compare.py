@@ -15,6 +15,7 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from cyclemimic import (
     LatentActionTokenizerTrainer,
     LatentActionTokenizerTrainingArguments,
 )
-from cyclemimic.data import FramePairDataset, LatentActionTokenizerCollator, open_source
+from cyclemimic.data import EpisodeSource, FramePairDataset, LatentActionTokenizerCollator, open_source
 from cyclemimic.evaluation.tokenizer_quality import QualitySettings, measure_tokenizer
 
 SIZES = {
@@ -96,6 +97,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--reversed_share", type=float, default=0.5, help="share of pairs shown backwards")
     parser.add_argument("--min_crop", type=float, default=0.6, help="smallest crop of a pair (default: %(default)s)")
     parser.add_argument("--color_jitter", type=float, default=0.0, help="change of a pair's colours")
+    parser.add_argument("--workers", type=int, default=0, help="of the data loader (default: %(default)s)")
     parser.add_argument("--max_pairs", type=int, default=1500, help="test pairs of a body (default: %(default)s)")
     parser.add_argument(
         "--motion_dims", nargs="+", type=int, default=[1, 2], help="dimensions of the state: y and z, the image plane"
@@ -136,6 +138,11 @@ def run_dir(arguments: argparse.Namespace, variant: str, seed: int) -> Path:
     return arguments.output / variant / f"seed-{seed}"
 
 
+def open_sources(paths: Sequence[str]) -> list[EpisodeSource]:
+    """Data sets under names of their own: a body's tests are another data set than what it was trained on."""
+    return [open_source(path, name=f"{index}-{Path(path).name}") for index, path in enumerate(paths)]
+
+
 def train(arguments: argparse.Namespace, variant: str, seed: int, folder: Path) -> dict[str, Any]:
     """Trains one tokenizer into `folder`; returns what it took."""
     set_seed(seed)
@@ -143,7 +150,7 @@ def train(arguments: argparse.Namespace, variant: str, seed: int, folder: Path) 
     image_processor = LatentActionTokenizerImageProcessor(size=arguments.image_size)
     model = make_model(arguments, variant)
     pairs = FramePairDataset(
-        [open_source(path, name=f"{index}-{Path(path).name}") for index, path in enumerate(arguments.train)],
+        open_sources(arguments.train),
         arguments.interval_s,
         arguments.interval_s,
         transform=image_processor.resize_frames,
@@ -165,6 +172,9 @@ def train(arguments: argparse.Namespace, variant: str, seed: int, folder: Path) 
         reversed_share=arguments.reversed_share,
         min_crop=arguments.min_crop,
         color_jitter=arguments.color_jitter,
+        dataloader_num_workers=arguments.workers,
+        # An epoch of few scenes is short, and new workers would decode them all again.
+        dataloader_persistent_workers=arguments.workers > 0,
     )
     trainer = LatentActionTokenizerTrainer(
         model=model,
@@ -182,7 +192,6 @@ def train(arguments: argparse.Namespace, variant: str, seed: int, folder: Path) 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The quality of a trained tokenizer on the test data."""
-    sources = [open_source(path, name=f"{index}-{Path(path).name}") for index, path in enumerate(arguments.test)]
     settings = QualitySettings(
         interval_s=arguments.interval_s,
         min_interval_s=arguments.interval_s,
@@ -192,7 +201,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return measure_tokenizer(
         LatentActionTokenizerModel.from_pretrained(folder / "tokenizer"),
         LatentActionTokenizerImageProcessor.from_pretrained(folder / "tokenizer"),
-        sources,
+        open_sources(arguments.test),
         settings,
     ).metrics
 
