@@ -52,6 +52,10 @@ def test_yaml_file_goes_on_from_a_checkpoint_and_resumes(verb, refuses, tokenize
     assert int(LatentActionTokenizerForPreTraining.from_pretrained(output).steps) == 4
 
     flags = ["--config", config, "--max_steps", "3", "--resume_from_checkpoint", "true"]
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    message = refuses("train-tokenizer", *flags, "--learning_rate", "0.5")
+    assert f"the same settings, got {output / 'checkpoint-2'} with learning_rate 0.5 instead of 0.0001" in message
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
     assert verb("train-tokenizer", *flags) == 0
     assert int(LatentActionTokenizerForPreTraining.from_pretrained(output).steps) == 5
     assert verb("train-tokenizer", "--config", config, "--max_steps", "3") == 2  # a finished model lies there

@@ -111,12 +111,14 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     from cyclemimic import CycleMimicTrainer
     from cyclemimic.cards.card import CardData
     from cyclemimic.checkpoints import read_config
+    from cyclemimic.commands.settings import settings_of
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
     from cyclemimic.data import CycleMimicCollator
 
     wanted, training = arguments
     _check(wanted)
-    checkpoint = checkpoint_to_resume(training)
+    settings = settings_of(training, wanted)
+    checkpoint = checkpoint_to_resume(training, settings)
     config = cast("CycleMimicConfig", read_config("policy", wanted.policy, "cyclemimic"))
     data = _open_data(wanted, config)
     labels = _open_labels(wanted, config, data.sources)
@@ -134,6 +136,7 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
         ),
         processing_class=processor,
     )
+    trainer.settings = settings
     card = CardData.of_sources(data.sources, broken=data.broken, labels=labels)
     return train_and_save(trainer, checkpoint, card, wanted.policy)
 

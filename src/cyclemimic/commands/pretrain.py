@@ -73,12 +73,14 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
     from cyclemimic import CycleMimicTrainer
     from cyclemimic.cards.card import CardData
     from cyclemimic.commands.inputs import check_labels, check_labels_are_of
+    from cyclemimic.commands.settings import settings_of
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
     from cyclemimic.data import CycleMimicCollator, open_labels
 
     mixture, wanted, training = arguments
     _check(wanted)
-    checkpoint = checkpoint_to_resume(training)
+    settings = settings_of(training, mixture, wanted)
+    checkpoint = checkpoint_to_resume(training, settings)
     labels = open_labels(wanted.labels, wanted.labels_revision)
     data = _open_data(mixture, wanted, labels)
     set_seed(training.seed)
@@ -94,6 +96,7 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
         ),
         processing_class=processor,
     )
+    trainer.settings = settings
     card = CardData.of_mixture(data.opened, labels)
     return train_and_save(trainer, checkpoint, card, wanted.backbone or wanted.policy)
 

@@ -73,12 +73,14 @@ def run(
     from cyclemimic import LatentActionTokenizerTrainer
     from cyclemimic.cards.card import CardData
     from cyclemimic.commands.inputs import open_mixture_or_sources
+    from cyclemimic.commands.settings import settings_of
     from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
     from cyclemimic.data import LatentActionTokenizerCollator
     from cyclemimic.data.mixture import is_mixture
 
     mixture, wanted, training = arguments
-    checkpoint = checkpoint_to_resume(training)
+    settings = settings_of(training, mixture, wanted, tokenizer_config=read_tokenizer_config(wanted.tokenizer_config))
+    checkpoint = checkpoint_to_resume(training, settings)
     times = training.interval_s, training.min_interval_s
     opened = open_mixture_or_sources(mixture, *times)
     set_seed(training.seed)
@@ -90,6 +92,7 @@ def run(
         data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )
+    trainer.settings = settings
     return train_and_save(trainer, checkpoint, CardData.of_mixture(opened), _made_of(wanted))
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from cyclemimic.cards.card import CardData
+from cyclemimic.commands.settings import check_same_settings
 from cyclemimic.data import MixtureDataset, WeightedSource
 from cyclemimic.hub.names import split_revision
 from cyclemimic.trainers.publishing_trainer import PublishingTrainer
@@ -22,17 +23,18 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 
-def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
+def checkpoint_to_resume(arguments: TrainingArguments, settings: Mapping[str, Any]) -> str | None:
     """
     The checkpoint to go on from, `None` for a start.
 
     Args:
         arguments ([`~transformers.TrainingArguments`]): `resume_from_checkpoint` is a checkpoint's folder, or `true`
             for the last one in `output_dir`.
+        settings (`Mapping`): Of this training ([`settings_of`]).
 
     Raises:
-        ValueError: there is no such checkpoint, or it lacks what training goes on from; or training is to start where a
-            finished model lies.
+        ValueError: there is no such checkpoint, it lacks what training goes on from, or is of a training with other
+            settings; or training is to start where a finished model lies.
     """
     output_dir, wanted = Path(arguments.output_dir), arguments.resume_from_checkpoint
     if output_dir.exists() and not output_dir.is_dir():
@@ -57,6 +59,7 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
             "`resume_from_checkpoint` must be a checkpoint-N folder, with the states of optimizer and schedule, got "
             f"{wanted}, which lacks them, as finished models and checkpoints of `save_only_model` do."
         )
+    check_same_settings(wanted, settings)
     return wanted
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -23,6 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotat
 logger = logging.getLogger(__name__)
 
 UNFINISHED = ".unfinished"
+SETTINGS_NAME = "settings.json"
 # Steps after which processes ask each other whether one was told to stop: asking waits for the device.
 STOP_CHECK_STEPS = 10
 # Of a whole training, and untrue where no step was left to train: Trainer gives 0.
@@ -36,6 +38,9 @@ class CheckpointingTrainer(Trainer):
     ends the training after the step under way, with a checkpoint. From a checkpoint that has all steps already, no more
     are trained. A collator with `set_epoch` is told the epoch, by which it may draw and still resume exactly.
     """
+
+    settings: dict[str, Any] | None = None
+    """By which one may know whether a checkpoint is of the same training: every one has them in `settings.json`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -95,6 +100,9 @@ class CheckpointingTrainer(Trainer):
         self._name_best(unfinished, run_dir)
         if self.args.should_save:
             self.state.save_to_json(str(unfinished / name / TRAINER_STATE_NAME))
+            if self.settings is not None:
+                text = json.dumps(self.settings, indent=2, sort_keys=True)
+                (unfinished / name / SETTINGS_NAME).write_text(text, encoding="utf-8")
         self._place(unfinished / name, run_dir / name)
         if pushes:
             self._push_from_checkpoint(str(run_dir / name))
