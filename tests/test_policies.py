@@ -16,9 +16,10 @@ from transformers import (
     Qwen2_5_VLProcessor,
 )
 
-from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+from cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionPrediction, CycleMimicProcessor
 from cyclemimic.data import LatentLabels
-from cyclemimic.policies import make_policy_of_backbone, processor_for_backbone
+from cyclemimic.models.cyclemimic import make_tiny_backbone_config
+from cyclemimic.policies import load_for_actions, load_policy, make_policy_of_backbone, processor_for_backbone
 
 from .models.cyclemimic.backbone_families import FAMILIES
 
@@ -126,6 +127,27 @@ def test_made_of_a_checkpoint(backbone, tmp_path):
     assert processor.prompt_template == CASES[name][3]
     blank = np.zeros((32, 32, 3), np.uint8)
     assert policy.eval().predict_latent_actions(**processor(blank, "reach")).shape == (1, 4)
+
+
+@pytest.fixture
+def in_bfloat16(tmp_path):
+    """A policy saved in half precision."""
+    processor = CycleMimicProcessor.from_texts(["reach"], image_size=32, patch_size=8)
+    config = make_tiny_backbone_config(processor, image_size=32, patch_size=8, hidden_size=32)
+    policy = CycleMimicForLatentActionPrediction(processor.make_config(config, action_decoder_hidden_size=32))
+    policy.to(torch.bfloat16).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+def test_what_is_to_be_trained_is_in_full_precision(in_bfloat16):
+    sizes = {"chunk_size": 12, "action_dim": 7}
+    models = [load_policy(in_bfloat16)[0], load_for_actions(in_bfloat16, sizes, {})[0]]
+    models.append(load_for_actions(in_bfloat16, sizes | {"num_action_bins": 8}, {"action_decoding": "discrete"})[0])
+    for model in models:
+        assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    kept, _ = load_for_actions(in_bfloat16, sizes, {}, dtype="auto")
+    assert {weight.dtype for weight in kept.parameters()} == {torch.bfloat16}
 
 
 def test_an_image_in_pieces_is_refused(backbone):

@@ -96,9 +96,9 @@ def choose_device(name: str | None) -> torch.device:
     Raises:
         ValueError: torch does not know it, or it is not there.
     """
-    if name is None:
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
+    if name is None and not torch.cuda.is_available():
+        return torch.device("cpu")
+    if name is None or (name == "cuda" and torch.cuda.is_available()):
         # Processes of one machine, started by `accelerate launch` or `torchrun`, take a GPU each.
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     try:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -43,14 +44,14 @@ _PROBE_INSTRUCTION = "open the drawer"
 
 def load_policy(checkpoint: str, camera_names: Sequence[str] | None = None) -> Policy:
     """
-    A policy checkpoint, to pretrain it further; with the cameras of these names, where they are given, and without the robot
+    A policy checkpoint, to pretrain it further, in full precision; with the cameras of these names, where they are given, and without the robot
     state that it was fine-tuned with, which video does not tell.
     """
     read_config("policy", checkpoint, "cyclemimic")
     inputs: dict[str, Any] = {"state_dim": None}
     if camera_names is not None:
         inputs["camera_names"] = list(camera_names)
-    model = load_pinned(CycleMimicForLatentActionPrediction.from_pretrained, checkpoint, **inputs)
+    model = load_pinned(CycleMimicForLatentActionPrediction.from_pretrained, checkpoint, dtype=torch.float32, **inputs)
     return model, load_pinned(CycleMimicProcessor.from_pretrained, checkpoint, state_statistics=None, **inputs)
 
 
@@ -61,7 +62,7 @@ def make_policy_of_backbone(
     camera_names: Sequence[str] | None = None,
 ) -> Policy:
     """
-    A policy on a pretrained vision-language model, whose tokenizer gets a word for every code of the labels; its
+    A policy on a pretrained vision-language model, in full precision, whose tokenizer gets a word for every code of the labels; its
     vocabulary is padded to a multiple of `pad_vocabulary_to`.
 
     Raises:
@@ -80,7 +81,9 @@ def make_policy_of_backbone(
             f"`backbone` must be a model whose config has an `image_token_id`, got {backbone} ({config.model_type})."
         )
     processor = processor_for_backbone(config, source, labels.codebook_size, labels.num_latent_tokens, camera_names)
-    pretrained = load_pinned(partial(load_safetensors, AutoModelForImageTextToText.from_pretrained), backbone)
+    pretrained = load_pinned(
+        partial(load_safetensors, AutoModelForImageTextToText.from_pretrained), backbone, dtype=torch.float32
+    )
     model = CycleMimicForLatentActionPrediction.from_backbone(pretrained, processor, pad_vocabulary_to)
     return model, processor
 
@@ -185,12 +188,13 @@ def make_tiny_policy(
 
 
 def load_for_actions(
-    checkpoint: str, sizes: dict[str, Any], fields: dict[str, Any]
+    checkpoint: str, sizes: dict[str, Any], fields: dict[str, Any], dtype: torch.dtype | str = torch.float32
 ) -> tuple[CycleMimicForActionPrediction, CycleMimicProcessor]:
     """
     A policy that predicts actions, and its processor. A pretraining checkpoint says nothing of actions yet: it takes
     `chunk_size`, `action_dim` and what else it sees from `sizes`, as does the processor, and other fields of the
-    configuration from `fields`. One that was fine-tuned before must have them already.
+    configuration from `fields`. One that was fine-tuned before must have them already. It comes in full precision, in which
+    it can be trained, or in another `dtype`.
 
     Raises:
         ValueError: a fine-tuned checkpoint has other sizes or fields, or one of them is not allowed.
@@ -204,9 +208,9 @@ def load_for_actions(
         )
     processor = load_pinned(CycleMimicProcessor.from_pretrained, checkpoint, **sizes)
     if config.is_finetuned or sizes.get("num_action_bins") in (None, config.num_action_bins):
-        return load_pinned(CycleMimicForActionPrediction.from_pretrained, checkpoint, **wanted), processor
+        return load_pinned(CycleMimicForActionPrediction.from_pretrained, checkpoint, dtype=dtype, **wanted), processor
     # Its vocabulary has no words for actions yet.
-    pretrained = load_pinned(CycleMimicForLatentActionPrediction.from_pretrained, checkpoint)
+    pretrained = load_pinned(CycleMimicForLatentActionPrediction.from_pretrained, checkpoint, dtype=dtype)
     others = CycleMimicConfig.__annotations__.keys() - {"backbone_config", *CONFIG_FIELDS}
     kept = {name: getattr(config, name) for name in others}
     model = CycleMimicForActionPrediction.from_backbone(

@@ -69,7 +69,9 @@ class CycleMimicPolicy(PreTrainedPolicy):
         if dataset_stats is None and not loaded.is_finetuned:
             raise ValueError(f"`checkpoint_path` must be fine-tuned, to act, got {checkpoint}, which is not.")
         config.cameras = choose_cameras(config, loaded)
-        self.model, self.processor = load_for_actions(str(checkpoint), wanted_sizes(config, loaded), {})
+        # To be trained, in full precision, whatever it was saved in.
+        dtype = "auto" if dataset_stats is None else torch.float32
+        self.model, self.processor = load_for_actions(str(checkpoint), wanted_sizes(config, loaded), {}, dtype)
         config.chunk_size = self.model.config.chunk_size
         config.n_action_steps = config.n_action_steps or self.model.config.num_executed_steps
         self._describe_features()

@@ -102,6 +102,20 @@ def test_a_compiled_training_is_that_training(make_trainer, tmp_path, compiled_p
     assert compiled_parts == layers and layers
 
 
+def test_no_layer_is_left_out_for_want_of_room(tmp_path, compiled_parts):
+    # What is past dynamo's limit of graphs would run uncompiled, with a warning: here, once AC3 joins, and in evaluation.
+    vision = {"model_type": "dinov2", "image_size": 16, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 1}
+    run = {"save_strategy": "no", "max_steps": 32, "eval_strategy": "steps", "eval_steps": 15, "compile_layers": True}
+    trainer = make_tokenizer_trainer(tmp_path, vision | {"num_attention_heads": 2}, **run)
+    trainer.model.config.cycle_start_copy_ratio = 1.0
+    for count in (trainer.model.steps, trainer.model.ac3_steps):
+        count.zero_()
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        trainer.train()
+    assert compiled_parts and int(trainer.model.ac3_steps) == 32
+
+
 def test_layers_are_compiled_once(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="`compile_layers` must be false with `torch_compile`, got true"):
         make_tokenizer_trainer(tmp_path, compile_layers=True, torch_compile=True, torch_compile_backend="aot_eager")

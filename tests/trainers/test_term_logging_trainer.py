@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import TrainingArguments
 from transformers.utils import ModelOutput
 
-from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
+from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer, _TermMeans
 
 from .small_trainers import small_run
 
@@ -61,6 +62,14 @@ def test_terms_are_means_since_the_last_line(train):
     assert [line["term"] for line in lines] == [1.5, 3.5]
     assert [line["loss"] for line in lines] == pytest.approx([4.5, 10.5])
     assert not any("absent" in line for line in lines)
+
+
+def test_terms_of_models_in_bfloat16_are_not_lost_in_long_sums():
+    terms = _TermMeans(["term"])
+    for _ in range(3000):
+        terms.add(ToyOutput(term=torch.tensor(0.5, dtype=torch.bfloat16)), 8)
+    alone = SimpleNamespace(device="cpu", reduce=lambda values: values)
+    assert terms.pop(alone) == {"term": 0.5}
 
 
 def test_terms_with_gradient_accumulation(train):

@@ -87,7 +87,7 @@ def make_step(
         if optimizer is not None:
             optimizer.step()
         if kind == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
 
     return step
 
@@ -104,7 +104,7 @@ def measure(name: str, arguments: argparse.Namespace) -> str:
     step()
     on_gpu = device.startswith("cuda")
     if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(device)
     times = []
     for _ in range(arguments.rounds):
         start = time.perf_counter()
@@ -115,7 +115,7 @@ def measure(name: str, arguments: argparse.Namespace) -> str:
     share = f" ({rate / arguments.peak:.0%})" if arguments.peak else ""
     planned = model_state_bytes("ddp", shape.counts, 1)
     planned += shape.activation_bytes(arguments.batch_size, arguments.gradient_checkpointing)
-    measured = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if on_gpu else "–"
+    measured = f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f}" if on_gpu else "–"
     samples = arguments.batch_size / seconds
     return f"| {name} | {planned / 1e9:.1f} | {measured} | {1e3 * seconds:.0f} | {samples:.1f} | {rate:.3g}{share} |"
 

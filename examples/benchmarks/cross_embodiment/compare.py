@@ -26,10 +26,10 @@ from cyclemimic import (
     LatentActionTokenizerConfig,
     LatentActionTokenizerForPreTraining,
     LatentActionTokenizerImageProcessor,
-    LatentActionTokenizerModel,
     LatentActionTokenizerTrainer,
     LatentActionTokenizerTrainingArguments,
 )
+from cyclemimic.checkpoints import choose_device, load_tokenizer
 from cyclemimic.data import EpisodeSource, FramePairDataset, LatentActionTokenizerCollator, open_source
 from cyclemimic.evaluation.tokenizer_quality import QualitySettings, measure_tokenizer
 
@@ -199,8 +199,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         max_pairs=arguments.max_pairs,
     )
     return measure_tokenizer(
-        LatentActionTokenizerModel.from_pretrained(folder / "tokenizer"),
-        LatentActionTokenizerImageProcessor.from_pretrained(folder / "tokenizer"),
+        *load_tokenizer(folder / "tokenizer", choose_device(None)),
         open_sources(arguments.test),
         settings,
     ).metrics

@@ -100,7 +100,7 @@ def seconds(work: Callable[[], object], device: str) -> float:
     start = time.perf_counter()
     work()
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return time.perf_counter() - start
 
 

@@ -80,7 +80,7 @@ def make_step(
         value.backward()
         optimizer.step()
         if kind == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
     return step
@@ -135,8 +135,8 @@ def timed(step: Callable[[], float], device: str) -> tuple[float, int]:
     """Seconds of a step, and on a GPU the bytes that it needs at most."""
     if not device.startswith("cuda"):
         return step(), 0
-    torch.cuda.reset_peak_memory_stats()
-    return step(), torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats(device)
+    return step(), torch.cuda.max_memory_allocated(device)
 
 
 def row(name: str, times: Sequence[float], num_bytes: int, num_operations: int, arguments: argparse.Namespace) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import set_seed
 
+from cyclemimic.checkpoints import choose_device, load_finetuned, load_tokenizer
 from cyclemimic.data import (
     CycleMimicCollator,
     DemonstrationDataset,
@@ -40,7 +41,6 @@ from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_to
 )
 from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer import (
     LatentActionTokenizerForPreTraining,
-    LatentActionTokenizerModel,
 )
 from cyclemimic.trainers.cyclemimic_config import CycleMimicTrainingArguments
 from cyclemimic.trainers.cyclemimic_trainer import CycleMimicTrainer
@@ -87,8 +87,7 @@ def label(
     for folder in (output_dir, output_dir.with_name(output_dir.name + ".partial")):
         shutil.rmtree(folder, ignore_errors=True)
     label_videos(
-        LatentActionTokenizerModel.from_pretrained(tokenizer_dir),
-        LatentActionTokenizerImageProcessor.from_pretrained(tokenizer_dir),
+        *load_tokenizer(tokenizer_dir, choose_device(None)),
         sources,
         output_dir,
         settings.interval_s,
@@ -175,9 +174,10 @@ def _difference_of_reloaded(
 ) -> float:
     """Largest difference between the actions of the policy in memory and of the saved one, loaded again."""
     processor = CycleMimicProcessor.from_pretrained(saved_dir)
-    reloaded = CycleMimicForActionPrediction.from_pretrained(saved_dir).eval()
+    reloaded = load_finetuned(saved_dir, model.device)
     items = [frames[index] for index in np.linspace(0, len(frames) - 1, min(8, len(frames))).astype(int)]
     inputs = processor(images=[item["image"] for item in items], text=[item["instruction"] for item in items])
+    inputs = inputs.to(model.device)
     model.eval()
     with torch.inference_mode():
         difference = model.predict_action_chunk(**inputs) - reloaded.predict_action_chunk(**inputs)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cyclemimic.checkpoints import choose_device, load_finetuned
 from cyclemimic.data import DemonstrationDataset, EpisodeSource
 from cyclemimic.demo.settings import DemoSettings
 from cyclemimic.evaluation.environments.metaworld import CONTROL_RATE_HZ, MAX_STEPS, MetaworldEnvironment
@@ -16,7 +17,6 @@ from cyclemimic.evaluation.open_loop import errors_by_statistics
 from cyclemimic.evaluation.policy import ChunkPolicy, RandomPolicy, RolloutPolicy
 from cyclemimic.evaluation.rollout import Trial, run_rollouts
 from cyclemimic.evaluation.rollout_folder import RolloutFolder
-from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicForActionPrediction
 from cyclemimic.models.cyclemimic.processing_cyclemimic import CycleMimicProcessor
 
 
@@ -24,7 +24,7 @@ def load_policy(policy_dir: Path | None, processor: CycleMimicProcessor, dataset
     """The policy saved in `policy_dir`, or random actions where there is none."""
     if policy_dir is None:
         return RandomPolicy(processor.action_dim, processor.chunk_size, seed)
-    return ChunkPolicy(CycleMimicForActionPrediction.from_pretrained(policy_dir), processor, dataset)
+    return ChunkPolicy(load_finetuned(policy_dir, choose_device(None)), processor, dataset)
 
 
 def evaluate_in_simulator(

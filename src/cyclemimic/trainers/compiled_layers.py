@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import torch
+from torch import _dynamo as dynamo
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+MOST_GRAPHS = 64
 
 
 def compile_layers(model: torch.nn.Module, backend: str = "inductor") -> None:
@@ -16,6 +19,9 @@ def compile_layers(model: torch.nn.Module, backend: str = "inductor") -> None:
         model (`torch.nn.Module`): Of this package, or any of transformers.
         backend (`str`, *optional*, defaults to `"inductor"`): Of torch.compile.
     """
+    # All layers share one cache, and there are several kinds, each with and without gradients, AC3 and evaluation: what is past
+    # the limit, by default 8, would not be compiled.
+    dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, MOST_GRAPHS)
     for part in model.modules():
         if isinstance(part, GradientCheckpointingLayer):
             part.compile(backend=backend)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from cyclemimic.trainers.training_fields import CycleMimicTrainingFields
+from cyclemimic.trainers.training_fields import CycleMimicTrainingFields, use_one_gpu
 
 
 @dataclass
@@ -58,6 +58,7 @@ class CycleMimicTrainingArguments(CycleMimicTrainingFields, TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        use_one_gpu(self)
         if self.label_smoothing_factor != 0:
             raise ValueError(
                 f"`label_smoothing_factor` must be 0, got {self.label_smoothing_factor}: it changes no loss here."

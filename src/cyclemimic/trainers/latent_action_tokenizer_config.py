@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 
 from cyclemimic.data import PairAugmentation
 from cyclemimic.data.pairs import check_intervals
-from cyclemimic.trainers.training_fields import LatentActionTokenizerTrainingFields
+from cyclemimic.trainers.training_fields import LatentActionTokenizerTrainingFields, use_one_gpu
 
 
 @dataclass
@@ -50,6 +50,7 @@ class LatentActionTokenizerTrainingArguments(LatentActionTokenizerTrainingFields
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        use_one_gpu(self)
         if self.label_smoothing_factor != 0:
             raise ValueError(
                 f"`label_smoothing_factor` must be 0, got {self.label_smoothing_factor}: it changes no loss here."

@@ -133,7 +133,9 @@ class _TermMeans:
         for name in self.names:
             value = outputs.get(name)
             if value is not None:
-                self._sums[name] = self._sums.get(name, 0) + value.detach() * batch_size
+                # In fp32 at least: a sum in bfloat16 soon grows no more.
+                precise = value.detach().to(torch.promote_types(value.dtype, torch.float32))
+                self._sums[name] = self._sums.get(name, 0) + precise * batch_size
         self._count += batch_size
 
     def pop(self, accelerator: Accelerator) -> dict[str, float]:
