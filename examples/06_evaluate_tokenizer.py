@@ -29,8 +29,12 @@ def main() -> None:
 
     summary = measurement.metrics["summary"]
     # A codebook whose words are not in use says little, and cycle accuracy alone says nothing: a watermark wins it.
-    print(f"{summary['perplexity']:.1f} words in use, cycle accuracy {summary['cycle_token_accuracy']['value']:.2f}")
-    print(f"R² of the motion in new episodes, read by a linear probe: {summary['linear_r2_within']['value']:.2f}")
+    print(
+        f"a perplexity of {summary['perplexity']:.1f} words, cycle accuracy {summary['cycle_token_accuracy']['value']:.2f}"
+    )
+    print(
+        f"R² of the motion in episodes that no probe saw, read by a linear one: {summary['linear_r2_within']['value']:.2f}"
+    )
     print(f"All figures, with their intervals, and pictures: {page}")
 
 

@@ -99,7 +99,7 @@ def test_rollout(run_example, workspace, capsys):
 def test_evaluation(run_example, workspace, capsys):
     needs(workspace / "outputs" / "tokenizer")
     run_example("06_evaluate_tokenizer")
-    assert "words in use, cycle accuracy " in capsys.readouterr().out.splitlines()[0]
+    assert "words, cycle accuracy " in capsys.readouterr().out.splitlines()[0]
     assert (workspace / "outputs" / "quality" / "quality.json").is_file()
 
 

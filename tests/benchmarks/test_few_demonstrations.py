@@ -175,23 +175,25 @@ def test_the_table_counts_what_the_rollouts_wrote(measure, arguments, roll_out):
     assert summary["evaluation_seed"] == 0 and json.loads(json.dumps(summary))["rows"]["none-5"]["mean"] == 0.2
 
 
-def test_paired_difference_draws_scenes_and_seeds_together(measure):
+def test_paired_difference_by_hand(measure):
     def outcomes(successes):
         return {seed: {"door": dict(enumerate(each))} for seed, each in enumerate(successes)}
 
     hard = np.random.default_rng(0).random((3, 200)) < 0.5
-    same = measure.paired_difference(outcomes(hard), outcomes(hard))
-    assert (same.mean, same.low, same.high, same.num_seeds) == (0, 0, 0, 3), "how hard a scene is plays no part"
-    better = hard | (np.arange(200) < 40)
-    found = measure.paired_difference(outcomes(better), outcomes(hard))
-    assert found.mean == pytest.approx((better.astype(int) - hard).mean())
-    # A standard error of some 0.02: one of 200 scenes, over seeds that share them.
-    assert found.mean - 0.06 < found.low < found.mean - 0.02 and found.mean + 0.02 < found.high < found.mean + 0.06
-    # Two seeds of three that agree, and one that does not: scenes alone would say more than is known.
-    split = measure.paired_difference(
-        outcomes(np.ones((3, 200))), outcomes(np.array([[0] * 200, [0] * 200, [1] * 200]))
-    )
-    assert (split.mean, split.low, split.high) == (pytest.approx(2 / 3), 0, 1)
+    for num_seeds in (1, 3):
+        same = measure.paired_difference(outcomes(hard[:num_seeds]), outcomes(hard[:num_seeds]))
+        assert (same.mean, same.low, same.high) == (0, 0, 0), "how hard a scene is plays no part"
+        assert same.num_seeds == num_seeds
+    # Differences of 0.2, 0.1 and 0.3: mean 0.2, standard deviation 0.1, and Student's 4.303 for two degrees of freedom.
+    better = np.zeros((3, 10))
+    better[0, :2] = better[1, :1] = better[2, :3] = 1
+    found = measure.paired_difference(outcomes(better), outcomes(np.zeros((3, 10))))
+    reach = 4.302653 * 0.1 / 3**0.5
+    assert (found.mean, found.low, found.high) == pytest.approx((0.2, 0.2 - reach, 0.2 + reach))
+    # One seed: a standard error of 0.028 over 200 scenes of which a fifth differ.
+    one = measure.paired_difference(outcomes(np.arange(200)[None] < 40), outcomes(np.zeros((1, 200))))
+    assert one.mean == pytest.approx(0.2)
+    assert (one.low, one.high) == pytest.approx((0.2 - 1.96 * 0.0283, 0.2 + 1.96 * 0.0283), abs=0.01)
     assert measure.paired_difference(outcomes(hard), {7: outcomes(hard)[0]}) is None
 
 

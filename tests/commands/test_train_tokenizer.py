@@ -39,6 +39,14 @@ def test_output_can_be_loaded(tokenizer):
     assert not (tokenizer / "model.partial").exists()
 
 
+def test_training_goes_on_in_full_precision(tokenizer, tmp_path):
+    LatentActionTokenizerForPreTraining.from_pretrained(tokenizer).to(torch.bfloat16).save_pretrained(tmp_path)
+    LatentActionTokenizerImageProcessor.from_pretrained(tokenizer).save_pretrained(tmp_path)
+    model, _ = load_or_make_tokenizer(TrainTokenizerArguments(tokenizer=str(tmp_path)))
+    floats = [value.dtype for value in model.state_dict().values() if value.is_floating_point()]
+    assert set(floats) == {torch.float32}
+
+
 def test_yaml_file_goes_on_from_a_checkpoint_and_resumes(verb, refuses, tokenizer, square_data, tmp_path, capsys):
     output = tmp_path / "output"
     config = tmp_path / "train.yaml"
@@ -188,7 +196,7 @@ def mixture(square_data, tmp_path):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_mixture_resumes_exactly(num_workers, verb, mixture, tokenizer_config, tmp_path):
+def test_a_mixture_resumes_exactly(num_workers, verb, refuses, mixture, tokenizer_config, tmp_path):
     flags = ["--data", mixture, "--tokenizer_config", tokenizer_config, "--use_cpu", "--disable_tqdm", "true"]
     flags += (
         "--per_device_train_batch_size 4 --min_interval_s 0.2 --interval_s 0.2 --save_steps 3 --max_steps 6".split()
@@ -198,6 +206,11 @@ def test_a_mixture_resumes_exactly(num_workers, verb, mixture, tokenizer_config,
     assert verb("train-tokenizer", *flags, "--output_dir", whole) == 0
     parts.mkdir()
     shutil.copytree(whole / "checkpoint-3", parts / "checkpoint-3")
+    message = refuses("train-tokenizer", *flags, "--output_dir", parts)
+    assert f"must not hold checkpoints of another training, got {parts / 'checkpoint-3'}; give another" in message
+    if num_workers:
+        others = ["--dataloader_num_workers", 1, "--output_dir", parts, "--resume_from_checkpoint", "true"]
+        assert "with reading_processes 1 instead of 2." in refuses("train-tokenizer", *flags, *others)
     assert verb("train-tokenizer", *flags, "--output_dir", parts, "--resume_from_checkpoint", "true") == 0
     expected, actual = (
         LatentActionTokenizerForPreTraining.from_pretrained(path).state_dict() for path in (whole, parts)

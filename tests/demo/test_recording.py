@@ -56,9 +56,11 @@ def test_a_failed_attempt_is_made_again_elsewhere(monkeypatch):
     monkeypatch.setattr(filming, "_attempt", fail_first)
     assert film(Shot("reach-v3", 2), SIZE).initial_state == attempts[-1]
     assert len(set(attempts)) == 3 and attempts[0] == 2
-    monkeypatch.setattr(filming, "_attempt", lambda *arguments: None)
-    with pytest.raises(RuntimeError, match="expert of reach-v3 failed 20 times from state 2"):
-        film(Shot("reach-v3", 2), SIZE)
+    monkeypatch.setattr(filming, "_attempt", lambda environment, shot, state: attempts.append(state))
+    with pytest.raises(RuntimeError, match="expert of reach-v3 failed 20 times from state 100999"):
+        film(Shot("reach-v3", 100_999), SIZE)
+    # Where evaluation begins.
+    assert len(set(attempts)) == 23 and max(attempts) < 500_000
 
 
 def test_recorded_data_set_is_that_of_the_shots_for_any_number_of_processes(tmp_path):

@@ -42,7 +42,7 @@ TASKS = (
     "faucet-close-v3",
     "plate-slide-v3",
 )
-# Numbers of variations of a scene; the evaluation's begin at 500,000. Failed experts are filmed again a million further on.
+# Numbers of variations of a scene; the evaluation's begin at 500,000. Failed experts are filmed again in between.
 FIRST_DEMONSTRATION, FIRST_VIDEO = 1_000, 100_000
 IMAGE_SIZE = 128
 OTHER_BODIES = "other-bodies"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import t as student
 
 from cyclemimic.evaluation.intervals import wilson_interval
 
@@ -60,8 +61,9 @@ class Difference:
 
 def paired_difference(one: Mapping[int, Outcomes], other: Mapping[int, Outcomes]) -> Difference | None:
     """
-    Over the seeds that both rows have, in which they play the same scenes: a bootstrap that draws seeds, and scenes of every
-    task, with replacement, both rows the same. The tasks are what they are. `None` without a seed in common.
+    Over the seeds that both rows have, in which they play the same scenes. Of several seeds, Student's interval over their
+    differences: they differ by more than scenes do, and a bootstrap of three is too narrow. Of one, a bootstrap over the
+    scenes of every task, both rows the same, which says nothing of other seeds. `None` without a seed in common.
 
     Raises:
         ValueError: other scenes, or tasks with other numbers of them.
@@ -69,16 +71,26 @@ def paired_difference(one: Mapping[int, Outcomes], other: Mapping[int, Outcomes]
     differences = _differences(one, other)
     if differences is None:
         return None
-    num_seeds, num_tasks, num_scenes = differences.shape
+    of_seeds = differences.mean((1, 2))
+    low, high = _between_seeds(of_seeds) if len(of_seeds) > 1 else _between_scenes(differences[0])
+    return Difference(float(of_seeds.mean()), low, high, len(of_seeds))
+
+
+def _between_seeds(differences: np.ndarray) -> tuple[float, float]:
+    num_seeds = len(differences)
+    reach = student.ppf(0.975, num_seeds - 1) * differences.std(ddof=1) / num_seeds**0.5
+    return float(differences.mean() - reach), float(differences.mean() + reach)
+
+
+def _between_scenes(differences: np.ndarray) -> tuple[float, float]:
+    """Of `(num_tasks, num_scenes)`; the tasks are what they are."""
+    num_tasks, num_scenes = differences.shape
     random, tasks = np.random.default_rng(0), np.arange(num_tasks)[:, None]
     means = [
-        differences[random.integers(0, num_seeds, num_seeds)].mean(0)[
-            tasks, random.integers(0, num_scenes, (num_tasks, num_scenes))
-        ]
-        for _ in range(RESAMPLES)
+        differences[tasks, random.integers(0, num_scenes, (num_tasks, num_scenes))].mean() for _ in range(RESAMPLES)
     ]
-    low, high = np.quantile(np.mean(means, (1, 2)), (0.025, 0.975))
-    return Difference(float(differences.mean()), float(low), float(high), num_seeds)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def _differences(one: Mapping[int, Outcomes], other: Mapping[int, Outcomes]) -> np.ndarray | None:

@@ -91,7 +91,9 @@ def _write(arguments: argparse.Namespace) -> str:
                 groups,
                 title="Pairs that share one latent action",
                 subtitle=", ".join(source.name for source in sources),
-                notes=["Drawn at random among the pairs with the code, not picked for their looks."],
+                notes=[
+                    "Drawn at random among the pairs with the code, of the half that moves more, not picked for their looks."
+                ],
             )
     return f"Saved: {arguments.output}, {len(groups)} latent actions of {len(chosen)} frame pairs"
 

@@ -74,7 +74,7 @@ def run(
     from cyclemimic.cards.card import CardData
     from cyclemimic.commands.inputs import open_mixture_or_sources
     from cyclemimic.commands.settings import settings_of
-    from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
+    from cyclemimic.commands.training import check_same_order, checkpoint_to_resume, train_and_save
     from cyclemimic.data import LatentActionTokenizerCollator
     from cyclemimic.data.mixture import is_mixture
 
@@ -85,10 +85,12 @@ def run(
     opened = open_mixture_or_sources(mixture, *times)
     set_seed(training.seed)
     model, image_processor = load_or_make_tokenizer(wanted)
+    pairs = make_pairs(opened.sources, any(map(is_mixture, mixture.data)), training, image_processor)
+    check_same_order(checkpoint, settings, pairs)
     trainer = LatentActionTokenizerTrainer(
         model=model,
         args=training,
-        train_dataset=make_pairs(opened.sources, any(map(is_mixture, mixture.data)), training, image_processor),
+        train_dataset=pairs,
         data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )
@@ -130,6 +132,8 @@ def load_or_make_tokenizer(
     Raises:
         ValueError: both `tokenizer` and `tokenizer_config`, no such checkpoint, fields that do not fit.
     """
+    import torch
+
     from cyclemimic import (
         LatentActionTokenizerConfig,
         LatentActionTokenizerForPreTraining,
@@ -143,7 +147,9 @@ def load_or_make_tokenizer(
             raise ValueError("`tokenizer_config` must be left out where `tokenizer` names a checkpoint, got both.")
         read_config("tokenizer", arguments.tokenizer, "latent_action_tokenizer")
         image_processor = load_pinned(LatentActionTokenizerImageProcessor.from_pretrained, arguments.tokenizer)
-        return load_pinned(LatentActionTokenizerForPreTraining.from_pretrained, arguments.tokenizer), image_processor
+        # In full precision, whatever it was saved in: small steps are lost on weights of bfloat16.
+        load = partial(LatentActionTokenizerForPreTraining.from_pretrained, dtype=torch.float32)
+        return load_pinned(load, arguments.tokenizer), image_processor
     fields = read_tokenizer_config(arguments.tokenizer_config)
     vision_model = None
     if "vision_config" not in fields:

@@ -15,7 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from cyclemimic.cards.card import CardData
 from cyclemimic.commands.settings import check_same_settings
-from cyclemimic.data import MixtureDataset, WeightedSource
+from cyclemimic.data import LabelledMixture, MixtureDataset, WeightedSource
 from cyclemimic.hub.names import split_revision
 from cyclemimic.trainers.publishing_trainer import PublishingTrainer
 
@@ -45,6 +45,11 @@ def checkpoint_to_resume(arguments: TrainingArguments, settings: Mapping[str, An
                 f"`output_dir` must not hold a model yet, got {output_dir}, which does; give another folder, or go on "
                 "with `resume_from_checkpoint`."
             )
+        if output_dir.is_dir() and (last := get_last_checkpoint(output_dir)) is not None:
+            raise ValueError(
+                f"`output_dir` must not hold checkpoints of another training, got {last}; give another folder, remove it, or "
+                "go on from it with `resume_from_checkpoint`."
+            )
         return None
     if wanted.lower() == "true":
         wanted = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
@@ -70,6 +75,20 @@ def _has_states(checkpoint: Path) -> bool:
     if any(name.startswith("global_step") for name in names):
         return True
     return "scheduler.pt" in names and any("optimizer" in name for name in names)
+
+
+def check_same_order(checkpoint: str | None, settings: dict[str, Any], dataset: Any) -> None:
+    """
+    Notes in `settings` what else the order of streamed pairs depends on.
+
+    Raises:
+        ValueError: it differs from the checkpoint's that training goes on from.
+    """
+    pairs = dataset.pairs if isinstance(dataset, LabelledMixture) else dataset
+    if isinstance(pairs, MixtureDataset):
+        settings |= {"samples_a_process": pairs.batch_size, "reading_processes": pairs.num_streams}
+        if checkpoint is not None:
+            check_same_settings(checkpoint, settings)
 
 
 def stream_pairs(

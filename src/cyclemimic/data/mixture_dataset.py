@@ -116,7 +116,7 @@ class MixtureDataset(Dataset):
         ]
         self._weights = [weighted.weight for weighted in sources]
         self._num_slots = _choose_slots(self._pairs, self._weights, max_bytes)
-        self._seed, self._batch_size, self._num_streams = seed, batch_size, num_streams
+        self._seed, self.batch_size, self.num_streams = seed, batch_size, num_streams
         self._epoch = 0
         self._streams: dict[int, _Stream] = {}
         draws = sum(pairs.num_pairs for pairs in self._pairs)
@@ -139,11 +139,11 @@ class MixtureDataset(Dataset):
         """Return a pair, as [`FramePairDataset`] does; its frames are read-only."""
         if not 0 <= index < self._length:
             raise IndexError(index)
-        number, position = divmod(self._epoch * self._length + index, self._batch_size)
-        turn, stream = divmod(number, self._num_streams)
+        number, position = divmod(self._epoch * self._length + index, self.batch_size)
+        turn, stream = divmod(number, self.num_streams)
         if stream not in self._streams:
             self._streams[stream] = self._open_stream(stream)
-        return self._streams[stream].item(turn * self._batch_size + position)
+        return self._streams[stream].item(turn * self.batch_size + position)
 
     def __getstate__(self) -> dict[str, Any]:
         # Decoded frames are no part of what a data loader worker should be sent.
@@ -151,7 +151,7 @@ class MixtureDataset(Dataset):
 
     def _open_stream(self, stream: int) -> _Stream:
         segments = [
-            SegmentOrder(pairs.num_pairs, _SEGMENT_PAIRS, slots, stream, self._num_streams, [self._seed, 1, position])
+            SegmentOrder(pairs.num_pairs, _SEGMENT_PAIRS, slots, stream, self.num_streams, [self._seed, 1, position])
             for position, (pairs, slots) in enumerate(zip(self._pairs, self._num_slots, strict=True))
         ]
         return _Stream(SourceOrder(self._weights, [self._seed, 0, stream]), segments, self._pairs)
