@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cyclemimic import CycleMimicConfig
-from cyclemimic.commands.inputs import check_labels_are_of, choose_action_steps
+from cyclemimic.commands.inputs import check_labels_are_of, choose_action_steps, open_mixture_or_sources
+from cyclemimic.commands.mixture_arguments import MixtureArguments
 from cyclemimic.data import Episode, InMemorySource, LatentLabels
 from cyclemimic.data.pairs import future_indices
 
@@ -61,3 +63,15 @@ def test_labels_of_other_episodes_of_the_name_are_refused():
     with pytest.raises(ValueError, match=f"`labels` must be of arm's camera {camera}, got those of wrist"):
         check_labels_are_of(labels_of(arm_source(5), cameras={"arm": "wrist"}), [arm_source(5)])
     check_labels_are_of(labels_of(arm_source(5)), [arm_source(6)])  # of labels that say nothing, nothing is known
+
+
+@pytest.mark.parametrize(
+    ("fps", "words"), [(10.0, None), (3.0, None), (2.0, "0.5 s apart instead of 0.3 s, as it is read at 2")]
+)
+def test_pairs_far_from_the_time_asked_for_are_told_of(fps, words, tmp_path, caplog):
+    for index in range(12):
+        frame = np.full((8, 8, 3), 20 * index, np.uint8)
+        (tmp_path / "film").mkdir(exist_ok=True)
+        Image.fromarray(frame).save(tmp_path / "film" / f"{index:03d}.png")
+    open_mixture_or_sources(MixtureArguments([str(tmp_path)], fps=fps), 0.3, 0.1)
+    assert [words in message for message in caplog.messages] == [True] * (words is not None)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
@@ -30,6 +31,8 @@ from cyclemimic.data.checking import BrokenEpisode, open_usable
 from cyclemimic.data.episode import list_episodes
 from cyclemimic.data.mixture import OpenedMixture, is_mixture
 from cyclemimic.data.pairs import check_intervals
+
+logger = logging.getLogger(__name__)
 
 
 def open_sources(
@@ -95,6 +98,7 @@ def open_mixture_or_sources(arguments: Any, interval_s: float, min_interval_s: f
         sources, broken = open_sources(paths, arguments.camera, fps=arguments.fps, skip_broken=arguments.skip_broken)
         frames = [sum(episode.num_frames for episode in source) for source in sources]
         weighted = [WeightedSource(source, count, *times) for source, count in zip(sources, frames, strict=True)]
+        _warn_of_coarse_rates(weighted)
         return OpenedMixture(weighted, {}, broken)
     if len(paths) > 1:
         raise ValueError(f"`data` must be one mixture, or data sets without one, got {list(paths)}.")
@@ -103,7 +107,21 @@ def open_mixture_or_sources(arguments: Any, interval_s: float, min_interval_s: f
             raise ValueError(
                 f"`{name}` stands in the mixture's file, source by source; leave it out, got {getattr(arguments, name)}."
             )
-    return open_mixture(read_mixture(paths[0]), *times, arguments.leave_out_missing, arguments.skip_broken)
+    opened = open_mixture(read_mixture(paths[0]), *times, arguments.leave_out_missing, arguments.skip_broken)
+    _warn_of_coarse_rates(opened.sources)
+    return opened
+
+
+def _warn_of_coarse_rates(sources: Sequence[WeightedSource]) -> None:
+    """Whole frames may be far from the time asked for: a folder of films is read at the rate of its slowest."""
+    for entry in sources:
+        fps = entry.source[0].fps
+        apart = max(1, round(entry.interval_s * fps)) / fps
+        if abs(apart - entry.interval_s) > entry.interval_s / 4:
+            logger.warning(
+                "%s: pairs are %.2g s apart instead of %.2g s, as it is read at %.3g frames a second",
+                *(entry.source.name, apart, entry.interval_s, fps),
+            )
 
 
 def open_tokenizer_and_data(
