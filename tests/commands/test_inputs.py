@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from cyclemimic import CycleMimicConfig
+from cyclemimic.commands import inputs
 from cyclemimic.commands.inputs import check_labels_are_of, choose_action_steps, open_mixture_or_sources
 from cyclemimic.commands.mixture_arguments import MixtureArguments
-from cyclemimic.data import Episode, InMemorySource, LatentLabels
+from cyclemimic.data import Episode, InMemorySource, LatentLabels, WeightedSource
 from cyclemimic.data.pairs import future_indices
 
 
@@ -75,3 +76,11 @@ def test_pairs_far_from_the_time_asked_for_are_told_of(fps, words, tmp_path, cap
         Image.fromarray(frame).save(tmp_path / "film" / f"{index:03d}.png")
     open_mixture_or_sources(MixtureArguments([str(tmp_path)], fps=fps), 0.3, 0.1)
     assert [words in message for message in caplog.messages] == [True] * (words is not None)
+
+
+def test_a_range_of_times_is_met_by_any_of_them(caplog):
+    frames = np.zeros((12, 8, 8, 3), np.uint8)
+    source = InMemorySource([Episode.from_arrays(frames, fps=2.0)])
+    for interval_s in ((0.3, 0.6), (0.3, 0.35)):
+        inputs._warn_of_coarse_rates([WeightedSource(source, 1.0, interval_s, 0.1)])
+    assert ["0.5 s apart instead of 0.3 s" in message for message in caplog.messages] == [True]

@@ -115,12 +115,12 @@ def open_mixture_or_sources(arguments: Any, interval_s: float, min_interval_s: f
 def _warn_of_coarse_rates(sources: Sequence[WeightedSource]) -> None:
     """Whole frames may be far from the time asked for: a folder of films is read at the rate of its slowest."""
     for entry in sources:
-        fps = entry.source[0].fps
-        apart = max(1, round(entry.interval_s * fps)) / fps
-        if abs(apart - entry.interval_s) > entry.interval_s / 4:
+        fps, (shortest, longest) = entry.source[0].fps, entry.interval_range_s
+        apart = max(1, round(shortest * fps)) / fps
+        if not 0.75 * shortest <= apart <= 1.25 * longest:
             logger.warning(
                 "%s: pairs are %.2g s apart instead of %.2g s, as it is read at %.3g frames a second",
-                *(entry.source.name, apart, entry.interval_s, fps),
+                *(entry.source.name, apart, shortest, fps),
             )
 
 

@@ -23,7 +23,7 @@ class CycleMimicTrainer(TermLoggingTrainer):
     Trainer for [`CycleMimicForLatentActionPrediction`] and [`CycleMimicForActionPrediction`]. With `lora_rank` or
     `freeze_backbone` in its arguments it trains a part of them through PEFT ([`add_adapter`]). Checkpoints then hold that
     part alone; `save_model` saves the whole model with it merged in, which `from_pretrained` loads as any other, and the
-    part by itself in the folder `adapter`, with the processor.
+    part by itself in the folder `adapter`, with the processor, unless the model was made in memory: it would fit nothing.
 
     Args:
         model ([`CycleMimicForLatentActionPrediction`] or [`CycleMimicForActionPrediction`]): In full precision.
@@ -88,9 +88,14 @@ class CycleMimicTrainer(TermLoggingTrainer):
                 self._save(output_dir)
             finally:
                 self.model = adapted
-            self.model.save_pretrained(str(Path(output_dir) / "adapter"), state_dict=state_dict)
-            if self.processing_class is not None:  # by whose statistics its actions are read
-                self.processing_class.save_pretrained(str(Path(output_dir) / "adapter"))
+            # Of a policy made in memory, there is nothing that an adapter could be put on again.
+            if adapted.get_base_model().config.name_or_path:
+                self._save_adapter(adapted, Path(output_dir) / "adapter", state_dict)
+
+    def _save_adapter(self, adapted: PeftModel, folder: Path, state_dict: dict[str, torch.Tensor]) -> None:
+        adapted.save_pretrained(str(folder), state_dict=state_dict)
+        if self.processing_class is not None:  # by whose statistics its actions are read
+            self.processing_class.save_pretrained(str(folder))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         check_resumed(self.model, resume_from_checkpoint)
