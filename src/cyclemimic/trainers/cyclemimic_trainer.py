@@ -89,7 +89,8 @@ class CycleMimicTrainer(TermLoggingTrainer):
             finally:
                 self.model = adapted
             # Of a policy made in memory, there is nothing that an adapter could be put on again.
-            if adapted.get_base_model().config.name_or_path:
+            base: Any = adapted.get_base_model()
+            if base.config.name_or_path:
                 self._save_adapter(adapted, Path(output_dir) / "adapter", state_dict)
 
     def _save_adapter(self, adapted: PeftModel, folder: Path, state_dict: dict[str, torch.Tensor]) -> None:
