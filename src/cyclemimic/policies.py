@@ -44,8 +44,8 @@ _PROBE_INSTRUCTION = "open the drawer"
 
 def load_policy(checkpoint: str, camera_names: Sequence[str] | None = None) -> Policy:
     """
-    A policy checkpoint, to pretrain it further, in full precision; with the cameras of these names, where they are given, and without the robot
-    state that it was fine-tuned with, which video does not tell.
+    A policy checkpoint, to pretrain it further, in full precision; with the cameras of these names, where they are given, and
+    without the robot state that it was fine-tuned with, which video does not tell.
     """
     read_config("policy", checkpoint, "cyclemimic")
     inputs: dict[str, Any] = {"state_dim": None}
@@ -62,8 +62,8 @@ def make_policy_of_backbone(
     camera_names: Sequence[str] | None = None,
 ) -> Policy:
     """
-    A policy on a pretrained vision-language model, in full precision, whose tokenizer gets a word for every code of the labels; its
-    vocabulary is padded to a multiple of `pad_vocabulary_to`.
+    A policy on a pretrained vision-language model, in full precision, whose tokenizer gets a word for every code of the labels;
+    its vocabulary is padded to a multiple of `pad_vocabulary_to`.
 
     Raises:
         ValueError: no such model, or one that does not take an image as a fixed number of placeholder tokens.
