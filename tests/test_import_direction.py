@@ -49,7 +49,7 @@ ALLOWED = {
     "training_arguments": {"verb_parser"},
     "verb_parser": set(),
     "loopback": set(),
-    "demo": {"", "models", "data", "machine"} | MIDDLE,
+    "demo": {"", "checkpoints", "models", "data", "machine"} | MIDDLE,
     "planning": {"trainers", "models", "hub"},
     "serving": {"", "models"},
     "trainers": {"cards", "evaluation_mode", "hub", "models", "data"},

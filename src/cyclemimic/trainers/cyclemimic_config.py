@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from transformers import TrainingArguments
-
-from cyclemimic.trainers.training_fields import CycleMimicTrainingFields, use_one_gpu
+from cyclemimic.trainers.shared_config import SharedTrainingArguments
+from cyclemimic.trainers.training_fields import CycleMimicTrainingFields
 
 
 @dataclass
-class CycleMimicTrainingArguments(CycleMimicTrainingFields, TrainingArguments):
+class CycleMimicTrainingArguments(CycleMimicTrainingFields, SharedTrainingArguments):
     r"""
     [`~transformers.TrainingArguments`] with the defaults of paper §4.
 
@@ -33,36 +32,15 @@ class CycleMimicTrainingArguments(CycleMimicTrainingFields, TrainingArguments):
         freeze_backbone (`bool`, *optional*, defaults to `False`): The same without adapters.
         freeze_vision (`bool`, *optional*, defaults to `False`): Leaves the backbone's vision models as they are, without
             adapters, too.
-        compile_layers (`bool`, *optional*, defaults to `False`): As in [`LatentActionTokenizerTrainingArguments`].
 
-    The rest is [`~transformers.TrainingArguments`]'s.
+    The rest is [`SharedTrainingArguments`]'s, and [`~transformers.TrainingArguments`]'s.
     """
 
     learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate (paper §4, Bridge)."})
     lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule of the learning rate (paper §4)."})
-    logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
-    # Of Trainer's own type, a name or names, the command line can only make one name.
-    report_to: list[str] = field(
-        default_factory=list, metadata={"help": "Where to log, such as tensorboard, trackio; by default nowhere."}
-    )
-    # Trainer's own default asks the device after every step.
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Whether logs leave out losses that are not finite; a wait for each step."}
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs every column."})
-    # Backbones have parts past the layer that is read. Trainer's own default, no beside gradient checkpointing, is for the
-    # reentrant form of that.
-    ddp_find_unused_parameters: bool | None = field(
-        default=True, metadata={"help": "Whether DDP looks for parameters without gradients."}
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        use_one_gpu(self)
-        if self.label_smoothing_factor != 0:
-            raise ValueError(
-                f"`label_smoothing_factor` must be 0, got {self.label_smoothing_factor}: it changes no loss here."
-            )
         if self.image_shift < 0:
             raise ValueError(f"`image_shift` must be at least 0, got {self.image_shift}.")
         if not 0 <= self.corrupted_share <= 1:

@@ -3,29 +3,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
-from typing import Any
-
-logger = logging.getLogger(__name__)
-
-
-def use_one_gpu(arguments: Any) -> None:
-    """
-    Of several GPUs that a process sees, it takes the first: Trainer would make replicas in threads (`DataParallel`), whose
-    buffers are lost and whose weights cannot be held fixed.
-
-    Args:
-        arguments ([`~transformers.TrainingArguments`]): Changed in place.
-    """
-    if arguments.n_gpu > 1:
-        logger.warning("training on one of %d GPUs; `accelerate launch` starts a process each", arguments.n_gpu)
-        arguments._n_gpu = 1
 
 
 @dataclass
 class SharedTrainingFields:
-    """What both add."""
+    """The field that [`SharedTrainingArguments`] adds and describes."""
 
     compile_layers: bool = field(
         default=False,
