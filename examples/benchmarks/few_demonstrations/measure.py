@@ -99,6 +99,12 @@ def parse() -> argparse.Namespace:
         metavar="DIR",
         help=f"for {OTHER_BODIES}: what cross_embodiment/record.py filmed",
     )
+    parser.add_argument(
+        "--arms_tokenizer",
+        type=Path,
+        metavar="DIR",
+        help=f"for {OTHER_BODIES}: what reads their motion, such as one that cross_embodiment/compare.py trained",
+    )
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(INSTRUCTIONS), metavar="TASK")
     parser.add_argument("--videos", type=int, default=100, help="of a task (default: %(default)s)")
     parser.add_argument(
@@ -118,8 +124,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pretraining_steps", type=int, default=2000)
     parser.add_argument("--finetuning_steps", type=int, default=800, help="more with 100 demonstrations of a task")
     arguments = parser.parse_args()
-    if arguments.arms is None and any(ROWS[row].pretraining == OTHER_BODIES for row in arguments.rows):
-        parser.error(f"--arms must be given for the rows of {OTHER_BODIES}")
+    if any(ROWS[row].pretraining == OTHER_BODIES for row in arguments.rows):
+        for name in ("arms", "arms_tokenizer"):
+            if getattr(arguments, name) is None:
+                parser.error(f"--{name} must be given for the rows of {OTHER_BODIES}")
     if arguments.demonstrations < max(ROWS[row].demonstrations for row in arguments.rows):
         parser.error("--demonstrations must be as many as the rows ask for")
     return arguments
@@ -178,11 +186,14 @@ def record(arguments: argparse.Namespace) -> tuple[Path, Path]:
     )
 
 
-def train_tokenizer(
+def make_tokenizer(
     arguments: argparse.Namespace, pretraining: str, sources: list[Path], seed: int, folder: Path
 ) -> None:
-    """The demo's tokenizer, with AC3 or without."""
-    interval_s, min_interval_s = INTERVALS.get(pretraining, INTERVALS["metaworld"])
+    """The demo's tokenizer, with AC3 or without; that of arms, which takes another training, is taken as it is."""
+    if pretraining == OTHER_BODIES:
+        shutil.copytree(arguments.arms_tokenizer, folder)
+        return
+    interval_s, min_interval_s = INTERVALS["metaworld"]
     size = {"image_size": DemoSettings().tokenizer_image_size}
     config = DemoSettings().tokenizer | size | (CYCLE_OFF if pretraining == "genie" else {})
     cyclemimic(
@@ -247,7 +258,7 @@ def run(arguments: argparse.Namespace, row: Row, seed: int, videos: Path, demons
     pretraining = "ac3" if row.pretraining == "none" else row.pretraining
     sources = arguments.arms if pretraining == OTHER_BODIES else [videos]
     stage = root / pretraining
-    tokenizer = once(stage / "tokenizer", partial(train_tokenizer, arguments, pretraining, sources, seed))
+    tokenizer = once(stage / "tokenizer", partial(make_tokenizer, arguments, pretraining, sources, seed))
     labels = once(stage / "labels", partial(label, pretraining, tokenizer, sources))
     # The arms' pairs are of another length; Metaworld's own fits what it films.
     labels_here = once(stage / "labels_of_demonstrations", partial(label, "metaworld", tokenizer, [demonstrations]))
