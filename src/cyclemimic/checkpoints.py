@@ -72,9 +72,11 @@ def load_processor(checkpoint: str | Path) -> CycleMimicProcessor:
     return load_pinned(CycleMimicProcessor.from_pretrained, checkpoint)
 
 
-def load_finetuned(checkpoint: str | Path, device: torch.device) -> CycleMimicForActionPrediction:
-    """A policy that can act, by [`read_finetuned_config`], in evaluation mode on the device."""
-    return place(load_pinned(CycleMimicForActionPrediction.from_pretrained, checkpoint), device)
+def load_finetuned(
+    checkpoint: str | Path, device: torch.device, dtype: str | None = None
+) -> CycleMimicForActionPrediction:
+    """A policy that can act, by [`read_finetuned_config`], in evaluation mode on the device, in its own dtype or another."""
+    return place(load_pinned(CycleMimicForActionPrediction.from_pretrained, checkpoint, dtype=dtype or "auto"), device)
 
 
 def load_tokenizer(

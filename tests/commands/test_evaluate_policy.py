@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
 from cyclemimic.commands.evaluate_policy import format_errors
@@ -27,6 +28,25 @@ def test_errors_on_episodes_it_was_not_fine_tuned_on(verb, policy, square_data, 
     assert (written["episodes"], written["frames"], written["arguments"]["dataset"]) == (1, 12, "squares")
     assert written["errors"]["policy"] == pytest.approx(first_errors(policy, square_data), rel=1e-4)
     assert [path.name for path in tmp_path.iterdir()] == ["errors"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_weights_of_another_dtype(verb, policy, square_data, tmp_path, monkeypatch, dtype):
+    """Which they are loaded in, and whose errors are those of as many digits."""
+    loaded = []
+    load = CycleMimicForActionPrediction.from_pretrained
+    monkeypatch.setattr(
+        CycleMimicForActionPrediction,
+        "from_pretrained",
+        lambda *args, **given: loaded.append(load(*args, **given)) or loaded[-1],
+    )
+    flags = ["--policy", policy, "--data", square_data, "--output", tmp_path / "errors", "--device", "cpu"]
+    assert verb("evaluate-policy", *flags, "--skip_episodes", "2", "--num_episodes", "1", "--dtype", dtype) == 0
+    (model,) = loaded
+    assert {each.dtype for each in model.backbone.parameters()} == {getattr(torch, dtype)}
+    written = json.loads((tmp_path / "errors" / "errors.json").read_text())
+    close = 1e-4 if dtype == "float32" else 0.02
+    assert written["errors"]["policy"] == pytest.approx(first_errors(policy, square_data), rel=close)
 
 
 def test_broken_episodes_do_not_count(verb, policy, square_data, tmp_path):

@@ -105,7 +105,7 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, DemonstrationData
     ):
         if size != of_policy:
             raise ValueError(f"`data` must have {what} of the policy's size {of_policy}, got {size}.")
-    model = load_finetuned(arguments.policy, device)
+    model = load_finetuned(arguments.policy, device, arguments.dtype)
     return ChunkPolicy(model, processor, dataset), frames
 
 

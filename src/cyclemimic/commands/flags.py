@@ -28,6 +28,11 @@ def add_policy_flags(parser: argparse.ArgumentParser, default_dataset: str = "th
         "--policy", required=True, metavar="PATH", help=f"checkpoint of a fine-tuned policy {ON_THE_HUB}"
     )
     parser.add_argument("--dataset", help=f"data set whose action statistics to use (default: {default_dataset})")
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        help="of the weights: the short ones take half of float32's memory (default: as they were saved)",
+    )
     add_device_flag(parser)
 
 

@@ -165,7 +165,7 @@ def _load_policy(arguments: argparse.Namespace, simulator: Simulator) -> EvenBat
         raise ValueError(f"`policy` must read no robot state{size} for {arguments.env}, got {config.state_dim}.")
     processor = load_processor(arguments.policy)
     dataset = processor.resolve_dataset(arguments.dataset)
-    model = load_finetuned(arguments.policy, device)
+    model = load_finetuned(arguments.policy, device, arguments.dtype)
     return EvenBatchPolicy(model, processor, dataset, arguments.batch_size)
 
 

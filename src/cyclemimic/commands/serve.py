@@ -112,6 +112,6 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, Translator, parti
     steps = choose_action_steps(arguments.num_action_steps, config)
     processor = load_processor(arguments.policy)
     dataset = processor.resolve_dataset(arguments.dataset)
-    model = load_finetuned(arguments.policy, device)
+    model = load_finetuned(arguments.policy, device, arguments.dtype)
     make_queue = partial(ActionChunkQueue, steps, config.temporal_ensemble_coeff)
     return ChunkPolicy(model, processor, dataset), translator, make_queue
