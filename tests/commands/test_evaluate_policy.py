@@ -30,6 +30,20 @@ def test_errors_on_episodes_it_was_not_fine_tuned_on(verb, policy, square_data, 
     assert [path.name for path in tmp_path.iterdir()] == ["errors"]
 
 
+@pytest.mark.parametrize(("skipped", "seen"), [(0, 2), (1, 1), (2, 0)])
+def test_episodes_it_was_fine_tuned_on_are_told_of(verb, policy, square_data, tmp_path, caplog, skipped, seen):
+    """Here of the first two of four."""
+    known = shutil.copytree(policy, tmp_path / "policy")
+    processor = CycleMimicProcessor.from_pretrained(policy)
+    assert processor.action_statistics["squares"]["last_episode"] == 3
+    processor.action_statistics["squares"]["last_episode"] = 1
+    processor.save_pretrained(known)
+    flags = ["--policy", known, "--data", square_data, "--output", tmp_path / "errors", "--device", "cpu"]
+    assert verb("evaluate-policy", *flags, "--skip_episodes", str(skipped)) == 0
+    told = [message for message in caplog.messages if "fine-tuned on" in message]
+    assert [message.split(" are ")[0] for message in told] == ([f"{seen} of {4 - skipped} episodes"] if seen else [])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_weights_of_another_dtype(verb, policy, square_data, tmp_path, monkeypatch, dtype):
     """Which they are loaded in, and whose errors are those of as many digits."""

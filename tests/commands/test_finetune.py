@@ -98,7 +98,10 @@ def test_each_data_set_is_normalised_by_its_own_statistics(
     assert sorted(processor.action_statistics) == ["slow", "squares"]
     for path, fps in ((square_data, 10), (slow_data, 5)):
         source = open_source(path)
-        expected = {**compute_action_statistics([source]), "fps": fps, "camera": source[0].camera}
+        expected = {
+            **compute_action_statistics([source]),
+            **{"fps": fps, "camera": source[0].camera, "last_episode": len(source) - 1},
+        }
         assert processor.action_statistics[source.name] == expected
 
 
@@ -111,7 +114,8 @@ def test_goes_on_from_a_finetuned_policy_with_other_statistics_of_the_name(
     assert "the action statistics of squares are replaced by others" in caplog.messages
     expected = compute_action_statistics([open_source(square_data, episodes=range(2))])
     statistics = CycleMimicProcessor.from_pretrained(tmp_path / "output").action_statistics
-    assert statistics == {"squares": {**expected, "fps": 10, "camera": "observation.images.main"}}
+    of_data = {"fps": 10, "camera": "observation.images.main", "last_episode": 1}
+    assert statistics == {"squares": expected | of_data}
 
 
 def test_decoder_without_image_states(verb, pretrained, labels, square_data, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from cyclemimic.verb_parser import VerbParser
 if TYPE_CHECKING:
     from cyclemimic.data import DemonstrationDataset
     from cyclemimic.evaluation.policy import ChunkPolicy
+
+logger = logging.getLogger(__name__)
 
 _GUESSES = {"policy": "policy", "mean_action": "the mean action", "last_action": "the last action"}
 
@@ -90,6 +93,8 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, DemonstrationData
     if camera is None and of_its_own == dataset and "camera" in known:
         camera = str(known["camera"])
     chosen = _choose_episodes(arguments, [episode.index for episode in everything])
+    if of_its_own == dataset:
+        _tell_of_demonstrations(chosen, known.get("last_episode"))
     source = open_source(arguments.data, camera, fps=arguments.fps, episodes=chosen)
     instructions_of([source])
     frames = DemonstrationDataset(
@@ -119,6 +124,17 @@ def _choose_episodes(arguments: argparse.Namespace, indices: list[int]) -> list[
     if count is not None and not 1 <= count <= left:
         raise ValueError(f"`num_episodes` must be in [1, {left}], what is left, got {count}.")
     return indices[skipped:][:count]
+
+
+def _tell_of_demonstrations(chosen: list[int], last_episode: int | None) -> None:
+    """Warns where episodes are looked at that the policy may have been fine-tuned on; older policies do not know theirs."""
+    seen = sum(index <= last_episode for index in chosen) if last_episode is not None else 0
+    if seen:
+        logger.warning(
+            "%d of %d episodes are among those the policy was fine-tuned on, up to episode %d, and say nothing of new ones: "
+            "`skip_episodes` leaves them out",
+            *(seen, len(chosen), last_episode),
+        )
 
 
 def format_errors(errors: dict[str, Any]) -> str:

@@ -230,8 +230,8 @@ def _action_statistics(
     arguments: FinetuneArguments, sources: Sequence[EpisodeSource]
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """
-    Statistics of each data set's actions under the name to save them by, and the size of all actions. `fps` and `camera`
-    among them tell whoever deploys the policy how long an action lasts, and what it has seen.
+    Statistics of each data set's actions under the name to save them by, and the size of all actions. `fps`, `camera` and
+    `last_episode` among them tell whoever deploys the policy how long an action lasts, and what it has seen.
 
     Raises:
         ValueError: the sizes of the actions differ.
@@ -243,6 +243,7 @@ def _action_statistics(
             **compute_action_statistics([source]),
             "fps": source.fps,
             "camera": source[0].camera,
+            "last_episode": source[len(source) - 1].index,
         }
         for source in sources
     }
