@@ -112,7 +112,7 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     from cyclemimic.cards.card import CardData
     from cyclemimic.checkpoints import read_config
     from cyclemimic.commands.settings import settings_of
-    from cyclemimic.commands.training import checkpoint_to_resume, train_and_save
+    from cyclemimic.commands.training import checkpoint_to_resume, train_and_save, whole_weights
     from cyclemimic.data import CycleMimicCollator
 
     wanted, training = arguments
@@ -125,7 +125,8 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     set_seed(training.seed)
     model, processor = _load_policy(wanted, config, data, labels)
     # Not before all that could be refused has been seen.
-    labels = labels or _make_labels(wanted, config, data.sources)
+    with whole_weights(training):
+        labels = labels or _make_labels(wanted, config, data.sources)
     _check_all_labelled(labels, data.sources)
     trainer = CycleMimicTrainer(
         model=model,

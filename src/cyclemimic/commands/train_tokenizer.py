@@ -74,7 +74,7 @@ def run(
     from cyclemimic.cards.card import CardData
     from cyclemimic.commands.inputs import open_mixture_or_sources
     from cyclemimic.commands.settings import settings_of
-    from cyclemimic.commands.training import check_same_order, checkpoint_to_resume, train_and_save
+    from cyclemimic.commands.training import check_same_order, checkpoint_to_resume, train_and_save, whole_weights
     from cyclemimic.data import LatentActionTokenizerCollator
     from cyclemimic.data.mixture import is_mixture
 
@@ -84,7 +84,8 @@ def run(
     times = training.interval_s, training.min_interval_s
     opened = open_mixture_or_sources(mixture, *times)
     set_seed(training.seed)
-    model, image_processor = load_or_make_tokenizer(wanted)
+    with whole_weights(training):
+        model, image_processor = load_or_make_tokenizer(wanted)
     pairs = make_pairs(opened.sources, any(map(is_mixture, mixture.data)), training, image_processor)
     check_same_order(checkpoint, settings, pairs)
     trainer = LatentActionTokenizerTrainer(

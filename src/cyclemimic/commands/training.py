@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from transformers import TrainingArguments
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from transformers.trainer_utils import get_last_checkpoint
 
 from cyclemimic.cards.card import CardData
@@ -75,6 +77,23 @@ def _has_states(checkpoint: Path) -> bool:
     if any(name.startswith("global_step") for name in names):
         return True
     return "scheduler.pt" in names and any("optimizer" in name for name in names)
+
+
+@contextmanager
+def whole_weights(training: TrainingArguments) -> Iterator[None]:
+    """
+    What is loaded within is whole in every process, as labelling and copying need it. Left alone, transformers shares
+    weights out as they are loaded for a training by ZeRO-3, which shares out itself what it trains.
+    """
+    config = getattr(training, "hf_deepspeed_config", None) or getattr(training.deepspeed_plugin, "dschf", None)
+    if config is None:
+        yield
+        return
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        set_hf_deepspeed_config(config)
 
 
 def check_same_order(checkpoint: str | None, settings: dict[str, Any], dataset: Any) -> None:
