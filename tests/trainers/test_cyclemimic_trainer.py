@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,18 @@ def test_a_run_logs_every_term_and_saves_what_loads(finetunes, tmp_path):
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, reloaded.state_dict()[name]), name
     assert CycleMimicProcessor.from_pretrained(tmp_path / "last").chunk_size == 3
+
+
+def test_actions_are_not_rounded_by_deepspeed(tmp_path, monkeypatch):
+    trainer = make_policy_trainer(tmp_path, True)
+    batch = next(iter(trainer.get_train_dataloader()))
+    plugin = SimpleNamespace(hf_ds_config=SimpleNamespace(dtype=lambda: torch.bfloat16))
+    monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
+    monkeypatch.setattr(trainer, "accelerator", SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin)))
+    prepared = trainer._prepare_inputs(batch)
+    assert torch.equal(prepared["actions"], batch["actions"]) and prepared["actions"].dtype == torch.float32
+    assert prepared["pixel_values"].dtype == torch.bfloat16
+    assert prepared["input_ids"].dtype == torch.int64 and list(prepared) == list(batch)
 
 
 def test_backbone_learning_rate(tmp_path):

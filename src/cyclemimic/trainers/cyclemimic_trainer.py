@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from cyclemimic.trainers.adapters import add_adapter, check_resumed, merged_copy
 from cyclemimic.trainers.cyclemimic_config import CycleMimicTrainingArguments
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
 
+_IN_FULL = ("actions", "robot_state")
 _PRETRAINED = "A vision-language-action policy, pretrained on video to predict latent actions. It does not act yet."
 _ACTING = "A vision-language-action policy, fine-tuned on demonstrations to act."
 
@@ -67,6 +69,14 @@ class CycleMimicTrainer(TermLoggingTrainer):
             # FSDP and ZeRO change the modules themselves, which cannot be copied then.
             self._weightless = weightless_copy(trained)
         super().__init__(trained, args, *others, **kwargs)
+
+    def _prepare_input(self, data: Any) -> Any:
+        prepared: Any = super()._prepare_input(data)
+        if isinstance(data, Mapping):
+            # DeepSpeed's would be rounded to its dtype: of 256 bins, bfloat16 puts one action in six beside its own.
+            kept = {name: data[name].to(self.args.device) for name in _IN_FULL if name in data}
+            prepared.update(kept)
+        return prepared
 
     def describe_training(self) -> dict[str, Any]:
         """What the Trainer sees by itself for the card: also whether the policy acts."""
