@@ -89,7 +89,7 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, DemonstrationData
     (everything,), _ = open_sources([arguments.data], camera, fps=arguments.fps, skip_broken=arguments.skip_broken)
     of_its_own = everything.name if everything.name in processor.action_statistics else None
     dataset = processor.resolve_dataset(arguments.dataset or of_its_own)
-    known = processor.action_statistics[dataset]
+    known: dict[str, Any] = processor.action_statistics[dataset]
     if camera is None and of_its_own == dataset and "camera" in known:
         camera = str(known["camera"])
     chosen = _choose_episodes(arguments, [episode.index for episode in everything])
