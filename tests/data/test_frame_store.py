@@ -91,11 +91,22 @@ def test_random_access_beyond_the_bound_decodes_only_what_is_asked_for():
 
 def test_pass_in_order_decodes_each_episode_once_and_one_frame():
     episodes, readers = make_episodes()
-    store = FrameStore(episodes, max_bytes=1)
+    store = FrameStore(episodes, max_bytes=50 * FRAME_BYTES)
     for position in range(3):
         for index in range(49):
             store.frames(position, [index, index + 1])
     assert [len(reader.decoded) for reader in readers] == [50, 52, 52]
+
+
+def test_an_episode_that_alone_takes_too_much_is_never_kept():
+    """A film of minutes at full size would fill the memory for one pair."""
+    episodes, readers = make_episodes(count=2)
+    store = FrameStore(episodes, max_bytes=49 * FRAME_BYTES)
+    for indices in ([40, 41], [3], [3]):
+        np.testing.assert_array_equal(store.frames(0, indices), readers[0].frames[indices])
+    assert readers[0].decoded == [0, 40, 41, 3, 3], "the first frame tells the size"
+    store.frames(1, [7])
+    assert readers[1].decoded == [7]
 
 
 def test_workers_receive_the_store_without_frames():

@@ -188,12 +188,27 @@ def test_a_segment_takes_no_more_than_expected():
         for _ in range(50):
             start = random.integers(pairs.num_pairs)
             chosen = (start + np.arange(min(256, pairs.num_pairs))) % pairs.num_pairs
-            assert held_bytes(pairs.decode(chosen, random)) <= pairs.segment_bytes
+            assert held_bytes(pairs.decode(chosen, random)) <= pairs.segment_bytes(256)
+
+
+def test_large_frames_are_decoded_in_shorter_segments():
+    """Of three data sets, segments of 256 pairs and 10 frames more would take five times as much."""
+    bound = 3 * 50 * 8 * 8 * 3
+    sources = [WeightedSource(make_source(name, [600]), 1.0, 1.0, 0.5) for name in "abc"]
+    small, large = MixtureDataset(sources, max_bytes=bound), MixtureDataset(sources)
+    for mixture in (small, large):
+        for epoch in range(2):
+            mixture.set_epoch(epoch)
+            drawn = [mixture[index] for index in range(len(mixture))]
+            seen = {(item["source"], item["frame_index"]) for item in drawn}
+            assert len(drawn) == 3 * 595 and {source for source, _ in seen} == {"a", "b", "c"}
+    held = [segment for stream in small._streams.values() for _, segment in stream._decoded.values()]
+    assert 0 < sum(map(held_bytes, held)) <= bound
 
 
 def test_too_little_memory_is_an_error_before_training():
-    with pytest.raises(ValueError, match="`max_bytes` must be at least .* got 1000"):
-        make_mixture(max_bytes=1000)
+    with pytest.raises(ValueError, match="`max_bytes` must be at least .* got 100"):
+        make_mixture(max_bytes=100)
 
 
 def test_a_source_without_pairs_is_an_error():

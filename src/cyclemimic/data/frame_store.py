@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from torch.utils.data import get_worker_info
@@ -32,7 +32,8 @@ class FrameStore:
     An episode is decoded whole when one of its frames is first asked for. Once memory is full, what follows depends on
     the order of access: when an episode is asked for twice in a row (a pass in order), it is decoded whole and takes
     the place of the least recently used one; otherwise (random order) only the frames asked for are decoded, because
-    a whole episode for one item would be decoded for nothing.
+    a whole episode for one item would be decoded for nothing. So are those of an episode that alone takes more than
+    there may be.
 
     Each process has a store of its own: data loader workers receive it empty, and each may use `max_bytes`. By default the
     processes of this machine (ranks, and the workers of each) share a quarter of the memory that is free when the store is
@@ -42,8 +43,7 @@ class FrameStore:
         episodes (`Sequence[Episode]`): Episodes, addressed by their position here.
         transform (`Callable`, *optional*): Maps `uint8` frames `(num_frames, height, width, 3)` to `uint8` frames of
             another size, such as a resize; what it returns is kept. It is given blocks of an episode.
-        max_bytes (`int`, *optional*): Bound on the frames kept by a process, in bytes. At least one episode is kept,
-            however large.
+        max_bytes (`int`, *optional*): Bound on the frames kept by a process, in bytes.
         num_stores (`int`, *optional*, defaults to 1): Stores of a process that share the bound.
     """
 
@@ -93,15 +93,13 @@ class FrameStore:
             DataError: If the frames cannot be decoded.
         """
         kept = self._kept.get(episode_position)
-        if kept is None:
-            if not self._has_room(episode_position) and self._last != episode_position:
-                self._last = episode_position
-                frames = self.episodes[episode_position].read_frames(frame_indices)
-                return _transformed(frames, self.transform)
-            kept = self._decode(episode_position)
-        else:
-            self._kept.move_to_end(episode_position)
+        is_wanted = self._has_room(episode_position) or self._last == episode_position
         self._last = episode_position
+        if kept is None and is_wanted and self._fits(episode_position):
+            kept = self._decode(episode_position)
+        if kept is None:
+            return _transformed(self.episodes[episode_position].read_frames(frame_indices), self.transform)
+        self._kept.move_to_end(episode_position)
         return kept[list(frame_indices)]
 
     def __getstate__(self) -> dict[str, object]:
@@ -119,13 +117,24 @@ class FrameStore:
         self._last = None
 
     def _has_room(self, episode_position: int) -> bool:
-        expected = self.episodes[episode_position].num_frames * self._frame_bytes
-        return self._num_bytes + expected <= self.max_bytes
+        return self._num_bytes + self._expected_bytes(episode_position) <= self.max_bytes
 
-    def _decode(self, episode_position: int) -> np.ndarray:
+    def _fits(self, episode_position: int) -> bool:
+        return self._expected_bytes(episode_position) <= self.max_bytes
+
+    def _expected_bytes(self, episode_position: int) -> int:
+        """Of the whole episode; nothing before the first frame of any has been seen."""
+        return self.episodes[episode_position].num_frames * self._frame_bytes
+
+    def _decode(self, episode_position: int) -> np.ndarray | None:
+        """The whole episode, kept from now on; `None` if it takes more than there may be, as its first frame tells."""
         episode = self.episodes[episode_position]
-        stored = stack_frames(iter_transformed(episode, None, self.transform), episode.num_frames)
-        self._frame_bytes = stored[0].nbytes
+        frames = iter_transformed(episode, None, self.transform)
+        first = next(frames)
+        self._frame_bytes = first.nbytes
+        if not self._fits(episode_position):
+            return None
+        stored = stack_frames(chain([first], frames), episode.num_frames)
         while self._kept and self._num_bytes + stored.nbytes > self.max_bytes:
             _, oldest = self._kept.popitem(last=False)
             self._num_bytes -= oldest.nbytes

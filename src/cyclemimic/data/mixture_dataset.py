@@ -17,8 +17,9 @@ from .pair_order import SegmentOrder, SourceOrder
 from .pairs import check_intervals, num_pairs_of, pair_item
 
 # At most so many pairs are decoded side by side: long enough that the frames between the last current frame and the last
-# future frame, and those from the keyframe to the first, are a small part.
-_SEGMENT_PAIRS = 256
+# future frame, and those from the keyframe to the first, are a small part. Half as many, and so on, where frames are too
+# large for that.
+_MAX_SEGMENT_PAIRS = 256
 # More segments at a time mix no better, and take longer to decode before the first batch.
 _MAX_SLOTS = 64
 
@@ -115,7 +116,7 @@ class MixtureDataset(Dataset):
             for weighted in sources
         ]
         self._weights = [weighted.weight for weighted in sources]
-        self._num_slots = _choose_slots(self._pairs, self._weights, max_bytes)
+        self._segment_pairs, self._num_slots = _choose_segments(self._pairs, self._weights, max_bytes)
         self._seed, self.batch_size, self.num_streams = seed, batch_size, num_streams
         self._epoch = 0
         self._streams: dict[int, _Stream] = {}
@@ -151,7 +152,7 @@ class MixtureDataset(Dataset):
 
     def _open_stream(self, stream: int) -> _Stream:
         segments = [
-            SegmentOrder(pairs.num_pairs, _SEGMENT_PAIRS, slots, stream, self.num_streams, [self._seed, 1, position])
+            SegmentOrder(pairs.num_pairs, self._segment_pairs, slots, stream, self.num_streams, [self._seed, 1, position])
             for position, (pairs, slots) in enumerate(zip(self._pairs, self._num_slots, strict=True))
         ]
         return _Stream(SourceOrder(self._weights, [self._seed, 0, stream]), segments, self._pairs)
@@ -179,10 +180,9 @@ class _SourcePairs:
         # One frame now: a data set that does not decode is found before training, not on its way.
         self.frame_bytes = next(iter_transformed(self._episodes[0], [0], transform)).nbytes
 
-    @property
-    def segment_bytes(self) -> int:
-        """Most that the frames of a segment take."""
-        pairs = min(_SEGMENT_PAIRS, self.num_pairs)
+    def segment_bytes(self, segment_pairs: int) -> int:
+        """Most that the frames of a segment of so many pairs take."""
+        pairs = min(segment_pairs, self.num_pairs)
         # A segment that begins with the last pair of an episode reaches furthest; after the last episode comes the first.
         reached = np.searchsorted(self._ends, self._ends + pairs - 2, side="right")
         num_episodes = int((reached - np.arange(len(reached))).max()) + 2
@@ -261,18 +261,26 @@ class _Stream:
         return segment.item(place.pair)
 
 
-def _choose_slots(pairs: Sequence[_SourcePairs], weights: Sequence[float], max_bytes: int) -> list[int]:
-    """How many segments of each data set are held at a time: by weight, at least one, all within the bound."""
-    segment_bytes = [source.segment_bytes for source in pairs]
-    for total in range(_MAX_SLOTS, 0, -1):
-        # More slots than a data set has segments would hold the same pairs several times.
-        slots = [
-            min(max(1, int(total * weight / sum(weights))), -(-source.num_pairs // _SEGMENT_PAIRS))
-            for source, weight in zip(pairs, weights, strict=True)
-        ]
-        if sum(map(int.__mul__, slots, segment_bytes)) <= max_bytes:
-            return slots
+def _choose_segments(
+    pairs: Sequence[_SourcePairs], weights: Sequence[float], max_bytes: int
+) -> tuple[int, list[int]]:
+    """
+    Pairs of a segment, and how many segments of each data set are held at a time: by weight, at least one, all within the
+    bound; long ones first, then many.
+    """
+    segment_pairs = _MAX_SEGMENT_PAIRS
+    while segment_pairs:
+        segment_bytes = [source.segment_bytes(segment_pairs) for source in pairs]
+        for total in range(_MAX_SLOTS, 0, -1):
+            # More slots than a data set has segments would hold the same pairs several times.
+            slots = [
+                min(max(1, int(total * weight / sum(weights))), -(-source.num_pairs // segment_pairs))
+                for source, weight in zip(pairs, weights, strict=True)
+            ]
+            if sum(map(int.__mul__, slots, segment_bytes)) <= max_bytes:
+                return segment_pairs, slots
+        segment_pairs //= 2
     raise ValueError(
-        f"`max_bytes` must be at least {sum(segment_bytes)} for {len(pairs)} data sets with frames of "
-        f"{max(source.frame_bytes for source in pairs)} bytes, got {max_bytes}"
+        f"`max_bytes` must be at least {sum(source.segment_bytes(1) for source in pairs)} for {len(pairs)} data sets with "
+        f"frames of {max(source.frame_bytes for source in pairs)} bytes, got {max_bytes}"
     )
