@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -95,7 +97,14 @@ def test_makes_a_policy_of_a_backbone_with_adapters(verb, backbone, square_data,
         ("--data {data} --labels {labels}", "Exactly one of `policy`, `backbone` and `tiny` must be given, got none"),
         ("--data {data} --labels {labels} --tiny --policy {policy}", "must be given, got ['policy', 'tiny']"),
         ("--data {data} --labels {tmp} --tiny", "holds no labels"),
-        ("--data {data} --labels {foreign} --tiny", "no frame has a label"),
+        (
+            "--data {data} --labels {foreign} --tiny",
+            "of every data set, got those of ['another'], none of ['squares'].",
+        ),
+        (
+            "--data {data} {other} --labels {labels} --policy {policy}",
+            "got those of ['squares'], none of ['circles'].",
+        ),
         ("--data {data} --labels {foreign} --policy {policy}", "`labels` must be of 4 tokens out of 16"),
         ("--data {data} --labels {labels} --policy {tokenizer}", "must be a checkpoint of model type cyclemimic"),
         ("--data {data} --labels {labels} --backbone {tmp}", "`backbone` must be a checkpoint folder or a Hub id"),
@@ -122,6 +131,7 @@ def test_bad_input(refuses, square_data, tokenizer, labels, pretrained, tmp_path
     row = {"episode_index": [0], "frame_index": [0], "future_index": [3], "instruction": ["go"], "codes": [[1, 2]]}
     write_labels(foreign, {"source": ["another"], **row}, codebook_size=8, num_latent_tokens=2, tokenizer="t")
     names = {"data": square_data, "tmp": empty, "tokenizer": tokenizer, "labels": labels, "policy": pretrained}
+    names["other"] = shutil.copytree(square_data, tmp_path / "circles")
     given = flags.format(foreign=foreign, **names).split()
     output = tmp_path / "output"
     assert message in refuses("pretrain", "--use_cpu", "--output_dir", output, *given)

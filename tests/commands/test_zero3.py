@@ -64,5 +64,7 @@ def test_labels_by_a_tokenizer(train, square_data, tokenizer, pretrained):
     output = train("finetune", "--policy", pretrained, "--data", square_data, "--tokenizer", tokenizer, *INTERVAL)
     before = CycleMimicForActionPrediction.from_pretrained(pretrained).backbone.state_dict()
     after = CycleMimicForActionPrediction.from_pretrained(output).backbone.state_dict()
-    assert {name: value.shape for name, value in after.items()} == {name: value.shape for name, value in before.items()}
+    assert {name: value.shape for name, value in after.items()} == {
+        name: value.shape for name, value in before.items()
+    }
     assert any(not torch.equal(value, before[name]) for name, value in after.items())

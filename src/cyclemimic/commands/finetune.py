@@ -111,8 +111,9 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     from cyclemimic import CycleMimicTrainer
     from cyclemimic.cards.card import CardData
     from cyclemimic.checkpoints import read_config
+    from cyclemimic.commands.inputs import check_all_labelled
     from cyclemimic.commands.settings import settings_of
-    from cyclemimic.commands.training import checkpoint_to_resume, train_and_save, whole_weights
+    from cyclemimic.commands.training import check_same_data, checkpoint_to_resume, train_and_save, whole_weights
     from cyclemimic.data import CycleMimicCollator
 
     wanted, training = arguments
@@ -127,11 +128,13 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     # Not before all that could be refused has been seen.
     with whole_weights(training):
         labels = labels or _make_labels(wanted, config, data.sources)
-    _check_all_labelled(labels, data.sources)
+    check_all_labelled(labels, data.sources)
+    frames = _frames(wanted, data, labels, processor)
+    check_same_data(checkpoint, settings, frames, data.sources)
     trainer = CycleMimicTrainer(
         model=model,
         args=training,
-        train_dataset=_frames(wanted, data, labels, processor),
+        train_dataset=frames,
         data_collator=CycleMimicCollator(
             processor, wanted.dataset_name, training.image_shift, training.corrupted_share
         ),
@@ -338,14 +341,6 @@ def _make_labels(
     # Gone by now.
     labels.folder = labels.name = None
     return labels
-
-
-def _check_all_labelled(labels: LatentLabels, sources: Sequence[EpisodeSource]) -> None:
-    """Raises `ValueError` if the policy would have the statistics of a data set that it never sees."""
-    labelled = {name for name, _ in labels.episodes}
-    missing = [source.name for source in sources if source.name not in labelled]
-    if missing:
-        raise ValueError(f"`labels` must be of every data set, got those of {sorted(labelled)}, none of {missing}.")
 
 
 def choose_chunk_size(wanted: FinetuneArguments, sources: Sequence[EpisodeSource], labels: LatentLabels | None) -> int:

@@ -181,6 +181,20 @@ def check_labels_are_of(labels: LatentLabels, sources: Sequence[EpisodeSource]) 
             )
 
 
+def check_all_labelled(labels: LatentLabels, sources: Sequence[EpisodeSource]) -> None:
+    """Raises `ValueError` unless something of every data set is labelled: a training would claim to have learnt from it."""
+    labelled = {name for name, _ in labels.episodes}
+    missing = [source.name for source in sources if source.name not in labelled]
+    if missing:
+        raise ValueError(f"`labels` must be of every data set, got those of {sorted(labelled)}, none of {missing}.")
+    for source in sources:
+        without = sum((episode.source, episode.index) not in labels for episode in source)
+        if without:
+            logger.warning(
+                "%s: %d of %d episodes have no labels, and are not learnt from", source.name, without, len(source)
+            )
+
+
 def check_left_out(arguments: Any, names: Sequence[str], reason: str) -> None:
     """Raises `ValueError` naming an argument that was given, another value than its default, and would be ignored.
 

@@ -72,9 +72,9 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
 
     from cyclemimic import CycleMimicTrainer
     from cyclemimic.cards.card import CardData
-    from cyclemimic.commands.inputs import check_labels, check_labels_are_of
+    from cyclemimic.commands.inputs import check_all_labelled, check_labels, check_labels_are_of
     from cyclemimic.commands.settings import settings_of
-    from cyclemimic.commands.training import check_same_order, checkpoint_to_resume, train_and_save
+    from cyclemimic.commands.training import check_same_data, checkpoint_to_resume, train_and_save
     from cyclemimic.data import CycleMimicCollator, open_labels
 
     mixture, wanted, training = arguments
@@ -87,8 +87,9 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
     model, processor = _load_or_make_policy(wanted, labels, data)
     check_labels(labels, processor.codebook_size, processor.num_latent_tokens)
     check_labels_are_of(labels, data.sources)
+    check_all_labelled(labels, data.sources)
     frames = _frames(data, labels, processor, training)
-    check_same_order(checkpoint, settings, frames)
+    check_same_data(checkpoint, settings, frames, data.opened.sources)
     trainer = CycleMimicTrainer(
         model=model,
         args=training,

@@ -74,7 +74,7 @@ def run(
     from cyclemimic.cards.card import CardData
     from cyclemimic.commands.inputs import open_mixture_or_sources
     from cyclemimic.commands.settings import settings_of
-    from cyclemimic.commands.training import check_same_order, checkpoint_to_resume, train_and_save, whole_weights
+    from cyclemimic.commands.training import check_same_data, checkpoint_to_resume, train_and_save, whole_weights
     from cyclemimic.data import LatentActionTokenizerCollator
     from cyclemimic.data.mixture import is_mixture
 
@@ -87,7 +87,7 @@ def run(
     with whole_weights(training):
         model, image_processor = load_or_make_tokenizer(wanted)
     pairs = make_pairs(opened.sources, any(map(is_mixture, mixture.data)), training, image_processor)
-    check_same_order(checkpoint, settings, pairs)
+    check_same_data(checkpoint, settings, pairs, opened.sources)
     trainer = LatentActionTokenizerTrainer(
         model=model,
         args=training,

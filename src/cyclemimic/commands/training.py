@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from accelerate.utils import gather_object
 from transformers import TrainingArguments
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from transformers.trainer_utils import get_last_checkpoint
 
 from cyclemimic.cards.card import CardData
 from cyclemimic.commands.settings import check_same_settings
-from cyclemimic.data import LabelledMixture, MixtureDataset, WeightedSource
+from cyclemimic.data import EpisodeSource, LabelledMixture, MixtureDataset, WeightedSource
 from cyclemimic.hub.names import split_revision
 from cyclemimic.trainers.publishing_trainer import PublishingTrainer
 
@@ -96,18 +97,44 @@ def whole_weights(training: TrainingArguments) -> Iterator[None]:
         set_hf_deepspeed_config(config)
 
 
-def check_same_order(checkpoint: str | None, settings: dict[str, Any], dataset: Any) -> None:
+def check_same_data(
+    checkpoint: str | None,
+    settings: dict[str, Any],
+    dataset: Any,
+    sources: Sequence[WeightedSource] | Sequence[EpisodeSource],
+) -> None:
     """
-    Notes in `settings` what else the order of streamed pairs depends on.
+    Notes in `settings` what was opened of the data, and what else the order of streamed pairs depends on.
 
     Raises:
-        ValueError: it differs from the checkpoint's that training goes on from.
+        ValueError: it differs from the checkpoint's that training goes on from, or between the processes, one of which has
+            missed a data set, say.
     """
+    opened = [_opened(source) for source in sources]
+    if any(other != opened for other in gather_object([opened])):
+        raise ValueError(
+            f"`data` must be the same in every process, got {[facts['name'] for facts in opened]} in one, and others elsewhere."
+        )
+    settings["data_sets"] = [facts["name"] for facts in opened]
+    settings |= {f"data set {facts['name']}": facts for facts in opened}
     pairs = dataset.pairs if isinstance(dataset, LabelledMixture) else dataset
     if isinstance(pairs, MixtureDataset):
         settings |= {"samples_a_process": pairs.batch_size, "reading_processes": pairs.num_streams}
-        if checkpoint is not None:
-            check_same_settings(checkpoint, settings)
+    else:
+        settings["samples"] = len(pairs)
+    if checkpoint is not None:
+        check_same_settings(checkpoint, settings)
+
+
+def _opened(entry: WeightedSource | EpisodeSource) -> dict[str, Any]:
+    """What tells a data set from what it was in another run, as JSON."""
+    source = entry.source if isinstance(entry, WeightedSource) else entry
+    facts: dict[str, Any] = {"name": source.name, "embodiment": source.embodiment, "camera": source[0].camera}
+    facts["frames"] = sum(episode.num_frames for episode in source)
+    if isinstance(entry, WeightedSource):
+        facts |= {"weight": entry.weight, "interval_s": list(entry.interval_range_s)}
+        facts["min_interval_s"] = entry.min_interval_s
+    return facts
 
 
 def stream_pairs(

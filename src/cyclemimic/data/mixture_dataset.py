@@ -152,7 +152,9 @@ class MixtureDataset(Dataset):
 
     def _open_stream(self, stream: int) -> _Stream:
         segments = [
-            SegmentOrder(pairs.num_pairs, self._segment_pairs, slots, stream, self.num_streams, [self._seed, 1, position])
+            SegmentOrder(
+                pairs.num_pairs, self._segment_pairs, slots, stream, self.num_streams, [self._seed, 1, position]
+            )
             for position, (pairs, slots) in enumerate(zip(self._pairs, self._num_slots, strict=True))
         ]
         return _Stream(SourceOrder(self._weights, [self._seed, 0, stream]), segments, self._pairs)
@@ -261,9 +263,7 @@ class _Stream:
         return segment.item(place.pair)
 
 
-def _choose_segments(
-    pairs: Sequence[_SourcePairs], weights: Sequence[float], max_bytes: int
-) -> tuple[int, list[int]]:
+def _choose_segments(pairs: Sequence[_SourcePairs], weights: Sequence[float], max_bytes: int) -> tuple[int, list[int]]:
     """
     Pairs of a segment, and how many segments of each data set are held at a time: by weight, at least one, all within the
     bound; long ones first, then many.
