@@ -26,7 +26,8 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument(
         "--motion",
         choices=("state", "action"),
-        help="what the true motion is read from (default: states where every data set has them, else actions)",
+        help="what the true motion is read from: how much the state changes, or the sum of the actions, which must be "
+        "changes themselves, not positions (default: states where every data set has them, else actions)",
     )
     parser.add_argument(
         "--motion_dims", metavar="I[,I...]", help="dimensions of the motion, from 0 (default: the first three)"

@@ -35,8 +35,10 @@ def test_states_differ_and_actions_add_up():
         ([(2, 0), (5, 0)], TrueMotion("state", (0, 1))),
     ],
 )
-def test_defaults(widths, expected):
+def test_defaults(widths, expected, caplog):
     assert choose_motion([source(*width, body=str(index)) for index, width in enumerate(widths)]) == expected
+    told = ["1: has no states; the true motion is the sum of the actions, which must be changes, not positions"]
+    assert caplog.messages == (told if expected.kind == "action" else [])
 
 
 def test_choices_are_kept():

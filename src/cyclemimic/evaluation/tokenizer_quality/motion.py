@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cyclemimic.data import DataError, Episode, EpisodeSource
+
+logger = logging.getLogger(__name__)
 
 _DEFAULT_NUM_DIMS = 3
 
@@ -19,7 +22,7 @@ class TrueMotion:
 
     Args:
         kind (`str`): `"state"` (difference of the states at the two frames) or `"action"` (sum of the actions from the
-            current frame to the one before the future frame).
+            current frame to the one before the future frame: right where actions are changes, not where they are positions).
         dims (`tuple[int, ...]`): Dimensions used.
     """
 
@@ -73,6 +76,11 @@ def choose_motion(
         kind = "action" if _without(first, "state") else "state"
         if missing := sorted(set(_without(first, "state")) & set(_without(first, "action"))):
             raise DataError(f"{missing[0]}: has neither states nor actions, by which the true motion could be told")
+        if kind == "action":
+            logger.warning(
+                "%s: has no states; the true motion is the sum of the actions, which must be changes, not positions",
+                _without(first, "state")[0],
+            )
     if missing := _without(first, kind):
         raise DataError(
             f"{missing[0]}: has no {kind}s, by which the true motion was to be told; give another `motion`"
