@@ -193,6 +193,10 @@ def read_header(video: Path | NamedVideo) -> VideoHeader:
         else:
             # Matroska keeps the length with the file, where sound may outlast the picture, and of each stream in a tag.
             length = _tagged_seconds(stream) or (container.duration or 0) / av.time_base
+            # ffmpeg and others write the time of the end there; mkvmerge, on libebml, how long it takes from the start.
+            is_end = not any(value.startswith("libebml") for value in container.metadata.values())
+            if is_end and stream.start_time and stream.time_base:
+                length -= float(stream.start_time * stream.time_base)
     if not rate or not length or rate <= 0 or length <= 0:
         raise DataError(
             f"video {video} does not tell its frame rate and length; write it again with ffmpeg, or replace it, or leave "
