@@ -139,6 +139,17 @@ def test_a_slow_look_reads_on_where_keyframes_are_far_apart(tmp_path, decoded):
     assert len(decoded) <= 600 + 2 * 60
 
 
+@pytest.mark.parametrize("options", [{}, {"x264-params": "open-gop=1:keyint=10:bframes=3:b-adapt=0:scenecut=0"}])
+def test_avi_with_b_frames_is_decoded_once_from_its_start(tmp_path, options, decoded):
+    """AVI does not say when its frames are shown: they are counted."""
+    path = tmp_path / "film.avi"
+    write_reference(path, make_frames(40)[np.arange(200) % 40], 10, **options)
+    chosen = [0, 1, 70, 71, 199]
+    np.testing.assert_array_equal(decode_frames(path, 10, 200, chosen), decode_all(path)[chosen])
+    assert len(decoded) == 200
+    np.testing.assert_array_equal(decode_frames(path, 10, 3, start_s=7.0), decode_all(path)[70:73])
+
+
 def test_decoding_starts_at_the_last_keyframe_before_the_frame(tmp_path):
     # Times that floating point does not represent must not send the decoder back to the start of a long file.
     path = tmp_path / "video.mp4"

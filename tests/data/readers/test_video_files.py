@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import av
@@ -100,27 +101,39 @@ def test_bad_patterns_are_one_line(root, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "codec"),
+    ("suffix", "codec", "options"),
     [
-        ("mp4", "libx264"),
-        ("mp4", "libx265"),
-        ("mkv", "libx264"),
-        ("webm", "libvpx-vp9"),
-        ("mp4", "libsvtav1"),
-        ("avi", "mpeg4"),
+        ("mp4", "libx264", {"crf": "8"}),
+        ("mp4", "libx265", {"crf": "8"}),
+        ("mkv", "libx264", {"crf": "8"}),
+        ("webm", "libvpx-vp9", {"crf": "8"}),
+        ("mp4", "libsvtav1", {"crf": "8"}),
+        ("avi", "mpeg4", {"qmax": "2"}),
+        ("avi", "mpeg4", {"qmax": "2", "bf": "2"}),
+        ("avi", "libx264", {"crf": "8", "bf": "0"}),
+        ("avi", "libx264", {"crf": "8", "bf": "3", "b_strategy": "0"}),
     ],
 )
-def test_containers_and_codecs(suffix, codec, tmp_path):
+def test_containers_and_codecs(suffix, codec, options, tmp_path):
     path = tmp_path / f"film.{suffix}"
     frames = np.repeat(np.repeat(make_frames(30, size=16), 8, axis=1), 8, axis=2)
     try:
-        write_video(path, frames, range(30), codec, **({"qscale": "2"} if codec == "mpeg4" else {"crf": "8"}))
+        write_video(path, frames, range(30), codec, **options)
     except av.codec.codec.UnknownCodecError:
         pytest.skip(f"this PyAV has no encoder {codec}")
     episode = open_source(path)[0]
     assert (episode.num_frames, round(episode.fps, 3)) == (30, 30.0)
-    shown = episode.read_frames([0, 7, 29])[:, :, -16:].astype(int)
-    assert np.abs(shown - frames[[0, 7, 29], :, -16:]).max() <= 8
+    # Frames that follow each other are 6 apart.
+    shown = [episode.read_frames(), *(episode.read_frames([look]) for look in (7, 29))]
+    assert np.abs(np.concatenate(shown)[:, :, -16:].astype(int) - frames[[*range(30), 7, 29], :, -16:]).max() <= 2
+
+
+def test_frames_that_a_camera_dropped_stand_still_in_avi(tmp_path):
+    path = tmp_path / "film.avi"
+    ticks = [0, 1, 2, 5, 6, 7, 8, 12]
+    write_video(path, make_frames(8), ticks, crf="8", bf="0")
+    expected = np.searchsorted(ticks, np.arange(13), side="right") - 1
+    assert read_frame_numbers(open_source(path)[0].read_frames()) == expected.tolist()
 
 
 def test_a_varying_rate_is_followed_by_the_clock(tmp_path):
@@ -193,6 +206,20 @@ def test_a_file_that_ends_early_is_no_standing_picture(tmp_path):
     assert read_frame_numbers(episode.read_frames([0]))[0] == 0
     with pytest.raises(DataError, match="cut.mkv (has no frame at|does not decode)"):
         episode.read_frames()
+
+
+@pytest.mark.parametrize("muxer", ["Lavf", "libebml"])
+@pytest.mark.parametrize(("suffix", "codec"), [("mkv", "libx264"), ("webm", "libvpx-vp9"), ("mp4", "libx264")])
+def test_a_film_that_starts_late_is_as_long_as_its_frames(suffix, codec, muxer, tmp_path):
+    """As ffmpeg cuts with `-copyts`. mkvmerge, on libebml, writes the length where ffmpeg writes the end."""
+    path = tmp_path / f"late.{suffix}"
+    write_video(path, make_frames(40), range(150, 270, 3), codec, rate=10, crf="8")
+    if muxer == "libebml":
+        data = re.sub(rb"Lavf\d+\.\d+", lambda found: b"libebml".ljust(len(found[0])), path.read_bytes())
+        path.write_bytes(data.replace(b"00:00:09.000000000", b"00:00:04.000000000"))
+    episode = open_source(path)[0]
+    assert (episode.num_frames, episode.fps) == (40, 10.0)
+    assert read_frame_numbers(episode.read_frames()) == list(range(40))
 
 
 def test_sound_that_outlasts_the_picture_adds_no_frames(tmp_path):

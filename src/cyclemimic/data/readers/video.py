@@ -16,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 from ..episode import DataError, stack_frames
 from .images import MAX_PIXELS
 from .orientation import upright
-from .video_clock import episode_clock
+from .video_clock import episode_clock, iter_by_place, lacks_times
 
 # Frames between two wanted ones beyond which seeking beats decoding what lies between. Encoders for robot data place
 # a keyframe every 2 to 30 frames (lerobot: 2; this package: 10).
@@ -62,7 +62,7 @@ def iter_frames(
 
     Frame `i` is the one nearest to `start_s + i / fps`, found by presentation time, so files with many episodes, B-frames
     or a higher frame rate than the episode's are read right. Decoding starts at the last keyframe before the first
-    wanted frame and ends at the last.
+    wanted frame, in AVI with B-frames at the start of the file, and ends at the last.
 
     Args:
         video (`str`, `Path` or `NamedVideo`): Video file.
@@ -174,6 +174,8 @@ def _pick(
     last_s, previous, current = None, None, None
     # Frames of the file: one looked at once a second has thirty from look to look.
     gap_s = _SEEK_GAP_FRAMES / float(stream.average_rate or 1 / period_s)
+    if lacks_times(container, stream):
+        gap_s = float("inf")
     stretches = _Stretches()
     for time_s in times_s:
         if last_s is None or time_s - last_s > max(gap_s, stretches.longest_s):
@@ -235,12 +237,13 @@ def _decode_from(
         raise ValueError("no clock")
     tick_s = float(stream.time_base)
     origin_s = stream.start_time * tick_s if stream.start_time else 0.0
+    has_times = not lacks_times(container, stream)
     # One frame early, because the nearest frame may be the one before. Demuxers seek by decoding time, which in open
     # groups of pictures is before the presentation time: where the first frame turns out to be late, start over.
-    for target_s in [time_s - period_s, 0.0] if time_s > period_s else [0.0]:
+    for target_s in [time_s - period_s, 0.0] if has_times and time_s > period_s else [0.0]:
         container.seek(round((target_s + origin_s) / tick_s), stream=stream, backward=True, any_frame=False)
         is_first = True
-        for frame in container.decode(stream):
+        for frame in container.decode(stream) if has_times else iter_by_place(container, stream):
             if frame.pts is None:
                 continue
             if frame.is_corrupt:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import av
 import numpy as np
@@ -32,6 +33,27 @@ def episode_clock(
     if times_s is None or len(times_s) != num_frames:
         return lambda index: index / rate, rate
     return times_s.__getitem__, rate
+
+
+def lacks_times(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+    """Whether a file does not say when its frames are shown: AVI with B-frames, which only numbers packets as decoded."""
+    codec = stream.codec_context
+    # Headers of the two codecs may leave open whether there are B-frames.
+    return container.format.name == "avi" and (codec.has_b_frames or codec.name in ("h264", "hevc"))
+
+
+def iter_by_place(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """Decode a file that [`lacks_times`], from its start: the `i`-th frame to come out is shown at the `i`-th packet's time.
+
+    Decoders give frames in the order in which they are shown, but with the time of their packets, or one guessed from it.
+    """
+    ticks: deque[int] = deque()
+    for packet in container.demux(stream):
+        if packet.dts is not None:
+            ticks.append(packet.dts)
+        for frame in stream.decode(packet):
+            frame.pts = ticks.popleft() if ticks else None
+            yield frame
 
 
 def _is_steady(stream: av.VideoStream, rate: float) -> bool:
