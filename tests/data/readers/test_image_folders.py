@@ -33,11 +33,8 @@ class OnLoad:
 
 def test_a_folder_is_a_trajectory_in_the_order_of_its_numbers(root):
     source = open_source(root, fps=4)
-    assert isinstance(source, ImageFolderSource) and (len(source), source.fps, source.embodiment) == (
-        2,
-        4.0,
-        "unknown",
-    )
+    assert isinstance(source, ImageFolderSource) and (len(source), source.fps) == (2, 4.0)
+    assert source.embodiment == source.name == root.name
     run, whole = source
     assert (run.index, run.num_frames, run.attributes["folder"]) == (0, 5, "a/run")
     assert (whole.index, whole.num_frames, whole.attributes["folder"]) == (1, 12, "b")

@@ -146,17 +146,42 @@ def test_tasks_are_read_once(make_v21):
     assert [episode.instruction for episode in source] == ["open the door"] * 2
 
 
-def test_images_in_parquet_are_read(make_v21):
-    def encode(number: int) -> dict:
-        file = io.BytesIO()
-        Image.fromarray(make_frames(1, number)[0]).save(file, format="PNG")
-        return {"bytes": file.getvalue(), "path": None}
+def encode_image(number: int) -> dict:
+    file = io.BytesIO()
+    Image.fromarray(make_frames(1, number)[0]).save(file, format="PNG")
+    return {"bytes": file.getvalue(), "path": None}
 
+
+def test_images_in_parquet_are_read(make_v21):
     root = make_v21(
-        features={"image": {"dtype": "image"}}, columns={"image": lambda n: [encode(30 + i) for i in range(n)]}
+        features={"image": {"dtype": "image"}}, columns={"image": lambda n: [encode_image(30 + i) for i in range(n)]}
     )
     source = LeRobotSource(root, camera="image")
     np.testing.assert_array_equal(source[1].read_frames([8, 0]), make_frames(9, 30)[[8, 0]])
+
+
+def test_images_of_version_2_are_the_files_own_whatever_its_rows_number(make_v21):
+    """Data sets that were merged without numbering their rows anew."""
+    root = make_v21(
+        features={"image": {"dtype": "image"}},
+        columns={
+            "image": lambda n: [encode_image(i) for i in range(n)],
+            "episode_index": lambda n: [40] * n,
+        },
+    )
+    episode = LeRobotSource(root, camera="image")[1]
+    assert len(episode.actions) == 9
+    np.testing.assert_array_equal(episode.read_frames(), make_frames(9))
+
+
+@pytest.mark.parametrize("shape", [[480, 640, 1], [1, 480, 640]])
+def test_pictures_of_one_channel_are_depth(make_v21, shape):
+    root = make_v21(
+        features={"cam_top_depth": {"dtype": "image", "shape": shape}},
+        columns={"cam_top_depth": lambda n: [encode_image(i) for i in range(n)]},
+        camera="camera_1",
+    )
+    assert LeRobotSource(root).cameras == ["camera_1"]
 
 
 def test_camera_on_the_scene_is_preferred_to_one_on_the_hand(make_v21, caplog):

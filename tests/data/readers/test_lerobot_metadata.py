@@ -31,6 +31,13 @@ def test_info_that_cannot_be_used_is_an_error_of_one_line(make_v21, text, messag
     assert "\n" not in str(raised.value) and str(root) in str(raised.value)
 
 
+@pytest.mark.parametrize("robot_type", ["unknown", " Unknown ", "N/A", "none", "null", "", None])
+def test_the_name_stands_in_for_a_robot_that_is_not_told(make_v21, robot_type):
+    """Two such data sets must not become one body."""
+    root = make_v21(info={"robot_type": robot_type})
+    assert (LeRobotSource(root).embodiment, LeRobotSource(root, name="pusht").embodiment) == ("v21", "pusht")
+
+
 def test_folder_without_episodes_is_an_error(make_v21, v30):
     root = make_v21()
     (root / "meta/episodes.jsonl").write_text("\n")

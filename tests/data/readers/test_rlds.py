@@ -37,6 +37,7 @@ def test_episodes_are_what_was_written(rlds):
 
 def test_another_camera_and_some_episodes(rlds):
     source = RldsSource(rlds, 5, camera="wrist_image", episodes=[2, 0])
+    assert source.embodiment == source.name == "arms"
     assert [episode.index for episode in source] == [2, 0]
     np.testing.assert_array_equal(source[0].read_frames(), 255 - FRAMES[:2])
 

@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 # mixture name them. Cameras on the moving hand come last: what they see change is the camera's own motion.
 _SCENE_CAMERAS = ("image", "image_0", "main", "top", "front", "agentview", "static", "side", "ego")
 _HAND_CAMERAS = ("wrist", "hand", "gripper")
+# What is no picture of the scene though it is kept as one: after the hand's cameras.
+_NO_PICTURES = ("depth", "disparity", "segmentation", "mask")
 
 
 def choose_camera(cameras: Sequence[str], wanted: str | None, root: object, name: str) -> str:
@@ -40,8 +42,9 @@ def choose_camera(cameras: Sequence[str], wanted: str | None, root: object, name
     return chosen
 
 
-def _rank(camera: str) -> tuple[bool, int]:
+def _rank(camera: str) -> tuple[bool, bool, int]:
     name = camera.replace("/", ".").rsplit(".", 1)[-1].lower()
     exact = [rank for rank, word in enumerate(_SCENE_CAMERAS) if name == word]
     part = [len(_SCENE_CAMERAS) + rank for rank, word in enumerate(_SCENE_CAMERAS) if word in name]
-    return any(word in name for word in _HAND_CAMERAS), (exact + part + [2 * len(_SCENE_CAMERAS)])[0]
+    is_no_picture, is_on_hand = (any(word in name for word in words) for words in (_NO_PICTURES, _HAND_CAMERAS))
+    return is_no_picture, is_on_hand, (exact + part + [2 * len(_SCENE_CAMERAS)])[0]

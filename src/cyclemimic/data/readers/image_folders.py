@@ -26,7 +26,7 @@ class ImageFolderSource:
     Args:
         root (`str` or `Path`): The data set's folder.
         fps (`float`): Frames per second; the images do not tell.
-        embodiment (`str`, *optional*, defaults to `"unknown"`): Robot body.
+        embodiment (`str`, *optional*): Robot body; default is the data set's name.
         episodes (`Sequence[int]`, *optional*): Positions of the trajectories to use; all by default.
         name (`str`, *optional*): Name of the data set; default is the folder's name.
 
@@ -60,7 +60,7 @@ class ImageFolderSource:
         self.root = Path(root)
         self.name = name or self.root.resolve().name
         self.fps = float(fps)
-        self.embodiment = embodiment or "unknown"
+        self.embodiment = embodiment or self.name
         self.licence = read_licence(self.root)
         self._trajectories = self._select(_find_trajectories(self.root), episodes)
 

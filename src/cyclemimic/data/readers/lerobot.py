@@ -37,7 +37,8 @@ class LeRobotSource:
         root (`str`, `Path` or `HubFolder`): The data set's folder, the one that holds `meta/`.
         camera (`str`, *optional*): Camera key, whole (`"observation.images.top"`) or its last part (`"top"`). Default:
             the only camera; of several, one that sees the scene, and the choice is logged.
-        embodiment (`str`, *optional*): Robot body; default is `robot_type` of the data set.
+        embodiment (`str`, *optional*): Robot body; default is `robot_type` of the data set, or where it says none
+            (`"unknown"`), its name.
         episodes (`Sequence[int]`, *optional*): Indices of the episodes to use; all by default.
         name (`str`, *optional*): Name of the data set; default is the folder's name.
 
@@ -113,7 +114,7 @@ class LeRobotSource:
         if not self.cameras and camera is None:
             raise DataError(
                 f"{self.root} has no camera with files for episode {self._records[0].index} (info.json lists "
-                f"{self._metadata.cameras}); download the videos"
+                f"{self._metadata.cameras} of several channels); download the videos"
             )
         return choose_camera(self.cameras, camera, self.root, self.name)
 
@@ -190,7 +191,9 @@ class _LeRobotReader:
     def _iter_images(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Decode frames kept as encoded images in the Parquet file (`dtype` image)."""
         path = self.metadata.data_file(self.record)
-        filters = [("episode_index", "=", self.record.index)] if "episode_index" in parquet_columns(path) else None
+        # A file of version 2 holds one episode, as [`_column`] takes it: merged ones keep the numbers they had before.
+        is_shared = self.metadata.version == 3 and "episode_index" in parquet_columns(path)
+        filters = [("episode_index", "=", self.record.index)] if is_shared else None
         cells = read_parquet(path, [self.camera], filters).column(self.camera)
         if len(cells) != self.record.num_frames:
             raise DataError(

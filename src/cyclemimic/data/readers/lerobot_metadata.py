@@ -26,6 +26,8 @@ VIDEO_PATHS = {
 }
 # From a picture an hour to high-speed cameras.
 _MIN_FPS, _MAX_FPS = 1 / 3600, 100_000
+# What data sets write where they do not say which robot they are of.
+_NO_ROBOT = {"", "unknown", "none", "null", "n/a"}
 _TEMPLATE_FIELDS = {"episode_chunk", "episode_index", "chunk_index", "file_index", "video_key"}
 
 
@@ -50,7 +52,8 @@ class LeRobotMetadata:
         self.fps = self._number("fps", _MIN_FPS, _MAX_FPS)
         self.features: dict[str, dict[str, Any]] = self._mapping("features")
         self.chunks_size = int(self._number("chunks_size", 1, 1e9, default=1000))
-        self.robot_type = str(self.info.get("robot_type") or name)
+        robot_type = str(self.info.get("robot_type") or "").strip()
+        self.robot_type = name if robot_type.lower() in _NO_ROBOT else robot_type
         self.episodes = read_episodes(root, self.version)
         if not self.episodes:
             raise DataError(f"{root} holds zero episodes; record or download some first")
@@ -67,7 +70,7 @@ class LeRobotMetadata:
 
     @property
     def cameras(self) -> list[str]:
-        """Keys of the video and image features, depth maps left out, in the order of info.json."""
+        """Keys of the video and image features in the order of info.json, without depth maps and others of one channel."""
         return [
             key
             for key, feature in self.features.items()
@@ -162,7 +165,10 @@ def _version(info: Mapping[str, Any], root: Path) -> int:
 
 
 def _is_depth_map(feature: Mapping[str, Any]) -> bool:
+    # Not all that publish depth mark it; channels come first or last.
+    shape = feature.get("shape")
+    has_one_channel = isinstance(shape, list) and len(shape) == 3 and 1 in (shape[0], shape[-1])
     # lerobot has kept this mark under three names.
     given = [feature.get("video_info"), feature.get("info")]
     details = {key: value for part in given if isinstance(part, dict) for key, value in part.items()}
-    return bool(details.get("is_depth_map") or details.get("video.is_depth_map"))
+    return bool(has_one_channel or details.get("is_depth_map") or details.get("video.is_depth_map"))

@@ -39,7 +39,7 @@ class RldsSource:
         fps (`float`): Steps per second; the records do not tell.
         camera (`str`, *optional*): Name of an image of the observation; default is the only one, or of several one that
             sees the scene, and the choice is logged.
-        embodiment (`str`, *optional*, defaults to `"unknown"`): Robot body.
+        embodiment (`str`, *optional*): Robot body; default is the data set's name.
         episodes (`Sequence[int]`, *optional*): Positions of the episodes to use; all by default.
         name (`str`, *optional*): Name of the data set; default is what `dataset_info.json` says.
 
@@ -71,7 +71,7 @@ class RldsSource:
         self.root, self.fps = Path(root), float(fps)
         info = _read_json(self.root, "dataset_info.json")
         self.name = name or str(info.get("name") or self.root.resolve().parent.name)
-        self.embodiment = embodiment or "unknown"
+        self.embodiment = embodiment or self.name
         said = info.get("redistributionInfo")
         self.licence = read_licence(self.root, said if isinstance(said, dict) else None)
         self._features = _flatten(_read_json(self.root, "features.json"), "")

@@ -48,7 +48,8 @@ def open_source(
             each ([`ImageFolderSource`]); a video file, a folder of them or a pattern such as `"videos/*.mp4"`
             ([`VideoFileSource`]); what `datasets` saved that has a Video column ([`VideoColumnSource`]).
         camera (`str`, *optional*): Camera to read, as in [`LeRobotSource`].
-        embodiment (`str`, *optional*): Robot body; default is what the data set says.
+        embodiment (`str`, *optional*): Robot body; default is what the data set says, or its name; of videos
+            `"unknown"`.
         episodes (`Sequence[int]`, *optional*): Indices of the episodes to use; all by default.
         name (`str`, *optional*): Name of the data set; default is the folder's name.
         fps (`float`, *optional*): Frames per second of RLDS and of images, which do not tell, or to look at video files with. LeRobot
