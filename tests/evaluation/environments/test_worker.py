@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a slot makes of an environment's answers, in this process."""
+"""What a slot makes of an environment's answers, in this process; and what a worker sends and takes in, in one of its own."""
 
 from __future__ import annotations
 
+import importlib
+import multiprocessing
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +13,38 @@ import numpy as np
 import pytest
 
 from cyclemimic.evaluation.environments.simulator import SimulatorError, UnfitEnvironment
-from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Reset, WorkerDied, _portable, _Slot
+from cyclemimic.evaluation.environments.worker import (
+    Act,
+    EnvironmentWorker,
+    Reset,
+    WorkerDied,
+    _portable,
+    _serve,
+    _Slot,
+)
+
+# Its images are more than a pipe holds.
+FLOOD = """
+import numpy as np
+
+class Flood:
+    instruction = "flow"
+
+    def __init__(self, task):
+        pass
+
+    def reset(self, initial_state):
+        pass
+
+    def step(self, action):
+        return False
+
+    def render(self):
+        return np.zeros((1024, 1024, 3), np.uint8)
+
+    def close(self):
+        pass
+"""
 
 
 class Scripted:
@@ -29,6 +63,59 @@ class Scripted:
 
     def render(self) -> np.ndarray:
         return np.zeros((2, 2, 3), dtype=np.uint8)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def flood(tmp_path, monkeypatch):
+    """The class of an environment that new processes can import as well."""
+    (tmp_path / "stand_in_flood.py").write_text(FLOOD)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(importlib.sys.modules, "stand_in_flood", raising=False)
+    return importlib.import_module("stand_in_flood").Flood
+
+
+def test_requests_are_taken_in_while_outcomes_wait_to_be_received(flood):
+    narrow, wide = (np.zeros((1, size), dtype=np.float32) for size in (1, 2_000_000))
+    with EnvironmentWorker(flood, film_every=1) as worker:
+        worker.send([Reset(0, "flow", 0), Reset(1, "flow", 0)])
+        worker.receive()
+        worker.send([Act(0, narrow)])
+        sending = threading.Thread(target=worker.send, args=([Act(1, wide)],), daemon=True)
+        sending.start()
+        sending.join(timeout=30)
+        assert not sending.is_alive()
+        assert [outcome.slot for _ in range(2) for outcome in worker.receive()] == [0, 1]
+
+
+def test_a_worker_leaves_when_nobody_receives_its_outcomes_any_more(flood):
+    worker = EnvironmentWorker(flood, film_every=1)
+    try:
+        worker.send([Reset(0, "flow", 0)])
+        worker._connection.poll(60)
+        worker._connection.close()
+        worker._process.join(timeout=60)
+        assert worker._process.exitcode == 0
+    finally:
+        worker.kill()
+
+
+@pytest.mark.parametrize("kind", [EOFError, ConnectionResetError, BrokenPipeError])
+def test_a_simulator_that_lost_its_own_connection_says_so(monkeypatch, kind):
+    class Client(Scripted):
+        def reset(self, initial_state):
+            raise kind("the server has left")
+
+    monkeypatch.setattr("signal.signal", lambda *settings: None)
+    ours, theirs = multiprocessing.Pipe()
+    with ours:
+        ours.send([Reset(0, "wait", 0)])
+        _serve(theirs, lambda task: Client([]), film_every=1, use_robot_state=False)
+        assert ours.poll()
+        reply = ours.recv()
+    assert str(reply) == f"a simulated environment failed: {kind.__name__}: the server has left"
 
 
 def test_a_process_killed_within_an_answer_has_died(monkeypatch):

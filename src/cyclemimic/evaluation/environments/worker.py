@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -107,7 +109,8 @@ class EnvironmentWorker:
             self._process.join()
 
     def send(self, requests: Sequence[Reset | Act]) -> None:
-        """Asks for something in some of the slots; `receive` must follow, and says if the process died."""
+        """Asks for something in some of the slots, whatever is still to be received; `receive` must follow, and says if
+        the process died."""
         with suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send(requests)
 
@@ -141,21 +144,44 @@ def _serve(
 ) -> None:
     # Ctrl-C reaches all processes of a terminal; the parent answers it, and closes the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    batches: SimpleQueue[Sequence[Reset | Act] | None] = SimpleQueue()
+    # Requests are taken in while outcomes are on their way out: both may be more than the pipe holds, and the parent, which
+    # sends before it reads, would wait for this process as this process for it.
+    threading.Thread(target=_take_in, args=(connection, batches), daemon=True).start()
     slots: dict[int, _Slot] = {}
     try:
-        while True:
+        while (batch := batches.get()) is not None:
             outcomes = []
-            for request in connection.recv():
+            for request in batch:
                 slot = slots.setdefault(request.slot, _Slot(make_environment, film_every, use_robot_state))
                 outcomes.append(slot.reset(request) if isinstance(request, Reset) else slot.act(request))
-            connection.send(outcomes)
-    except (EOFError, ConnectionResetError, BrokenPipeError):
-        pass
+            if not _reply(connection, outcomes):
+                break
     except Exception as error:
-        connection.send(_portable(error))
+        _reply(connection, _portable(error))
     finally:
         for slot in slots.values():
             slot.close()
+
+
+def _take_in(connection: Connection, batches: SimpleQueue[Sequence[Reset | Act] | None]) -> None:
+    """Puts what the parent sends into the queue, and `None` when the parent has left."""
+    try:
+        while True:
+            batches.put(connection.recv())
+    except (EOFError, OSError):
+        pass
+    finally:
+        batches.put(None)
+
+
+def _reply(connection: Connection, reply: list[Outcome] | Exception) -> bool:
+    """Whether the parent is still there."""
+    try:
+        connection.send(reply)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
 
 
 def _portable(error: Exception) -> Exception:
