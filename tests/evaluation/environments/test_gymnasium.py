@@ -8,6 +8,7 @@ import importlib
 import numpy as np
 import pytest
 
+from cyclemimic.evaluation.environments.gymnasium import _warn_of_terminated
 from cyclemimic.evaluation.environments.simulator import SimulatorError, UnfitEnvironment, open_simulator
 
 pytest.importorskip("gymnasium")
@@ -55,6 +56,18 @@ class Seeing(Climb):
 
     def observe(self):
         return {"pixels": np.full((4, 6, 3), 7, np.uint8), "agent_pos": np.array([self.height])}
+
+    def inform(self):
+        return {}
+
+class Forgetful(Climb):
+    def inform(self):
+        return {"success": False} if 0 <= self.height <= 1 else {}
+
+class Promising(Climb):
+    def reset(self, **settings):
+        observation, _ = super().reset(**settings)
+        return observation, {"is_success": False}
 
     def inform(self):
         return {}
@@ -133,6 +146,39 @@ def test_an_end_without_success():
     environment = make("gym:stand_in_climb:Climb")
     environment.reset(0)
     assert environment.step(np.array([-1.0, 0])) is None
+
+
+def test_an_end_is_no_success_where_success_was_spoken_of_before():
+    environment = make("gym:stand_in_climb:Forgetful")
+    environment.reset(0)
+    assert environment.step(np.array([0.1, 0])) is False
+    assert environment.step(np.array([-1.0, 0])) is None
+    environment = make("gym:stand_in_climb:Forgetful", action_repeat=5)
+    environment.reset(0)
+    assert environment.step(np.array([-0.3, 0])) is None
+    environment = make("gym:stand_in_climb:Promising")
+    environment.reset(0)
+    assert environment.step(np.array([-1.0, 0])) is None
+
+
+def test_what_success_is_does_not_depend_on_the_episodes_before():
+    environment = make("gym:stand_in_climb:Forgetful")
+    ends = []
+    for actions in ([1.0], [0.1, -1.0], [1.0]):
+        environment.reset(0)
+        ends.append([environment.step(np.array([action, 0])) for action in actions][-1])
+    assert ends == [True, None, True]
+
+
+def test_success_by_the_end_alone_is_said_once(caplog):
+    _warn_of_terminated.cache_clear()
+    for _ in range(2):
+        environment = make("gym:stand_in_climb:Seeing")
+        for _ in range(2):
+            environment.reset(0)
+            assert environment.step(np.array([1.0, 0])) is True
+    (record,) = [record for record in caplog.records if record.name.startswith("cyclemimic")]
+    assert record.getMessage().startswith("stand_in_climb:Seeing: an episode without `is_success` or `success`")
 
 
 def test_an_action_that_lasts():

@@ -5,7 +5,7 @@ What such an environment must give:
 
 - an image, uint8 `(height, width, 3)`, RGB: its observation, the only one in a dictionary of observations, or `render()`;
 - actions: a `Box` of one dimension;
-- success: `is_success` or `success` in the step's info; without them, `terminated`;
+- success: `is_success` or `success` in the step's info; in an episode whose infos have neither, `terminated`;
 - an instruction: in the info of `reset`, or as an attribute, `instruction`; or by `--instruction`;
 - optionally what the robot feels: `state` or `agent_pos` in a dictionary of observations;
 - the same episode for the same `reset(seed=...)`, whatever was played before;
@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from cyclemimic.evaluation.environments.simulator import Simulator, SimulatorError, UnfitEnvironment
+
+logger = logging.getLogger(__name__)
 
 _STATE_KEYS = ("state", "agent_pos")
 _SUCCESS_KEYS = ("is_success", "success")
@@ -67,6 +70,8 @@ class GymnasiumEnvironment:
         self._state_key = next((key for key in _STATE_KEYS if len(getattr(spaces.get(key), "shape", ())) == 1), None)
         self.state_dim = None if self._state_key is None else spaces[self._state_key].shape[0]
         self._observation: Any = None
+        # Of the episode alone: what an environment has played before differs with the number of environments.
+        self._tells_success = False
         self.instruction = ""
 
     def reset(self, initial_state: int) -> None:
@@ -77,6 +82,7 @@ class GymnasiumEnvironment:
                 f"`env` must return an observation and a dictionary of `reset`, got {_kind(answer)} of {self.task}."
             )
         self._observation, information = answer
+        self._tells_success = any(key in information for key in _SUCCESS_KEYS)
         told = self._told or information.get("instruction") or _attribute(self._env, "instruction")
         if not isinstance(told, str) or not told.strip():
             raise UnfitEnvironment(f"`instruction` must be given for {self.task}, which has none of its own.")
@@ -95,7 +101,11 @@ class GymnasiumEnvironment:
             self._observation, information = answer[0], answer[4]
             terminated, truncated = self._truth("terminated", answer[2]), self._truth("truncated", answer[3])
             said = [self._truth(key, information[key]) for key in _SUCCESS_KEYS if key in information]
-            if any(said) or (terminated and not said):
+            self._tells_success |= bool(said)
+            if terminated and not self._tells_success:
+                _warn_of_terminated(self.task)
+                return True
+            if any(said):
                 return True
             if terminated or truncated:
                 return None
@@ -194,6 +204,12 @@ def _check_takes_seed(env: Any, task: str) -> None:
             raise UnfitEnvironment(
                 f"`env` must have a `reset` that takes `seed`, got reset{reset} of {task}."
             ) from error
+
+
+@cache  # once a process
+def _warn_of_terminated(task: str) -> None:
+    # No less than a warning: worker processes show nothing else.
+    logger.warning("%s: an episode without `is_success` or `success` in its infos succeeds where it terminates", task)
 
 
 def _kind(value: Any) -> str:
