@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionPrediction, CycleMimicProcessor
-from cyclemimic.commands.rollout import format_table
+from cyclemimic.commands.rollout import _settings, format_table, parse
 from cyclemimic.data import decode_frames
 from cyclemimic.evaluation.environments.metaworld import MetaworldEnvironment, SimulatorError
 from cyclemimic.evaluation.environments.simulator import open_simulator
@@ -100,6 +100,9 @@ class Dot(gymnasium.Env):
     action_space = Box(-1, 1, (4,), np.float32)
     observation_space = Box(0, 255, (32, 32, 3), np.uint8)
 
+    def __init__(self, render_mode="rgb_array"):
+        self.render_mode = render_mode
+
     def reset(self, seed=None, options=None):
         super().reset(seed=seed)
         self.place, self.seed = self.np_random.uniform(8, 20, 2), seed
@@ -121,6 +124,8 @@ class Dot(gymnasium.Env):
             TRAP.unlink()
             os._exit(9)
         return self.observe(), 0.0, False, False, {"success": self.steps >= 3 and self.place[0] % 16 > self.goal}
+
+gymnasium.register("stand_in/Dot-v0", Dot, max_episode_steps=7)
 """
 
 
@@ -184,6 +189,53 @@ def test_a_run_that_was_stopped_goes_on(roll, refuses, tmp_path, monkeypatch, ca
     assert roll(output) == 0  # there is nothing left to do
 
 
+def test_the_settings_say_how_the_policy_acted(roll, refuses, verb, policy, tmp_path):
+    folder, output = tmp_path / "policy", tmp_path / "rollout"
+    shutil.copytree(policy, folder)
+    flags = ["rollout", "--policy", folder, "--env", "gym:stand_in_dot:stand_in/Dot-v0", "--output", output]
+    flags += "--episodes 1 --clips 0 --num_workers 1 --device cpu".split()
+    assert verb(*flags) == 0
+    recorded = json.loads((output / "results.json").read_text())["arguments"]
+    steps = CycleMimicForActionPrediction.config_class.from_pretrained(folder).num_executed_steps
+    assert (recorded["max_steps"], recorded["num_action_steps"], recorded["temporal_ensemble_coeff"]) == (
+        7,
+        steps,
+        None,
+    )
+    assert verb(*flags) == 0  # the same command goes on
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"n_action_steps": steps + 1}))
+    message = refuses(*flags)
+    assert "`output` must be a folder of rollouts with the same settings" in message
+    assert f"`num_action_steps` is {steps} instead of {steps + 1}" in message
+
+
+@pytest.mark.parametrize("name", ["config.json", "processor_config.json"])
+def test_a_policy_that_was_edited_is_another(tmp_path, name):
+    for each in ("config.json", "processor_config.json", "model.safetensors"):
+        (tmp_path / each).write_text("{}")
+    arguments = parse(["--policy", str(tmp_path), "--env", "pusht", "--output", "rollout"], "rollout")
+    before = _settings(arguments)
+    (tmp_path / name).write_text("{}")
+    assert _settings(arguments) == before  # copied, but the same
+    (tmp_path / name).write_text("[]")
+    assert _settings(arguments) != before
+
+
+def test_finished_episodes_are_looked_for_once(roll, tmp_path, monkeypatch):
+    from cyclemimic.evaluation import rollout_folder
+
+    looks, finished = [], rollout_folder.RolloutFolder.finished
+
+    def count(folder, trials):
+        looks.append(len(trials))
+        return finished(folder, trials)
+
+    monkeypatch.setattr(rollout_folder.RolloutFolder, "finished", count)
+    assert roll(tmp_path / "rollout", "--episodes", 3, "--max_steps", 1, "--num_workers", 1) == 0
+    assert looks == [3, 3]  # before, for what is left to do; and after, for the results
+
+
 def test_a_folder_of_something_else_is_left_alone(roll, refuses, tmp_path):
     (tmp_path / "rollout").mkdir()
     (tmp_path / "rollout" / "thesis.txt").touch()
@@ -227,6 +279,7 @@ def test_table():
         ),
         ("--policy {policy} --env libero:libero_spatial", "LIBERO is not installed (libero is missing)"),
         ("--policy {policy} --env metaworld:reach-v3 --max_steps 0", "`max_steps` must be at least 1, got 0"),
+        ("--policy {policy} --env metaworld:reach-v3 --num_action_steps 99", "`num_action_steps` must be in [1, "),
         ("--policy {policy} --env metaworld:reach-v3 --seed -1", "`seed` and `clips` must be"),
     ],
 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _FILM_EVERY = 2
 # Of these the results are independent.
 _WITHOUT_EFFECT = ("output", "num_workers", "num_environments")
+# How much of a chunk is carried out, and the statistics of its actions.
+_POLICY_TEXTS = ("config.json", "processor_config.json")
 # How many scenes a seed has before those of the next begin; the demo's data is of scenes before the first.
 _STATES_A_SEED = 500_000
 
@@ -104,12 +107,17 @@ def run(arguments: argparse.Namespace) -> str:
     trials = _make_trials(arguments, simulator)
     policy = _load_policy(arguments, simulator)
     action_repeat = arguments.action_repeat or _recorded_action_repeat(policy, simulator)
-    max_steps = arguments.max_steps or _max_steps(simulator, action_repeat)
+    acting = {
+        "max_steps": arguments.max_steps or _max_steps(simulator, action_repeat),
+        "num_action_steps": choose_action_steps(arguments.num_action_steps, policy.model.config),
+        "temporal_ensemble_coeff": policy.model.config.temporal_ensemble_coeff,
+    }
     make_environment = _environment_maker(simulator, action_repeat, policy)
     fps = simulator.control_rate_hz / action_repeat / _FILM_EVERY
-    settings = _settings(arguments) | {"action_repeat": action_repeat, "dataset": policy.dataset}
+    settings = _settings(arguments) | acting | {"action_repeat": action_repeat, "dataset": policy.dataset}
     folder = RolloutFolder(arguments.output, settings, fps)
-    pending = [trial for trial in trials if trial not in folder.finished(trials)]
+    finished = folder.finished(trials)
+    pending = [trial for trial in trials if trial not in finished]
     if pending:
         make_environment(simulator.tasks[0]).close()  # says now what would fail in every trial
     folder.start()
@@ -117,14 +125,12 @@ def run(arguments: argparse.Namespace) -> str:
         policy,
         pending,
         make_environment,
-        max_steps=max_steps,
-        num_action_steps=choose_action_steps(arguments.num_action_steps, policy.model.config),
         num_workers=arguments.num_environments if simulator.one_a_process else arguments.num_workers,
         num_environments=arguments.num_environments,
         film_every=_FILM_EVERY,
         use_robot_state=policy.model.config.state_dim is not None,
         on_result=folder.save,
-        temporal_ensemble_coeff=policy.model.config.temporal_ensemble_coeff,
+        **acting,
     )
     finished = folder.finished(trials)
     rates = success_rates([TrialResult(trial, finished[trial]["success"]) for trial in trials])
@@ -197,10 +203,17 @@ def _environment_maker(
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """What decides the results: flags, and which files the policy was, or of the Hub which commit."""
     settings = {name: value for name, value in vars(arguments).items() if name not in _WITHOUT_EFFECT}
-    weights = sorted(Path(arguments.policy).glob("*.safetensors"))
-    stamps = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in weights}
     commit = None if Path(arguments.policy).exists() else _hub_commit(arguments.policy)
+    stamps = _stamp_files(Path(arguments.policy))
     return settings | {"policy": str(arguments.policy), "policy_files": stamps, "policy_commit": commit}
+
+
+def _stamp_files(policy: Path) -> dict[str, Any]:
+    """Of the weights, too large to read twice, size and time; of what else says how the policy acts, a SHA-256."""
+    weights = sorted(policy.glob("*.safetensors"))
+    stamps: dict[str, Any] = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in weights}
+    texts = [path for name in _POLICY_TEXTS if (path := policy / name).is_file()]
+    return stamps | {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in texts}
 
 
 def _hub_commit(policy: str) -> str | None:
