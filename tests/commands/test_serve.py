@@ -74,6 +74,13 @@ def test_faulty_arguments_are_refused(refuses, policy, flags, reason):
     assert reason in refuses("serve", "--policy", policy, *flags.split())
 
 
+def test_a_gripper_of_other_values_is_refused(refuses, policy, tmp_path):
+    file = tmp_path / "benchmark.yaml"
+    file.write_text("gripper: {demonstrations: {open: 4, closed: 5}, benchmark: {open: 0, closed: 1}}")
+    reason = refuses("serve", "--policy", policy, "--benchmark", file)
+    assert f"`gripper` of {file} must have the demonstrations' values, which go from" in reason
+
+
 def test_policy_without_action_decoder_is_refused(refuses, pretrained):
     assert "`policy` must be fine-tuned" in refuses("serve", "--policy", pretrained)
 

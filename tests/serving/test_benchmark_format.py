@@ -10,6 +10,8 @@ from cyclemimic.serving.benchmark_format import BenchmarkFormat, Translator, rea
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "serving"
 BENCHMARKS = ("libero", "calvin", "simpler")
+# Its scenes as OpenVLA has them, whose seed is not that of the policy.
+LIBERO = {"seed": 7, "env_seed": 0, "num_steps_wait": 10}
 IMAGE = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 
 
@@ -33,11 +35,23 @@ def test_actions_of_a_shipped_benchmark(benchmark, expected):
     np.testing.assert_array_equal(actions, kept)
 
 
+def test_a_gripper_of_other_values_is_refused():
+    """LIBERO's own demonstrations, of -1 and 1, would come out as 3 and -1: closed for open."""
+    gripper = read_benchmark_format(EXAMPLES / "libero.yaml").gripper
+    gripper.check_range(0.0, 1.0, "libero.yaml")
+    gripper.check_range(0.2, 1.05, "libero.yaml")
+    for values in ((-1, 1), (0, 1.2)):
+        with pytest.raises(
+            ValueError, match="`gripper` of libero.yaml must have the demonstrations' values, which go from"
+        ):
+            gripper.check_range(*values, "libero.yaml")
+
+
 @pytest.mark.parametrize(
     ("benchmark", "num_cameras", "state_dim", "expected"),
     [
-        ("libero", 1, None, {"seed": 7, "num_steps_wait": 10}),
-        ("libero", 2, 8, {"seed": 7, "num_steps_wait": 10, "send_wrist_image": True, "send_state": True}),
+        ("libero", 1, None, LIBERO),
+        ("libero", 2, 8, LIBERO | {"send_wrist_image": True, "send_state": True, "quat_no_antipodal": True}),
         ("calvin", 2, None, {"send_wrist_image": True}),
         ("simpler", 1, 8, {"send_state": True}),
     ],

@@ -112,6 +112,9 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, Translator, parti
     steps = choose_action_steps(arguments.num_action_steps, config)
     processor = load_processor(arguments.policy)
     dataset = processor.resolve_dataset(arguments.dataset)
+    if described.gripper is not None:
+        statistics = processor.action_statistics[dataset]
+        described.gripper.check_range(statistics["q01"][-1], statistics["q99"][-1], str(arguments.benchmark))
     model = load_finetuned(arguments.policy, device, arguments.dtype)
     make_queue = partial(ActionChunkQueue, steps, config.temporal_ensemble_coeff)
     return ChunkPolicy(model, processor, dataset), translator, make_queue

@@ -36,6 +36,25 @@ class Gripper:
         source, target = self.demonstrations, self.benchmark
         return target.closed + (values - source.closed) * (target.open - target.closed) / (source.open - source.closed)
 
+    def check_range(self, lowest: float, highest: float, file: str) -> None:
+        """
+        Refuses values of another gripper than described, which would come out far from the benchmark's, or the wrong way.
+
+        Args:
+            lowest, highest (`float`): Of the gripper in the demonstrations.
+            file (`str`): Where it is described, for messages.
+
+        Raises:
+            ValueError: they go beyond open and closed by more than a tenth.
+        """
+        ends = sorted(dataclasses.astuple(self.demonstrations))
+        slack = 0.1 * (ends[1] - ends[0])
+        if lowest < ends[0] - slack or highest > ends[1] + slack:
+            raise ValueError(
+                f"`gripper` of {file} must have the demonstrations' values, which go from {lowest:g} to {highest:g}, got "
+                f"{dataclasses.asdict(self.demonstrations)}."
+            )
+
 
 @dataclass(frozen=True)
 class BenchmarkFormat:
