@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 
-import cyclemimic
-from cyclemimic.hub.names import load_pinned
+from cyclemimic import CycleMimicConfig as ModelConfig
+from cyclemimic.checkpoints import read_config
 
 
 @PreTrainedConfig.register_subclass("cyclemimic")
@@ -66,10 +67,11 @@ class CycleMimicConfig(PreTrainedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         # LeRobot asks how many actions to read before there is a policy.
-        if self.chunk_size is None and self.checkpoint_path is not None:
-            loaded = load_pinned(cyclemimic.CycleMimicConfig.from_pretrained, self.checkpoint_path)
-            self.chunk_size = loaded.chunk_size
-            self.n_action_steps = self.n_action_steps or loaded.num_executed_steps
+        if None in (self.chunk_size, self.n_action_steps) and self.checkpoint_path is not None:
+            loaded = cast(ModelConfig, read_config("checkpoint_path", self.checkpoint_path, "cyclemimic"))
+            self.chunk_size = self.chunk_size or loaded.chunk_size
+            if self.chunk_size == loaded.chunk_size:
+                self.n_action_steps = self.n_action_steps or loaded.num_executed_steps
         if self.chunk_size is not None:
             self.n_action_steps = self.n_action_steps or max(1, self.chunk_size // 2)
         if self.chunk_size is not None and not 1 <= self.n_action_steps <= self.chunk_size:

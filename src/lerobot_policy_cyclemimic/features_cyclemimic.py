@@ -12,6 +12,7 @@ from cyclemimic import CycleMimicConfig as ModelConfig
 from .configuration_cyclemimic import CycleMimicConfig
 
 ACTION, STATE, IMAGES = "action", "observation.state", "observation.images."
+_KEPT = ("mean", "std", "min", "max")
 
 
 def choose_cameras(config: CycleMimicConfig, loaded: ModelConfig) -> list[str]:
@@ -52,7 +53,8 @@ def wanted_sizes(config: CycleMimicConfig, loaded: ModelConfig) -> dict[str, Any
 
 def percentiles(dataset_stats: dict[str, dict[str, Any]], feature: str) -> dict[str, list[float]]:
     """
-    `q01` and `q99` of a feature. Where these are one, as of a gripper that seldom moves, its minimum and maximum.
+    `q01` and `q99` of a feature, with what else the package keeps of one. Where the two are one, as of a gripper that seldom
+    moves, its minimum and maximum.
 
     Raises:
         ValueError: the data set does not have them.
@@ -65,7 +67,8 @@ def percentiles(dataset_stats: dict[str, dict[str, Any]], feature: str) -> dict[
         )
     low, high, least, most = (np.asarray(stats[key], dtype=np.float64) for key in ("q01", "q99", "min", "max"))
     is_flat = low >= high
-    return {"q01": np.where(is_flat, least, low).tolist(), "q99": np.where(is_flat, most, high).tolist()}
+    kept = {key: np.asarray(stats[key], dtype=np.float64).tolist() for key in _KEPT if key in stats}
+    return kept | {"q01": np.where(is_flat, least, low).tolist(), "q99": np.where(is_flat, most, high).tolist()}
 
 
 __all__ = ["ACTION", "STATE", "choose_cameras", "percentiles", "wanted_sizes"]

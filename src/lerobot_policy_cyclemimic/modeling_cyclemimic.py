@@ -74,6 +74,9 @@ class CycleMimicPolicy(PreTrainedPolicy):
         self.model, self.processor = load_for_actions(str(checkpoint), wanted_sizes(config, loaded), {}, dtype)
         config.chunk_size = self.model.config.chunk_size
         config.n_action_steps = config.n_action_steps or self.model.config.num_executed_steps
+        if self.model.config.temporal_ensemble_coeff is None:
+            # So that whoever loads the checkpoint without LeRobot executes as many.
+            self.model.config.n_action_steps = config.n_action_steps
         self._describe_features()
         config.validate_features()
         if dataset_stats is not None:

@@ -290,6 +290,7 @@ def dataset_stats() -> dict[str, dict[str, np.ndarray]]:
             "q99": np.array([1.0, 2.0, 0.0, 3.0]),
             "min": np.array([-5.0, -5.0, 0.0, 3.0]),
             "max": np.array([5.0, 5.0, 1.0, 3.0]),
+            "mean": np.array([0.5, -0.5, 0.25, 3.0]),
         },
         "observation.state": {
             "q01": np.array([0.0, -1.0]),

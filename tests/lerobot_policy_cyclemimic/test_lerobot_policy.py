@@ -188,11 +188,23 @@ def test_pretrained_policy_takes_sizes_and_statistics_of_the_data(checkpoints, d
     statistics = policy.processor.action_statistics["kitchen"]
     assert (statistics["q01"], statistics["q99"]) == ([-1, -2, 0, 3], [1, 2, 1, 3])
     assert statistics["fps"] == 10
+    # As `cyclemimic evaluate-policy` and `rollout` need them.
+    assert statistics["mean"] == np.asarray(dataset_stats["action"]["mean"]).tolist()
+    assert (model.n_action_steps, model.num_executed_steps) == (1, 1)
     assert policy.processor.state_statistics["kitchen"]["q99"] == [2, 1]
     policy.save_pretrained(tmp_path)
     again = type(policy).from_pretrained(tmp_path)
     assert again.processor.action_statistics == policy.processor.action_statistics
     assert again.config.cameras == config.cameras
+
+
+def test_executes_as_many_actions_as_the_checkpoint_says(checkpoints, tmp_path):
+    model, processor = loaded(checkpoints.finetuned)
+    model.config.n_action_steps = 4
+    for part in (model, processor):
+        part.save_pretrained(tmp_path)
+    for sizes in ({}, {"chunk_size": 5}):
+        assert make_config(checkpoint_path=tmp_path, **sizes).n_action_steps == 4
 
 
 def test_further_training_acts_by_the_statistics_of_its_data(checkpoints, dataset_stats):
