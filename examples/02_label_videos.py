@@ -6,6 +6,7 @@ python examples/02_label_videos.py --data demo_output/data --tokenizer outputs/t
 import argparse
 
 from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
+from cyclemimic.checkpoints import choose_device
 from cyclemimic.data import LatentLabels, open_source
 from cyclemimic.labeling import label_videos
 
@@ -19,7 +20,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     # Encoder, codebook and decoder; discriminator and buffer of the training checkpoint stay behind.
-    tokenizer = LatentActionTokenizerModel.from_pretrained(arguments.tokenizer)
+    tokenizer = LatentActionTokenizerModel.from_pretrained(arguments.tokenizer).to(choose_device(None))
     label_videos(
         tokenizer,
         LatentActionTokenizerImageProcessor.from_pretrained(arguments.tokenizer),

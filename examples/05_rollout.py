@@ -20,13 +20,15 @@ def main() -> None:
 
     # Here, because the simulator's processes import this file again, and need none of it.
     from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+    from cyclemimic.checkpoints import choose_device
     from cyclemimic.evaluation.intervals import success_rates
     from cyclemimic.evaluation.policy import ChunkPolicy
     from cyclemimic.evaluation.rollout import Trial, run_rollouts
 
     processor = CycleMimicProcessor.from_pretrained(arguments.policy)
-    policy = ChunkPolicy(CycleMimicForActionPrediction.from_pretrained(arguments.policy), processor)
-    config = policy.model.config
+    model = CycleMimicForActionPrediction.from_pretrained(arguments.policy).to(choose_device(None))
+    policy = ChunkPolicy(model, processor)
+    config = model.config
     trials = [
         Trial(task, arguments.first_state + index) for task in arguments.tasks for index in range(arguments.episodes)
     ]
@@ -36,6 +38,7 @@ def main() -> None:
         partial(MetaworldEnvironment, action_repeat=arguments.action_repeat),
         max_steps=MAX_STEPS // arguments.action_repeat,
         num_action_steps=config.num_executed_steps,
+        use_robot_state=config.state_dim is not None,
         temporal_ensemble_coeff=config.temporal_ensemble_coeff,
     )
     for task, rate in success_rates(results).items():

@@ -6,6 +6,7 @@ python examples/06_evaluate_tokenizer.py --data demo_output/data --tokenizer out
 import argparse
 
 from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
+from cyclemimic.checkpoints import choose_device
 from cyclemimic.data import open_source
 from cyclemimic.evaluation.tokenizer_quality import QualitySettings, measure_tokenizer, write_quality
 
@@ -20,7 +21,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     measurement = measure_tokenizer(
-        LatentActionTokenizerModel.from_pretrained(arguments.tokenizer),
+        LatentActionTokenizerModel.from_pretrained(arguments.tokenizer).to(choose_device(None)),
         LatentActionTokenizerImageProcessor.from_pretrained(arguments.tokenizer),
         [open_source(path) for path in arguments.data],
         QualitySettings(arguments.interval_s, arguments.interval_s / 2, max_pairs=arguments.max_pairs),

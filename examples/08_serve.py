@@ -12,6 +12,7 @@ import numpy as np
 from websockets.asyncio.client import connect
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+from cyclemimic.checkpoints import choose_device
 from cyclemimic.data import Episode, open_source
 from cyclemimic.evaluation.policy import ChunkPolicy
 from cyclemimic.models.cyclemimic.execution_cyclemimic import ActionChunkQueue
@@ -40,11 +41,11 @@ async def main() -> None:
     )
     arguments = parser.parse_args()
 
-    model = CycleMimicForActionPrediction.from_pretrained(arguments.policy)
+    model = CycleMimicForActionPrediction.from_pretrained(arguments.policy).to(choose_device(None))
     policy = ChunkPolicy(model, CycleMimicProcessor.from_pretrained(arguments.policy))
     server = PolicyServer(
         PolicyBatcher(policy, max_batch_size=8, max_wait_s=0.01),
-        Translator(BenchmarkFormat(), model.config.num_cameras, model.config.action_dim),
+        Translator(BenchmarkFormat(), model.config.num_cameras, model.config.action_dim, model.config.state_dim),
         # How many actions until the policy looks again.
         partial(ActionChunkQueue, model.config.num_executed_steps, model.config.temporal_ensemble_coeff),
         ServerSettings(port=0),  # a free one, of this machine alone

@@ -41,6 +41,8 @@ def model(config) -> CycleMimicForActionPrediction:
 
 def test_normalised_by_hand_and_clipped(processor, images, texts):
     state = processor(images, texts, robot_state=STATES)["robot_state"]
+    alone = processor(images[0], texts[0], robot_state=STATES[0])["robot_state"]
+    assert torch.equal(alone, state[:1]), "of one sample as it is, as image and text"
     assert state.dtype == torch.float32
     assert state.tolist() == [[0.5, -0.5, 0.0], [-1.0, 1.0, 0.0], [1.0, -1.0, 0.0]]
 

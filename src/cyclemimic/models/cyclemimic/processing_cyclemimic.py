@@ -476,6 +476,8 @@ class CycleMimicProcessor(ProcessorMixin):
         if self.state_dim is None:
             raise ValueError("`robot_state` must be left out of a processor whose `state_dim` is None, got one.")
         states = _as_array("robot_state", robot_state).astype(np.float64)
+        if batch_size == 1 and states.ndim == 1:
+            states = states[None]
         shape = (batch_size, self.state_dim)
         if states.shape != shape:
             raise ValueError(f"`robot_state` must have shape {shape}, got {states.shape}.")
