@@ -14,6 +14,7 @@ from cyclemimic import (
     LatentActionTokenizerForPreTraining,
     LatentActionTokenizerImageProcessor,
     LatentActionTokenizerModel,
+    LatentActionTokenizerTrainer,
 )
 from cyclemimic.commands import train_tokenizer
 from cyclemimic.commands.inputs import open_mixture_or_sources
@@ -216,6 +217,41 @@ def test_a_mixture_resumes_exactly(num_workers, verb, refuses, mixture, tokenize
         LatentActionTokenizerForPreTraining.from_pretrained(path).state_dict() for path in (whole, parts)
     )
     assert int(actual["steps"]) == 6
+    assert all(torch.equal(actual[name], value) for name, value in expected.items())
+
+
+def test_workers_outlive_epochs_and_resume_exactly(verb, square_data, tokenizer_config, tmp_path, monkeypatch):
+    """In epochs of two steps; what a worker has decoded, it keeps."""
+    kept = []
+    train = LatentActionTokenizerTrainer.train
+    monkeypatch.setattr(
+        LatentActionTokenizerTrainer,
+        "train",
+        lambda trainer, **given: (
+            kept.append(trainer.get_train_dataloader().persistent_workers) or train(trainer, **given)
+        ),
+    )
+    flags = [
+        "--data",
+        square_data,
+        "--tokenizer_config",
+        tokenizer_config,
+        "--use_cpu",
+        "--disable_tqdm",
+        "true",
+        *INTERVAL,
+    ]
+    flags += "--per_device_train_batch_size 20 --save_steps 3 --max_steps 6 --min_crop 0.7".split()
+    flags += ["--dataloader_num_workers", 1]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert verb("train-tokenizer", *flags, "--output_dir", whole) == 0
+    parts.mkdir()
+    shutil.copytree(whole / "checkpoint-3", parts / "checkpoint-3")
+    assert verb("train-tokenizer", *flags, "--output_dir", parts, "--resume_from_checkpoint", "true") == 0
+    expected, actual = (
+        LatentActionTokenizerForPreTraining.from_pretrained(path).state_dict() for path in (whole, parts)
+    )
+    assert kept == [True, True] and int(actual["steps"]) == 6
     assert all(torch.equal(actual[name], value) for name, value in expected.items())
 
 

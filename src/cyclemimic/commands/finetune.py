@@ -113,7 +113,13 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     from cyclemimic.checkpoints import read_config
     from cyclemimic.commands.inputs import check_all_labelled
     from cyclemimic.commands.settings import settings_of
-    from cyclemimic.commands.training import check_same_data, checkpoint_to_resume, train_and_save, whole_weights
+    from cyclemimic.commands.training import (
+        check_same_data,
+        checkpoint_to_resume,
+        keep_workers,
+        train_and_save,
+        whole_weights,
+    )
     from cyclemimic.data import CycleMimicCollator
 
     wanted, training = arguments
@@ -129,6 +135,7 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     with whole_weights(training):
         labels = labels or _make_labels(wanted, config, data.sources)
     check_all_labelled(labels, data.sources)
+    keep_workers(training)
     frames = _frames(wanted, data, labels, processor)
     check_same_data(checkpoint, settings, frames, data.sources)
     trainer = CycleMimicTrainer(

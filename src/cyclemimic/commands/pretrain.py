@@ -162,11 +162,12 @@ def _frames(
     data: _Data, labels: LatentLabels, processor: CycleMimicProcessor, training: CycleMimicTrainingArguments
 ) -> LabelledMixture | DemonstrationDataset:
     """What the policy learns from: a mixture's frames as they come, or all of the data sets'."""
-    from cyclemimic.commands.training import stream_pairs
+    from cyclemimic.commands.training import keep_workers, stream_pairs
     from cyclemimic.data import DemonstrationDataset, LabelledMixture
 
     if data.is_mixture:
         return LabelledMixture(stream_pairs(data.opened.sources, processor.resize_images, training), labels)
+    keep_workers(training)
     return DemonstrationDataset(
         data.sources, labels, transform=processor.resize_images, further_cameras=data.further_cameras
     )

@@ -137,6 +137,11 @@ def _opened(entry: WeightedSource | EpisodeSource) -> dict[str, Any]:
     return facts
 
 
+def keep_workers(arguments: TrainingArguments) -> None:
+    """Lets data loader's workers outlive an epoch, where they keep what they have decoded: else each decodes all anew."""
+    arguments.dataloader_persistent_workers = arguments.dataloader_num_workers > 0
+
+
 def stream_pairs(
     sources: Sequence[WeightedSource], transform: Callable[[np.ndarray], np.ndarray], arguments: TrainingArguments
 ) -> MixtureDataset:
