@@ -2,16 +2,17 @@
 from __future__ import annotations
 
 import pytest
-from transformers import LlamaConfig
+from transformers import Gemma3Config, LlamaConfig, LlavaConfig, Qwen2_5_VLConfig, Qwen2VLConfig
 
 from cyclemimic import (
+    CycleMimicConfig,
     CycleMimicForActionPrediction,
     CycleMimicProcessor,
     LatentActionTokenizerConfig,
     LatentActionTokenizerForPreTraining,
 )
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
-from cyclemimic.planning.shapes import shape_of
+from cyclemimic.planning.shapes import _policy_stacks, shape_of
 from cyclemimic.trainers.adapters import add_adapter
 
 TINY = {"hidden_size": 32, "num_attention_heads": 2, "num_encoder_layers": 2, "num_decoder_layers": 1}
@@ -67,6 +68,24 @@ def test_stacks_of_a_policy(policy):
     assert (dinov2.num_layers, siglip.num_layers, text.num_layers) == (24, 27, 24)
     assert (dinov2.num_tokens, siglip.num_tokens, text.num_tokens) == (256, 256, 256 + 32)
     assert not siglip.gated and text.gated and text.kv_ratio == 2 / 14
+
+
+@pytest.mark.parametrize(
+    ("backbone", "num_image_tokens", "num_patches", "width"),
+    [
+        # Gemma 3 pools 64 x 64 patches into 16 x 16 tokens, Qwen-VL merges 2 x 2.
+        (Gemma3Config(vision_config={"image_size": 896, "patch_size": 14, "hidden_size": 1152}), 256, 4096, 1152),
+        (Qwen2VLConfig(), 64, 256, 1280),
+        (Qwen2_5_VLConfig(vision_config={"hidden_size": 1280}), 64, 256, 1280),
+        (LlavaConfig(), 576, 576, 1024),
+    ],
+)
+def test_towers_see_patches_before_they_are_merged(backbone, num_image_tokens, num_patches, width):
+    ids = {"latent_token_ids": list(range(16)), "act_token_ids": [16], "image_token_id": 20}
+    config = CycleMimicConfig(backbone_config=backbone, num_image_tokens=num_image_tokens, **ids)
+    vision, text = _policy_stacks(config)
+    assert (vision.num_tokens, vision.hidden_size) == (num_patches, width)
+    assert text.num_tokens == num_image_tokens + 32
 
 
 def test_sizes_of_the_presets():

@@ -156,11 +156,22 @@ def _tokenizer_stacks(config: LatentActionTokenizerConfig) -> tuple[LayerStack, 
 
 def _policy_stacks(config: CycleMimicConfig) -> tuple[LayerStack, ...]:
     backbone, text = config.backbone_config, config.get_text_config()
-    num_image_tokens = config.num_cameras * (config.num_image_tokens or 0)
-    parts = [(getattr(backbone, name, None), num_image_tokens) for name in ("vision_config", "fused_vision_config")]
-    parts.append((text, num_image_tokens + NUM_TEXT_TOKENS))
+    num_image_tokens = config.num_image_tokens or 0
+    towers = [getattr(backbone, name, None) for name in ("vision_config", "fused_vision_config")]
+    parts = [(part, config.num_cameras * _num_patches(part, num_image_tokens)) for part in towers if part is not None]
+    parts.append((text, config.num_cameras * num_image_tokens + NUM_TEXT_TOKENS))
     # A vision model without layers, such as the demo's convolutions, keeps next to nothing.
-    return tuple(_stack_of(part, tokens) for part, tokens in parts if part is not None and _num_layers(part))
+    return tuple(_stack_of(part, tokens) for part, tokens in parts if _num_layers(part))
+
+
+def _num_patches(vision: PreTrainedConfig, num_image_tokens: int) -> int:
+    """Of an image, which many a backbone pools or merges into fewer tokens."""
+    if merged := getattr(vision, "spatial_merge_size", None):
+        return num_image_tokens * merged**2
+    image_size, patch_size = (getattr(vision, name, None) for name in ("image_size", "patch_size"))
+    if isinstance(image_size, int) and isinstance(patch_size, int):
+        return max(num_image_tokens, (image_size // patch_size) ** 2)
+    return num_image_tokens
 
 
 def _num_layers(config: PreTrainedConfig | None) -> int:
@@ -170,12 +181,14 @@ def _num_layers(config: PreTrainedConfig | None) -> int:
 
 def _stack_of(config: PreTrainedConfig, num_tokens: int) -> LayerStack:
     kv_heads = getattr(config, "num_key_value_heads", None)
-    inner = getattr(config, "intermediate_size", None) or config.hidden_size * getattr(config, "mlp_ratio", 4)
+    # Qwen2-VL's vision model calls its width embed_dim, and the language model's hidden_size.
+    width = getattr(config, "embed_dim", config.hidden_size)
+    inner = getattr(config, "intermediate_size", None) or width * getattr(config, "mlp_ratio", 4)
     # Of all language models with grouped keys the MLP is gated; vision models have neither.
     return LayerStack(
         _num_layers(config),
         num_tokens,
-        config.hidden_size,
+        width,
         int(inner),
         kv_ratio=1.0 if kv_heads is None else kv_heads / config.num_attention_heads,
         gated=kv_heads is not None,
