@@ -7,6 +7,7 @@ import datetime
 import subprocess
 from pathlib import Path
 
+import torch
 from transformers import Trainer
 from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
@@ -33,16 +34,19 @@ def training_facts(trainer: Trainer) -> dict[str, str]:
     batch_size = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     lines = [line for line in state.log_history if "loss" in line]
     seconds = next((line["train_runtime"] for line in state.log_history if "train_runtime" in line), None)
+    # Of a training that was stopped, Trainer knows how long the last part took.
+    first = trainer._initial_global_step
+    resumed = f", of the steps from {first} on" if first else ""
     # Of these the Trainer keeps members of enumerations, whose text is not their name.
     optimizer, schedule = OptimizerNames(arguments.optim).value, SchedulerType(arguments.lr_scheduler_type).value
     facts = {
-        "parameters": f"{sum(int(weight.numel()) for weight in trainer.model.parameters()) / 1e6:.1f} million",
+        "parameters": f"{sum(map(_size, trainer.model.parameters())) / 1e6:.1f} million",
         "steps": f"{state.global_step}, of {batch_size} samples",
         "optimizer": f"{optimizer}, learning rate {arguments.learning_rate:g} ({schedule}), "
         f"weight decay {arguments.weight_decay:g}",
         "precision": "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "float32",
         "hardware": f"{arguments.world_size} process{'es' * (arguments.world_size > 1)} on {hardware()}",
-        "time": "–" if seconds is None else f"{seconds / 3600:.2f} h",
+        "time": "–" if seconds is None else f"{seconds / 3600:.2f} h{resumed}",
         "seed": str(arguments.seed),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": _versions(),
@@ -53,6 +57,11 @@ def training_facts(trainer: Trainer) -> dict[str, str]:
             f"{name} {value:.4g}" for name, value in last.items()
         )
     return facts
+
+
+def _size(weight: torch.Tensor) -> int:
+    # ZeRO-3 leaves next to nothing in a parameter itself.
+    return int(getattr(weight, "ds_numel", weight.numel()))
 
 
 def _versions() -> str:

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from cyclemimic.cards.facts import training_facts
+
+from ..trainers.small_trainers import make_policy_trainer
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    return make_policy_trainer(tmp_path, False)
+
+
+def test_time_of_a_resumed_training_is_of_its_last_part(trainer):
+    trainer.train()
+    trainer.state.log_history[-1]["train_runtime"] = 1800.0
+    assert training_facts(trainer)["time"] == "0.50 h"
+    trainer._initial_global_step = 3
+    assert training_facts(trainer)["time"] == "0.50 h, of the steps from 3 on"
+
+
+def test_parameters_that_zero3_has_shared_out_count(trainer, monkeypatch):
+    trainer.train()
+    shared = torch.nn.Parameter(torch.empty(0))
+    shared.ds_numel = 7_000_000
+    monkeypatch.setattr(
+        trainer, "model", SimpleNamespace(parameters=lambda: [shared, torch.nn.Parameter(torch.ones(100_000))])
+    )
+    assert training_facts(trainer)["parameters"] == "7.1 million"
