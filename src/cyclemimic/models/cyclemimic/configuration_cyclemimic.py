@@ -173,7 +173,10 @@ class CycleMimicConfig(PreTrainedConfig):
         return self.n_action_steps or max(1, self.chunk_size // 2)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "auto_map": self.auto_map}
+        values = {**super().to_dict(), "auto_map": self.auto_map}
+        # Where the backbone was loaded from may be a path of this machine.
+        values["backbone_config"] = _without_names(values["backbone_config"])
+        return values
 
     @property
     def new_token_ids(self) -> list[int]:
@@ -260,6 +263,13 @@ def check_camera_names(names: list[str] | None) -> None:
     """Raises `ValueError` unless they are distinct texts, at least one, or not given."""
     if names is not None and (not names or not all(names) or len(set(names)) < len(names)):
         raise ValueError(f"`camera_names` must be distinct names, at least one, or left out, got {names}.")
+
+
+def _without_names(values: Any) -> Any:
+    """A nested configuration as a dictionary, without the names that its parts were loaded by; what is none, as it is."""
+    if not isinstance(values, dict):
+        return values
+    return {key: _without_names(value) for key, value in values.items() if key != "_name_or_path"}
 
 
 __all__ = ["CycleMimicConfig"]

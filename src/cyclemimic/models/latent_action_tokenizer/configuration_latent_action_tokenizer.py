@@ -190,7 +190,10 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
         return dict(_AUTO_MAP)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "auto_map": self.auto_map}
+        values = {**super().to_dict(), "auto_map": self.auto_map}
+        # Where the vision model was loaded from may be a path of this machine.
+        values["vision_config"] = _without_names(values["vision_config"])
+        return values
 
     @property
     def grid_size(self) -> int:
@@ -253,6 +256,13 @@ def _config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
             f"`vision_config` must have a `model_type` that transformers knows (such as 'dinov2'), got {model_type!r}."
         )
     return CONFIG_MAPPING[model_type](**values)
+
+
+def _without_names(values: Any) -> Any:
+    """A nested configuration as a dictionary, without the names that its parts were loaded by; what is none, as it is."""
+    if not isinstance(values, dict):
+        return values
+    return {key: _without_names(value) for key, value in values.items() if key != "_name_or_path"}
 
 
 __all__ = ["LatentActionTokenizerConfig"]
