@@ -102,6 +102,13 @@ def test_prompt_is_the_backbones_own(backbone, tmp_path):
         assert torch.allclose(value, processor(image, "reach")[key], atol=1e-5), key
 
 
+def test_a_backbone_that_reads_more_of_an_image_is_refused(backbone, monkeypatch):
+    name, config, source = backbone
+    monkeypatch.setattr("cyclemimic.policies.IMAGE_INPUTS", ("image_grid_thw",))
+    with pytest.raises(ValueError, match=f"got {config.model_type}, which reads .*'pixel_values'"):
+        processor_for_backbone(config, source, codebook_size=16, num_latent_tokens=4)
+
+
 def test_policy_of_it_acts(backbone, tmp_path):
     _, config, source = backbone
     processor = processor_for_backbone(config, source, codebook_size=16, num_latent_tokens=4)
@@ -125,6 +132,9 @@ def test_made_of_a_checkpoint(backbone, tmp_path):
     labels = LatentLabels(columns, {"codebook_size": 16, "num_latent_tokens": 4})
     policy, processor = make_policy_of_backbone(str(tmp_path), labels)
     assert processor.prompt_template == CASES[name][3]
+    assert processor.tokenizer.padding_side == "left"
+    policy.save_pretrained(tmp_path / "saved")
+    assert str(tmp_path) not in (tmp_path / "saved" / "config.json").read_text(), "a path of this machine"
     blank = np.zeros((32, 32, 3), np.uint8)
     assert policy.eval().predict_latent_actions(**processor(blank, "reach")).shape == (1, 4)
 

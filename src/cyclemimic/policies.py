@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -30,6 +32,7 @@ from cyclemimic.data import LatentLabels
 from cyclemimic.hub.names import load_pinned
 from cyclemimic.hub.redaction import first_line
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
+from cyclemimic.models.cyclemimic.image_batches_cyclemimic import IMAGE_INPUTS
 from cyclemimic.models.cyclemimic.processing_cyclemimic import CONFIG_FIELDS, DEFAULT_PROMPT_TEMPLATE
 from cyclemimic.models.cyclemimic.safe_weights_cyclemimic import load_safetensors
 
@@ -103,6 +106,8 @@ def processor_for_backbone(
         ValueError: an image is not one run of placeholder tokens, or text does not give the backbone's own ids again.
     """
     image_processor = source.image_processor
+    # After padding on the right, a recurrent state would no longer be that of the prompt.
+    source.tokenizer.padding_side = "left"
     for name in _TILING & image_processor.to_dict().keys():
         # One view an image: of the tiles that details are read from, each shape of image has another number.
         setattr(image_processor, name, False)
@@ -115,6 +120,7 @@ def processor_for_backbone(
             f"`backbone` must be a model that takes an image as one run of placeholder tokens, got {config.model_type}."
         )
     blank = np.zeros((_SQUARE_SIZE, _SQUARE_SIZE, 3), dtype=np.uint8)
+    _check_image_inputs(config, image_processor(images=[blank], return_tensors="np"))
     for template in (DEFAULT_PROMPT_TEMPLATE, _prompt_template(source.tokenizer, input_ids, places)):
         make_processor = partial(
             CycleMimicProcessor,
@@ -132,6 +138,17 @@ def processor_for_backbone(
     raise ValueError(
         f"`backbone` must have a processor whose image and prompt can be written as text, got {config.model_type}."
     )
+
+
+def _check_image_inputs(config: PreTrainedConfig, made: Mapping[str, Any]) -> None:
+    """Raises `ValueError` where the backbone reads something of an image that policies do not pass on."""
+    kind: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+    further = sorted((made.keys() & inspect.signature(kind.forward).parameters.keys()) - set(IMAGE_INPUTS))
+    if further:
+        raise ValueError(
+            f"`backbone` must be a model that reads of an image no more than {list(IMAGE_INPUTS)}, got {config.model_type}, "
+            f"which reads {further}."
+        )
 
 
 def _probe(config: PreTrainedConfig, source: Any, shape: tuple[int, int]) -> list[int]:
