@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from transformers import modeling_utils
 
 from cyclemimic.models.cyclemimic import (
     CycleMimicForActionPrediction,
@@ -179,9 +182,25 @@ def test_prediction_compiles_whole_and_once(config, processor, images, texts):
             assert torch.allclose(predict(**prompt), chunk, atol=1e-5)
 
 
+def test_token_ids_where_weights_come_from_the_first_process(config, tmp_path, monkeypatch):
+    """As FSDP loads in all others: without a word, these read token 0 for all of them."""
+    CycleMimicForActionPrediction(config).save_pretrained(tmp_path)
+    monkeypatch.setattr(modeling_utils, "is_fsdp_enabled", lambda: True)
+    monkeypatch.setattr(modeling_utils, "is_local_dist_rank_0", lambda: False)
+    model = CycleMimicForActionPrediction.from_pretrained(tmp_path)
+    for name in ("latent_token_ids", "act_token_ids", "new_token_ids"):
+        assert getattr(model, name).tolist() == getattr(config, name), name
+
+
 def test_vision_towers(config):
     model = CycleMimicForLatentActionPrediction(config)
     (tower,) = model.vision_towers()
     names = {name for name, part in model.named_modules() if part is tower}
     assert len(names) == 1 and sum(weight.numel() for weight in tower.parameters()) > 1000
     assert not any(part is model.get_input_embeddings() for part in tower.modules())
+
+
+def test_what_projects_features_is_no_tower():
+    parts = {name: torch.nn.Linear(2, 2) for name in ("vision_tower", "embed_vision", "visual", "language_model")}
+    model = SimpleNamespace(backbone=SimpleNamespace(base_model=torch.nn.ModuleDict(parts)))
+    assert CycleMimicForActionPrediction.vision_towers(model) == [parts["vision_tower"], parts["visual"]]

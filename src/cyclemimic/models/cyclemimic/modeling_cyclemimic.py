@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -159,6 +160,21 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         self.register_buffer("new_token_ids", torch.tensor(config.new_token_ids), persistent=False)
 
     @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As [`SafeWeightsModel`]'s."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model._fill_token_ids()
+        return loaded
+
+    @torch.no_grad()
+    def _fill_token_ids(self) -> None:
+        # Here, as `_init_weights` is not called for a model whose weights are to come from the first process of FSDP.
+        for name in ("latent_token_ids", "act_token_ids", "new_token_ids", "action_bin_token_ids"):
+            if hasattr(self, name):
+                getattr(self, name).copy_(torch.tensor(getattr(self.config, name)))
+
+    @classmethod
     def from_backbone(
         cls,
         backbone: str | os.PathLike | PreTrainedModel,
@@ -231,7 +247,8 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
     def vision_towers(self) -> list[nn.Module]:
         """The backbone's vision models, by the names that transformers gives them; projections of their features are not."""
         children = self.backbone.base_model.named_children()
-        return [part for name, part in children if "vision" in name or name in ("visual", "image_tower")]
+        is_tower = re.compile(r"(?!embed_).*vision|visual$|image_tower$").match
+        return [part for name, part in children if is_tower(name)]
 
     @torch.no_grad()
     def predict_latent_actions(
@@ -333,6 +350,7 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
             use_cache=keep_cache,
             **kwargs,
         )
+        outputs.last_hidden_state = outputs.last_hidden_state.to(input_ids.device)
         return outputs, positions
 
     def _check_cameras(self, pixel_values: torch.Tensor) -> None:
@@ -343,7 +361,8 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
             )
 
     def _vocabulary_logits(self, states: torch.Tensor) -> torch.Tensor:
-        logits = self.get_output_embeddings()(states)
+        # Of a model over several GPUs, the head may be on another than what asks for it.
+        logits = self.get_output_embeddings()(states).to(states.device)
         # Gemma's; the backbone's own forward does this behind its vocabulary head.
         cap = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
@@ -380,8 +399,8 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
             past_key_values=state.cache,
             use_cache=True,
         )
-        state.read_states.append(outputs.last_hidden_state)
-        return outputs.last_hidden_state
+        state.read_states.append(outputs.last_hidden_state.to(token_ids.device))
+        return state.read_states[-1]
 
     def _latent_action_loss(
         self, hidden_states: torch.Tensor, labels: torch.Tensor
@@ -408,12 +427,6 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         super()._init_weights(module)
         if isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
-        elif isinstance(module, CycleMimicPreTrainedModel):
-            init.copy_(module.latent_token_ids, torch.tensor(self.config.latent_token_ids))
-            init.copy_(module.act_token_ids, torch.tensor(self.config.act_token_ids))
-            init.copy_(module.new_token_ids, torch.tensor(self.config.new_token_ids))
-            if isinstance(module, CycleMimicForActionPrediction) and self.config.action_decoding == "discrete":
-                init.copy_(module.action_bin_token_ids, torch.tensor(self.config.action_bin_token_ids))
         elif isinstance(module, CycleMimicActionDecoder):
             module.init_own_parameters()
 
