@@ -175,13 +175,21 @@ def test_images_of_version_2_are_the_files_own_whatever_its_rows_number(make_v21
 
 
 @pytest.mark.parametrize("shape", [[480, 640, 1], [1, 480, 640]])
-def test_pictures_of_one_channel_are_depth(make_v21, shape):
+def test_pictures_of_one_channel_are_not_chosen_where_there_are_others(make_v21, shape):
+    """They may be depth that nothing marks."""
     root = make_v21(
         features={"cam_top_depth": {"dtype": "image", "shape": shape}},
         columns={"cam_top_depth": lambda n: [encode_image(i) for i in range(n)]},
         camera="camera_1",
     )
-    assert LeRobotSource(root).cameras == ["camera_1"]
+    assert LeRobotSource(root).camera == "camera_1"
+    assert LeRobotSource(root, camera="cam_top_depth").camera == "cam_top_depth"
+
+
+def test_a_grey_camera_is_read_where_it_is_the_only_one(make_v21):
+    features = {"ir": {"dtype": "image", "shape": [64, 64, 1]}, "action": {"dtype": "float64"}}
+    root = make_v21({"features": features}, columns={"ir": lambda n: [encode_image(i) for i in range(n)]})
+    assert LeRobotSource(root).camera == "ir"
 
 
 def test_camera_on_the_scene_is_preferred_to_one_on_the_hand(make_v21, caplog):

@@ -114,9 +114,12 @@ class LeRobotSource:
         if not self.cameras and camera is None:
             raise DataError(
                 f"{self.root} has no camera with files for episode {self._records[0].index} (info.json lists "
-                f"{self._metadata.cameras} of several channels); download the videos"
+                f"{self._metadata.cameras}); download the videos"
             )
-        return choose_camera(self.cameras, camera, self.root, self.name)
+        colour = [key for key in self.cameras if not self._metadata.has_one_channel(key)]
+        return choose_camera(
+            self.cameras if camera is not None else colour or self.cameras, camera, self.root, self.name
+        )
 
     def _has_files(self, camera: str) -> bool:
         if self._metadata.is_remote:

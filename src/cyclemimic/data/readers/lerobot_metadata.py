@@ -70,12 +70,17 @@ class LeRobotMetadata:
 
     @property
     def cameras(self) -> list[str]:
-        """Keys of the video and image features in the order of info.json, without depth maps and others of one channel."""
+        """Keys of the video and image features, depth maps left out, in the order of info.json."""
         return [
             key
             for key, feature in self.features.items()
             if feature.get("dtype") in ("video", "image") and not _is_depth_map(feature)
         ]
+
+    def has_one_channel(self, camera: str) -> bool:
+        """Whether a camera's pictures are depth that is not marked so, or grey; channels come first or last."""
+        shape = self.features[camera].get("shape")
+        return isinstance(shape, list) and len(shape) == 3 and 1 in (shape[0], shape[-1])
 
     def data_file(self, record: EpisodeRecord) -> Path:
         """Path of the Parquet file with an episode's rows (`DataError` if there is none)."""
@@ -165,10 +170,7 @@ def _version(info: Mapping[str, Any], root: Path) -> int:
 
 
 def _is_depth_map(feature: Mapping[str, Any]) -> bool:
-    # Not all that publish depth mark it; channels come first or last.
-    shape = feature.get("shape")
-    has_one_channel = isinstance(shape, list) and len(shape) == 3 and 1 in (shape[0], shape[-1])
     # lerobot has kept this mark under three names.
     given = [feature.get("video_info"), feature.get("info")]
     details = {key: value for part in given if isinstance(part, dict) for key, value in part.items()}
-    return bool(has_one_channel or details.get("is_depth_map") or details.get("video.is_depth_map"))
+    return bool(details.get("is_depth_map") or details.get("video.is_depth_map"))
