@@ -23,7 +23,7 @@ MAX_BYTES = 2 << 30
 # Of the memory that is free, what all processes of a training keep together.
 _SHARE = 0.25
 
-_OF_ONE_PROCESS = {"_kept", "_num_bytes", "_frame_bytes", "_last"}
+_OF_ONE_PROCESS = {"_kept", "_num_bytes", "_frame_bytes", "_last_bytes", "_last"}
 
 
 class FrameStore:
@@ -113,25 +113,27 @@ class FrameStore:
     def _clear(self) -> None:
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self._num_bytes = 0
-        self._frame_bytes = 0
+        self._frame_bytes: dict[int, int] = {}
+        self._last_bytes = 0
         self._last = None
 
     def _has_room(self, episode_position: int) -> bool:
         return self._num_bytes + self._expected_bytes(episode_position) <= self.max_bytes
 
     def _fits(self, episode_position: int) -> bool:
-        return self._expected_bytes(episode_position) <= self.max_bytes
+        """False where its own first frame has told that it does not."""
+        return episode_position not in self._frame_bytes or self._expected_bytes(episode_position) <= self.max_bytes
 
     def _expected_bytes(self, episode_position: int) -> int:
-        """Of the whole episode; nothing before the first frame of any has been seen."""
-        return self.episodes[episode_position].num_frames * self._frame_bytes
+        """Of the whole episode, by its own frames where one has been seen, else as those of the last; at first nothing."""
+        return self.episodes[episode_position].num_frames * self._frame_bytes.get(episode_position, self._last_bytes)
 
     def _decode(self, episode_position: int) -> np.ndarray | None:
         """The whole episode, kept from now on; `None` if it takes more than there may be, as its first frame tells."""
         episode = self.episodes[episode_position]
         frames = iter_transformed(episode, None, self.transform)
         first = next(frames)
-        self._frame_bytes = first.nbytes
+        self._frame_bytes[episode_position] = self._last_bytes = first.nbytes
         if not self._fits(episode_position):
             return None
         stored = stack_frames(chain([first], frames), episode.num_frames)
