@@ -131,7 +131,7 @@ def _tell_of_demonstrations(chosen: list[int], last_episode: int | None) -> None
     seen = sum(index <= last_episode for index in chosen) if last_episode is not None else 0
     if seen:
         logger.warning(
-            "%d of %d episodes are among those the policy was fine-tuned on, up to episode %d, and say nothing of new ones: "
+            "%d of %d episodes may be among those the policy was fine-tuned on, up to episode %d, and say nothing of new ones: "
             "`skip_episodes` leaves them out",
             *(seen, len(chosen), last_episode),
         )

@@ -322,7 +322,8 @@ class CycleMimicProcessor(ProcessorMixin):
 
     def _add_statistics(self, kind: str, size: int, dataset: str, statistics: Mapping[str, Any]) -> None:
         known, plain = getattr(self, kind), checked_statistics(f"{kind}[{dataset!r}]", statistics, size)
-        if known.get(dataset, plain) != plain:
+        before = known.get(dataset, plain)
+        if any(before.get(key) != plain.get(key) for key in ("q01", "q99", "mask")):
             logger.warning("the %s of %s are replaced by others", kind.replace("_", " "), dataset)
         known[dataset] = plain
 
