@@ -141,7 +141,9 @@ def processor_for_backbone(
 
 
 def _check_image_inputs(config: PreTrainedConfig, made: Mapping[str, Any]) -> None:
-    """Raises `ValueError` where the backbone reads something of an image that policies do not pass on."""
+    """Raises `ValueError` where the backbone reads something of an image that policies do not pass on, or no text beside it."""
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise ValueError(f"`backbone` must be an image-text-to-text model, got {config.model_type}.")
     kind: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     further = sorted((made.keys() & inspect.signature(kind.forward).parameters.keys()) - set(IMAGE_INPUTS))
     if further:
