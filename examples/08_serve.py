@@ -27,6 +27,8 @@ async def act(episode: Episode, port: int) -> None:
     async with connect(f"ws://127.0.0.1:{port}") as connection:
         for index, frame in enumerate(episode.iter_frames(range(3))):
             seen = {"images": {"front": frame}, "task_description": episode.instruction}
+            if episode.states is not None:
+                seen["states"] = episode.states[index]
             await connection.send(pack_message(Message("observation", seen, seq=index)))
             answer = msgpack.unpackb(await connection.recv())["payload"]["actions"]
             action = np.frombuffer(answer["data"], answer["dtype"])
@@ -45,7 +47,12 @@ async def main() -> None:
     policy = ChunkPolicy(model, CycleMimicProcessor.from_pretrained(arguments.policy))
     server = PolicyServer(
         PolicyBatcher(policy, max_batch_size=8, max_wait_s=0.01),
-        Translator(BenchmarkFormat(), model.config.num_cameras, model.config.action_dim, model.config.state_dim),
+        Translator(
+            BenchmarkFormat(robot_state="states"),
+            model.config.num_cameras,
+            model.config.action_dim,
+            model.config.state_dim,
+        ),
         # How many actions until the policy looks again.
         partial(ActionChunkQueue, model.config.num_executed_steps, model.config.temporal_ensemble_coeff),
         ServerSettings(port=0),  # a free one, of this machine alone

@@ -62,7 +62,7 @@ def iter_frames(
 
     Frame `i` is the one nearest to `start_s + i / fps`, found by presentation time, so files with many episodes, B-frames
     or a higher frame rate than the episode's are read right. Decoding starts at the last keyframe before the first
-    wanted frame, in AVI with B-frames at the start of the file, and ends at the last.
+    wanted frame, in AVI with H.264, HEVC or B-frames at the start of the file, and ends at the last.
 
     Args:
         video (`str`, `Path` or `NamedVideo`): Video file.

@@ -36,7 +36,8 @@ def episode_clock(
 
 
 def lacks_times(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
-    """Whether a file does not say when its frames are shown: AVI with B-frames, which only numbers packets as decoded."""
+    """Whether a file does not say when its frames are shown: AVI with B-frames, or that may have some, as H.264 and HEVC; it only
+    numbers packets as they are decoded."""
     codec = stream.codec_context
     # Headers of the two codecs may leave open whether there are B-frames.
     return container.format.name == "avi" and (codec.has_b_frames or codec.name in ("h264", "hevc"))
