@@ -552,7 +552,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         appended = self._appended_token_ids(actions, len(input_ids))
         full_mask = F.pad(attention_mask, (0, appended.shape[1]), value=1)
         # Right padding then lies between the latent action and these; masked, and not counted in the positions, it is as
-        # good as absent.
+        # good as absent, but to recurrent layers.
         outputs, _ = self._read(
             torch.cat([input_ids, appended], dim=1), pixel_values, full_mask, keep_cache=False, **kwargs
         )
