@@ -192,6 +192,14 @@ def test_token_ids_where_weights_come_from_the_first_process(config, tmp_path, m
         assert getattr(model, name).tolist() == getattr(config, name), name
 
 
+def test_token_ids_of_a_model_made_without_memory(config):
+    with torch.device("meta"):
+        model = CycleMimicForActionPrediction(config)
+    model.to_empty(device="cpu").init_weights()
+    for name in ("latent_token_ids", "act_token_ids", "new_token_ids"):
+        assert getattr(model, name).tolist() == getattr(config, name), name
+
+
 def test_vision_towers(config):
     model = CycleMimicForLatentActionPrediction(config)
     (tower,) = model.vision_towers()

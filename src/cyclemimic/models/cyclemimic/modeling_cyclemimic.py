@@ -169,7 +169,8 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
 
     @torch.no_grad()
     def _fill_token_ids(self) -> None:
-        # Here, as `_init_weights` is not called for a model whose weights are to come from the first process of FSDP.
+        # Both by `_init_weights` and by `from_pretrained`: the former is not called for a model whose weights are to come from
+        # the first process of FSDP.
         for name in ("latent_token_ids", "act_token_ids", "new_token_ids", "action_bin_token_ids"):
             if hasattr(self, name):
                 getattr(self, name).copy_(torch.tensor(getattr(self.config, name)))
@@ -427,6 +428,8 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         super()._init_weights(module)
         if isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
+        elif isinstance(module, CycleMimicPreTrainedModel):
+            module._fill_token_ids()
         elif isinstance(module, CycleMimicActionDecoder):
             module.init_own_parameters()
 
