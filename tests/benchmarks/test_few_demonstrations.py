@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from cyclemimic import cli
+from cyclemimic.data import LatentLabels
+from cyclemimic.data.labels.label_writer import shard_name, to_table, write_shard
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "benchmarks" / "few_demonstrations" / "measure.py"
 
@@ -37,7 +39,9 @@ def arguments(measure, monkeypatch, tmp_path):
 def test_ten_tasks_and_a_row_for_every_claim(measure):
     assert len(set(measure.TASKS)) == 10 and set(measure.TASKS) <= set(measure.INSTRUCTIONS)
     for number in (1, 5, 20):
-        assert {f"{start}-{number}" for start in ("none", "genie", "ac3", "other-bodies")} <= set(measure.ROWS)
+        assert {f"{start}-{number}" for start in ("no-videos", "none", "genie", "ac3", "other-bodies")} <= set(
+            measure.ROWS
+        )
     assert {"ac3-5-latent", "ac3-5-discrete", "none-100"} <= set(measure.ROWS)
 
 
@@ -93,6 +97,32 @@ def test_stages_without_pretraining(stages, tmp_path):
     assert value(rollout, "--policy", tmp_path) == "none-5/policy"
     assert stages("none-5") == [], "what is done is not done again"
     assert [verb for verb, _ in stages("ac3-5")] == ["pretrain", "finetune", "rollout"]
+
+
+def test_no_videos_at_all(stages, tmp_path):
+    done = stages("no-videos-5")
+    assert [verb for verb, _ in done] == ["train-tokenizer", "label", "label", "start", "finetune", "rollout"]
+    finetune = done[-2][1]
+    assert value(finetune, "--policy", tmp_path) == "start"
+    assert value(finetune, "--labels", tmp_path) == "no-videos/labels_of_demonstrations"
+
+
+def test_labels_of_one_word_tell_nothing(measure, tmp_path):
+    columns = {
+        "source": ["drawer"] * 3,
+        "episode_index": [0, 0, 1],
+        "frame_index": [0, 1, 0],
+        "future_index": [2, 3, 2],
+        "instruction": ["open"] * 3,
+        "codes": np.array([[3, 1], [0, 2], [3, 3]]),
+    }
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    write_shard(labels / shard_name(0), to_table(columns, {"num_latent_tokens": 2, "codebook_size": 4}))
+    measure.label_alike(labels, tmp_path / "alike")
+    alike = LatentLabels.from_folder(tmp_path / "alike")
+    assert (alike.codebook_size, alike.num_latent_tokens) == (4, 2)
+    assert all(alike.lookup("drawer", *at).tolist() == [0, 0] for at in ((0, 0), (0, 1), (1, 0)))
 
 
 def test_stages_of_other_bodies(stages, tmp_path):

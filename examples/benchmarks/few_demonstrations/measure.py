@@ -46,6 +46,7 @@ TASKS = (
 FIRST_DEMONSTRATION, FIRST_VIDEO = 1_000, 100_000
 IMAGE_SIZE = 128
 OTHER_BODIES = "other-bodies"
+NO_VIDEOS = "no-videos"
 # Seconds between the frames of a pair, and the least of it at an episode's end. The arms move more slowly.
 INTERVALS = {"metaworld": ("0.15", "0.05"), OTHER_BODIES: ("0.8", "0.8")}
 CYCLE_OFF = {"cycle_weight": 0, "adversarial_weight": 0}
@@ -54,8 +55,8 @@ CYCLE_OFF = {"cycle_weight": 0, "adversarial_weight": 0}
 @dataclass(frozen=True)
 class Row:
     """
-    What a policy is pretrained on (`none`, `genie`, `ac3`, `other-bodies`), demonstrations a task, what actions are read from,
-    and how many times as long it is fine-tuned.
+    What a policy is pretrained on (`none`, `genie`, `ac3`, `other-bodies`; of `no-videos`, not even its labels come from
+    videos), demonstrations a task, what actions are read from, and how many times as long it is fine-tuned.
     """
 
     pretraining: str
@@ -76,7 +77,11 @@ class Row:
 ROWS = {
     row.name: row
     for row in (
-        *(Row(pretraining, number) for number in (5, 1, 20) for pretraining in ("none", "genie", "ac3", OTHER_BODIES)),
+        *(
+            Row(pretraining, number)
+            for number in (5, 1, 20)
+            for pretraining in (NO_VIDEOS, "none", "genie", "ac3", OTHER_BODIES)
+        ),
         *(Row("ac3", 5, decoding) for decoding in ("latent", "discrete")),
         # In as many steps as the others it would see each of its frames about once.
         Row("none", 100, times_as_long=10),
@@ -84,7 +89,7 @@ ROWS = {
 }
 
 # The first row is compared with the second.
-COMPARED = (("ac3", "none"), ("ac3", "genie"), (OTHER_BODIES, "none"))
+COMPARED = (("ac3", NO_VIDEOS), ("ac3", "none"), ("ac3", "genie"), (OTHER_BODIES, "none"))
 
 
 def parse() -> argparse.Namespace:
@@ -209,6 +214,20 @@ def label(pretraining: str, tokenizer: Path, sources: list[Path], folder: Path) 
     cyclemimic("label", "--tokenizer", tokenizer, "--data", *sources, "--output", folder, *flags)
 
 
+def label_alike(labels: Path, folder: Path) -> None:
+    """The same rows as `labels`, all of the same words: of these, nothing is learnt."""
+    from pyarrow import array, parquet
+
+    folder.mkdir()
+    for path in labels.glob("*.parquet"):
+        table = parquet.read_table(path)
+        index = table.column_names.index("codes")
+        codes = [[0] * len(row) for row in table["codes"].to_pylist()]
+        parquet.write_table(
+            table.set_column(index, table.field(index), array(codes, table.field(index).type)), folder / path.name
+        )
+
+
 def make_start(arguments: argparse.Namespace, labels: Path, seed: int, folder: Path) -> None:
     """The untrained policy that every row of a seed starts from; it knows the words of all instructions."""
     # Not above: the processes that film import this file, and have no use for them.
@@ -255,7 +274,8 @@ def run(arguments: argparse.Namespace, row: Row, seed: int, videos: Path, demons
     """All stages of a row that are not done yet."""
     root = arguments.output / f"seed-{seed}"
     # Without pretraining, the latent actions of the demonstrations are still a second thing to learn from them: AC3's.
-    pretraining = "ac3" if row.pretraining == "none" else row.pretraining
+    is_pretrained = row.pretraining not in ("none", NO_VIDEOS)
+    pretraining = row.pretraining if is_pretrained else "ac3"
     sources = arguments.arms if pretraining == OTHER_BODIES else [videos]
     stage = root / pretraining
     tokenizer = once(stage / "tokenizer", partial(make_tokenizer, arguments, pretraining, sources, seed))
@@ -263,7 +283,9 @@ def run(arguments: argparse.Namespace, row: Row, seed: int, videos: Path, demons
     # The arms' pairs are of another length; Metaworld's own fits what it films.
     labels_here = once(stage / "labels_of_demonstrations", partial(label, "metaworld", tokenizer, [demonstrations]))
     start = once(root / "start", partial(make_start, arguments, labels, seed))
-    if row.pretraining != "none":
+    if row.pretraining == NO_VIDEOS:
+        labels_here = once(root / NO_VIDEOS / labels_here.name, partial(label_alike, labels_here))
+    if is_pretrained:
         start = once(stage / "policy", lambda to: pretrain(arguments, start, labels, sources, seed, to))
     folder = row_folder(arguments, row, seed)
     policy = once(folder / "policy", lambda to: finetune(arguments, row, start, labels_here, seed, to))
