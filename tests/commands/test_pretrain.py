@@ -4,12 +4,14 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as parquet
 import pytest
 import torch
 from transformers import GPT2Tokenizer, LlavaForConditionalGeneration, LlavaProcessor, SiglipImageProcessorPil
 
 from cyclemimic import CycleMimicForLatentActionPrediction, CycleMimicProcessor
-from cyclemimic.data import LatentLabels, encode_video
+from cyclemimic.data import LabelledMixture, LatentLabels, encode_video
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
 
 from ..label_files import write_labels
@@ -153,6 +155,32 @@ def test_a_mixture_with_its_labels(verb, square_data, tokenizer, tmp_path):
     flags = ["--data", mixture, "--labels", tmp_path / "labels", *tiny, "--output_dir", tmp_path / "policy"]
     assert verb("pretrain", *flags, *training) == 0
     assert predict(tmp_path / "policy")[0].shape == (1, 4)
+
+
+def test_data_larger_than_memory_is_decoded_as_it_goes(verb, square_data, tokenizer, monkeypatch, tmp_path):
+    """Of its episodes, the last has no label, and is not learnt from."""
+    labels, learnt = tmp_path / "labels", []
+    flags = ["--tokenizer", tokenizer, "--data", square_data, "--output", labels, "--device", "cpu"]
+    assert verb("label", *flags, "--interval_s", 0.3, "--min_interval_s", 0.2) == 0
+    (shard,) = labels.glob("*.parquet")
+    table = parquet.read_table(shard)
+    last = pc.max(table["episode_index"])
+    parquet.write_table(table.filter(pc.less(table["episode_index"], last)), shard)
+
+    def note(self, pairs, labels):
+        learnt.append({episode.index for episode, _ in pairs.episodes})
+        make(self, pairs, labels)
+
+    make = LabelledMixture.__init__
+    monkeypatch.setattr(LabelledMixture, "__init__", note)
+    tiny = "--tiny --tiny_image_size 32 --tiny_hidden_size 32 --tiny_num_layers 1".split()
+    training = "--max_steps 2 --per_device_train_batch_size 4 --use_cpu --save_strategy no --disable_tqdm true".split()
+    flags = ["--data", square_data, "--labels", labels, *tiny, *training]
+    assert verb("pretrain", *flags, "--output_dir", tmp_path / "from_memory") == 0 and not learnt
+    monkeypatch.setattr("cyclemimic.data.frame_store.MAX_BYTES", 1000)
+    assert verb("pretrain", *flags, "--output_dir", tmp_path / "streamed") == 0
+    assert learnt == [set(range(last.as_py()))]
+    assert predict(tmp_path / "streamed")[0].shape == (1, 4)
 
 
 def test_video_files_with_a_table_of_texts(verb, tokenizer, tmp_path):

@@ -13,7 +13,7 @@ from cyclemimic.trainers.training_fields import CycleMimicTrainingFields
 
 if TYPE_CHECKING:
     from cyclemimic import CycleMimicProcessor, CycleMimicTrainingArguments
-    from cyclemimic.data import DemonstrationDataset, EpisodeSource, LabelledMixture, LatentLabels
+    from cyclemimic.data import DemonstrationDataset, EpisodeSource, LabelledMixture, LatentLabels, WeightedSource
     from cyclemimic.data.mixture import OpenedMixture
     from cyclemimic.policies import Policy
 
@@ -161,13 +161,23 @@ def _load_or_make_policy(wanted: PretrainArguments, labels: LatentLabels, data: 
 def _frames(
     data: _Data, labels: LatentLabels, processor: CycleMimicProcessor, training: CycleMimicTrainingArguments
 ) -> LabelledMixture | DemonstrationDataset:
-    """What the policy learns from: a mixture's frames as they come, or all of the data sets'."""
-    from cyclemimic.commands.training import keep_workers, stream_pairs
+    """What the policy learns from. A mixture, or more than fits into memory, is decoded as it goes; several cameras aren't."""
+    from cyclemimic.commands.training import fits_in_memory, keep_workers, stream_pairs
     from cyclemimic.data import DemonstrationDataset, LabelledMixture
 
+    entries, transform = data.opened.sources, processor.resize_images
     if data.is_mixture:
-        return LabelledMixture(stream_pairs(data.opened.sources, processor.resize_images, training), labels)
+        return LabelledMixture(stream_pairs(entries, transform, training), labels)
+    if not data.further_cameras and not fits_in_memory(entries, transform):
+        labelled = [_labelled_part(entry, labels) for entry in entries]
+        return LabelledMixture(stream_pairs(labelled, transform, training), labels)
     keep_workers(training)
-    return DemonstrationDataset(
-        data.sources, labels, transform=processor.resize_images, further_cameras=data.further_cameras
-    )
+    return DemonstrationDataset(data.sources, labels, transform=transform, further_cameras=data.further_cameras)
+
+
+def _labelled_part(entry: WeightedSource, labels: LatentLabels) -> WeightedSource:
+    """The data set without episodes that have no label, which are not learnt from."""
+    from cyclemimic.data import InMemorySource
+
+    labelled = [episode for episode in entry.source if (episode.source, episode.index) in labels]
+    return replace(entry, source=InMemorySource(labelled), weight=sum(episode.num_frames for episode in labelled))

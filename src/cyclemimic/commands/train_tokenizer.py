@@ -113,13 +113,11 @@ def make_pairs(
     image_processor: LatentActionTokenizerImageProcessor,
 ) -> FramePairDataset | MixtureDataset:
     """Pairs to train on. What fits into memory is decoded once for all; more, or a mixture, is decoded as it goes."""
-    from cyclemimic.commands.training import keep_workers, stream_pairs
+    from cyclemimic.commands.training import fits_in_memory, keep_workers, stream_pairs
     from cyclemimic.data import FramePairDataset
-    from cyclemimic.data.frame_store import MAX_BYTES
 
     transform = image_processor.resize_frames
-    num_frames = sum(episode.num_frames for weighted in sources for episode in weighted.source)
-    if not is_mixed and 3 * image_processor.size**2 * num_frames <= MAX_BYTES:
+    if not is_mixed and fits_in_memory(sources, transform):
         keep_workers(training)
         videos = [weighted.source for weighted in sources]
         return FramePairDataset(videos, training.interval_s, training.min_interval_s, transform)

@@ -18,7 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from cyclemimic.cards.card import CardData
 from cyclemimic.commands.settings import check_same_settings
-from cyclemimic.data import EpisodeSource, LabelledMixture, MixtureDataset, WeightedSource
+from cyclemimic.data import EpisodeSource, LabelledMixture, MixtureDataset, WeightedSource, frame_store
 from cyclemimic.hub.names import split_revision
 from cyclemimic.trainers.publishing_trainer import PublishingTrainer
 
@@ -135,6 +135,18 @@ def _opened(entry: WeightedSource | EpisodeSource) -> dict[str, Any]:
         facts |= {"weight": entry.weight, "interval_s": list(entry.interval_range_s)}
         facts["min_interval_s"] = entry.min_interval_s
     return facts
+
+
+def fits_in_memory(sources: Sequence[WeightedSource], transform: Callable[[np.ndarray], np.ndarray]) -> bool:
+    """
+    Whether the frames of all data sets, as `transform` makes them, are few enough to be kept on any machine: the order of
+    training follows from it, which is not to depend on the memory of this one.
+    """
+    num_bytes = 0
+    for entry in sources:
+        frame = next(frame_store.iter_transformed(entry.source[0], [0], transform))
+        num_bytes += frame.nbytes * sum(episode.num_frames for episode in entry.source)
+    return num_bytes <= frame_store.MAX_BYTES
 
 
 def keep_workers(arguments: TrainingArguments) -> None:
