@@ -70,8 +70,9 @@ def _gallery_pair(item: dict[str, Any], caption: str) -> GalleryPair:
 def evenly_spread(pairs: FramePairDataset, per_source: int, seed: int) -> np.ndarray:
     """Ascending indices of pairs drawn at random, at most `per_source` of each data set."""
     random = np.random.default_rng(seed)
-    sources = np.array([episode.source for episode in pairs.episodes])[pairs.pairs[:, 0]]
-    drawn = [random.permutation(np.flatnonzero(sources == name))[:per_source] for name in np.unique(sources)]
+    names, source_of_episode = np.unique([episode.source for episode in pairs.episodes], return_inverse=True)
+    sources = source_of_episode[pairs.pairs[:, 0]]
+    drawn = [random.permutation(np.flatnonzero(sources == name))[:per_source] for name in range(len(names))]
     return np.sort(np.concatenate(drawn))
 
 

@@ -43,9 +43,9 @@ def test_matrix_tells_who_understands_whom(sample, bootstrap):
 def test_probes_never_see_held_out_pairs(sample):
     seen = []
 
-    def fit(features, targets, episodes, seed):
+    def fit(features, targets, episodes, seed, bodies):
         seen.append((set(features[:, 0]), set(episodes)))
-        return fit_linear_probe(features, targets, episodes, seed)
+        return fit_linear_probe(features, targets, episodes, seed, bodies)
 
     numbers = np.arange(200.0)[:, None]
     predict_held_out(fit, numbers, numbers, sample, seed=0)

@@ -9,6 +9,8 @@ import torch
 
 from cyclemimic.evaluation.tokenizer_quality.probes import (
     PROBES,
+    _hold_back,
+    _ridge_probes,
     fit_classifier,
     fit_linear_probe,
     fit_mlp_probe,
@@ -49,6 +51,8 @@ def test_correlation_minds_neither_scale_nor_offset():
     assert mean_correlation(true, 0.1 * true + 5) == pytest.approx(1.0)
     assert mean_correlation(true, true * [1, -1]) == pytest.approx(0.0)
     assert mean_correlation(true, np.stack([true[:, 0], np.full(50, 0.3)], axis=1)) == pytest.approx(0.5)
+    assert mean_correlation(np.stack([true[:, 0], np.full(50, 0.3)], axis=1), true) == pytest.approx(1.0)
+    assert math.isnan(mean_correlation(np.zeros((50, 2)), true))
 
 
 @pytest.mark.parametrize("fit", PROBES.values(), ids=PROBES)
@@ -57,19 +61,49 @@ def test_linear_map_is_recovered(fit):
     features = random.normal(5, 3, (300, 6))
     targets = features @ random.normal(size=(6, 2)) - 4
     targets /= targets.std(axis=0)
-    probe = fit(features[:240], targets[:240], EPISODES[:240], 0)
+    probe = fit(features[:240], targets[:240], EPISODES[:240], 0, None)
     assert probe_scores(targets[240:], probe.predict(features[240:]))["r2"] > 0.95
 
 
-def test_ridge_is_what_the_normal_equations_give():
+@pytest.mark.parametrize("num_features", [3, 60], ids=["fewer-than-pairs", "more-than-pairs"])
+def test_ridge_is_what_the_normal_equations_give(num_features):
     random = np.random.default_rng(1)
-    features, targets = random.normal(size=(40, 3)), random.normal(size=(40, 2))
-    # With one episode nothing can be held back, and the penalty is one mean variance.
-    probe = fit_linear_probe(features, targets, np.zeros(40))
+    features, targets = random.normal(size=(40, num_features)), random.normal(size=(40, 2))
+    penalties = np.array([0.1, 1.0])
     centred = features - features.mean(axis=0)
     gram = centred.T @ centred
-    weight = np.linalg.solve(gram + np.trace(gram) / 3 * np.eye(3), centred.T @ (targets - targets.mean(axis=0)))
-    np.testing.assert_allclose(probe.predict(features), centred @ weight + targets.mean(axis=0))
+    for penalty, probe in zip(penalties, _ridge_probes(features, targets, penalties), strict=True):
+        damped = gram + penalty * np.trace(gram) / num_features * np.eye(num_features)
+        weight = np.linalg.solve(damped, centred.T @ (targets - targets.mean(axis=0)))
+        np.testing.assert_allclose(probe.predict(features), centred @ weight + targets.mean(axis=0))
+
+
+def test_what_is_held_back_is_of_bodies_that_are_fitted_too():
+    bodies = np.repeat([0, 1, 2], [120, 90, 30])
+    episodes = np.concatenate([np.repeat([0, 1, 2, 3], 30), np.repeat([4, 5, 6], 30), np.full(30, 7)])
+    for seed in range(9):
+        fitted, checked = _hold_back(episodes, bodies, seed)
+        assert sorted([*fitted, *checked]) == list(range(240))
+        assert not set(episodes[fitted]) & set(episodes[checked])
+        assert set(bodies[fitted]) == {0, 1, 2} and set(bodies[checked]) == {0, 1}, (
+            "one episode is all that body 2 has"
+        )
+
+
+def test_of_single_episodes_the_last_pairs_are_held_back():
+    fitted, checked = _hold_back(np.repeat([5, 8], [8, 4]), np.repeat([0, 1], [8, 4]), 0)
+    assert checked.tolist() == [6, 7, 11] and fitted.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, 10]
+    assert _hold_back(np.array([0, 1]), np.array([0, 1]), 0) is None
+
+
+def test_bodies_of_one_episode_are_told_apart():
+    """A body that is only checked, never fitted, would stop the training after its first epoch."""
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 30)
+    features = np.eye(4)[labels] + random.normal(0, 0.1, (120, 4))
+    for seed in range(4):
+        probe = fit_classifier(features, labels, labels, hidden_size=16, seed=seed)
+        assert (probe.predict(features).argmax(axis=1) == labels).mean() > 0.95
 
 
 def test_penalty_is_high_where_features_are_noise():
@@ -85,7 +119,7 @@ def test_network_reads_what_a_line_cannot():
     features, targets = np.eye(2, dtype=np.float32)[bits].reshape(300, 4), (bits[:, :1] ^ bits[:, 1:]) * 2.0
     scores = {
         name: probe_scores(
-            targets[240:], fit(features[:240], targets[:240], EPISODES[:240], 0).predict(features[240:])
+            targets[240:], fit(features[:240], targets[:240], EPISODES[:240], 0, None).predict(features[240:])
         )
         for name, fit in PROBES.items()
     }

@@ -92,6 +92,12 @@ def estimate_of_cells(values: np.ndarray, resampled: np.ndarray) -> Estimate:
     return estimate(values[known].mean(), resampled[known].mean(axis=0))
 
 
+def mean_of_known(values: np.ndarray) -> float | None:
+    """Mean of the figures that are known; `None` where none is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
+
+
 def estimate(value: float | np.floating, resampled: np.ndarray) -> Estimate:
     """A figure and its 95 % percentile interval.
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .bootstrap import EpisodeBootstrap, Estimate, estimate, estimate_of_cells
+from .bootstrap import EpisodeBootstrap, Estimate, estimate, estimate_of_cells, mean_of_known
 from .pair_sample import PairSample
-from .probes import FitProbe, fit_classifier, mean_correlation, probe_scores
+from .probes import FitProbe, fit_classifier, mean_correlation, probe_scores, varying_dims
 
 _CLASSIFIER_HIDDEN_SIZE = 64
 
@@ -20,7 +20,8 @@ class HeldOutPredictions:
     """Motion of the held-out pairs as probes predict it. `m` is the number of held-out pairs of all bodies.
 
     Args:
-        by_body (`np.ndarray` of shape `(num_bodies, m, num_dims)`): By the probe fitted on each body.
+        by_body (`np.ndarray` of shape `(num_bodies, m, num_dims)`): By the probe fitted on each body; `nan` of one that does
+            not move.
         pooled (`np.ndarray` of shape `(m, num_dims)`): By the probe fitted on all bodies.
     """
 
@@ -45,7 +46,10 @@ def predict_held_out(
 
     def predict(body: int | None) -> np.ndarray:
         rows = sample.training_rows(body)
-        return fit(features[rows], targets[rows], sample.episode[rows], seed).predict(held_out)
+        if body is not None and not varying_dims(targets[rows]).any():
+            # Of a body that stands still, a probe has learnt nothing to be scored.
+            return np.full((len(held_out), targets.shape[1]), np.nan)
+        return fit(features[rows], targets[rows], sample.episode[rows], seed, sample.body[rows]).predict(held_out)
 
     pooled = predict(None)
     one_body = len(sample.bodies) == 1
@@ -72,6 +76,8 @@ def score_predictions(
         - **pooled**: R² of the one probe of all bodies, on all.
         - **matrix**: R² of the probe fitted on body i (row) on body j (column).
         - **across_correlation**: [`mean_correlation`] on every other body, mean over pairs of bodies.
+
+        Means are over bodies that move, and so are fitted and scored on.
         - **by_body**: [`probe_scores`] of each body's own probe.
         - **pooled_scores**: [`probe_scores`] of the pooled probe.
     """
@@ -90,7 +96,7 @@ def score_predictions(
         **diagonal_and_rest(matrix, resampled),
         "pooled": estimate(pooled["r2"], bootstrap.r2(true, predictions.pooled, everywhere)),
         "matrix": matrix.tolist(),
-        "across_correlation": float(np.mean(correlations)) if correlations else None,
+        "across_correlation": mean_of_known(np.array(correlations)),
         "by_body": {
             name: probe_scores(true[rows[i]], predictions.by_body[i][rows[i]]) for i, name in enumerate(sample.bodies)
         },

@@ -2,7 +2,7 @@
 """Probes: how much of the true motion can be read from a representation, by a linear map and by a small network.
 
 A probe is fitted on some episodes and scored on others. What it can choose, ridge penalty or number of epochs, it
-chooses on a part of the episodes that it is fitted on.
+chooses on a part of each body's episodes that it is fitted on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Probe(Protocol):
         ...
 
 
-FitProbe = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Probe]
+FitProbe = Callable[[np.ndarray, np.ndarray, np.ndarray, int, np.ndarray | None], Probe]
 
 
 class ProbeScores(TypedDict):
@@ -85,9 +85,13 @@ def _spread(motion: np.ndarray) -> np.ndarray:
 def mean_correlation(true: np.ndarray, predicted: np.ndarray) -> float:
     """
     Correlation of true and predicted motion `(n, num_dims)`, mean over dimensions: unlike R², it does not mind motions
-    that are too small throughout, or off by the same everywhere. A dimension that does not vary counts as 0.
+    that are too small throughout, or off by the same everywhere. A dimension that moves, and is predicted not to, counts as 0;
+    `nan` where none moves.
     """
-    true, predicted = true - true.mean(axis=0), predicted - predicted.mean(axis=0)
+    moves = varying_dims(true)
+    if not moves.any():
+        return float("nan")
+    true, predicted = ((motion - motion.mean(axis=0))[:, moves] for motion in (true, predicted))
     scale = np.sqrt((true**2).sum(axis=0) * (predicted**2).sum(axis=0))
     return float(
         np.divide((true * predicted).sum(axis=0), scale, out=np.zeros_like(scale), where=scale > 1e-12).mean()
@@ -104,7 +108,9 @@ class LinearProbe:
         return (features - self.mean) @ self.weight + self.bias
 
 
-def fit_linear_probe(features: np.ndarray, targets: np.ndarray, episodes: np.ndarray, seed: int = 0) -> LinearProbe:
+def fit_linear_probe(
+    features: np.ndarray, targets: np.ndarray, episodes: np.ndarray, seed: int = 0, bodies: np.ndarray | None = None
+) -> LinearProbe:
     """
     Fits a ridge regression, in closed form. The penalty is chosen on held-back episodes.
 
@@ -113,8 +119,9 @@ def fit_linear_probe(features: np.ndarray, targets: np.ndarray, episodes: np.nda
         targets (`np.ndarray` of shape `(n, num_targets)`): Motion of each pair.
         episodes (`np.ndarray` of shape `(n,)`): Episode of each pair.
         seed (`int`, *optional*, defaults to 0): Seed of the choice of episodes.
+        bodies (`np.ndarray` of shape `(n,)`, *optional*): Body of each pair; all one body by default.
     """
-    penalty, split = 1.0, _hold_back(episodes, seed)
+    penalty, split = 1.0, _hold_back(episodes, bodies, seed)
     if split is not None:
         fitted, checked = split
         probes = _ridge_probes(features[fitted], targets[fitted], _PENALTIES)
@@ -124,16 +131,15 @@ def fit_linear_probe(features: np.ndarray, targets: np.ndarray, episodes: np.nda
 
 
 def _ridge_probes(features: np.ndarray, targets: np.ndarray, penalties: np.ndarray) -> list[LinearProbe]:
-    """A probe for each penalty, from one eigendecomposition."""
+    """A probe for each penalty, from one eigendecomposition, of as many rows as there are pairs or features, the fewer."""
     mean, bias = features.mean(axis=0, dtype=np.float64), targets.mean(axis=0, dtype=np.float64)
-    centred = features - mean
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    projected = vectors.T @ (centred.T @ (targets - bias))
-    scale = max(float(values.mean()), 1e-12)
-    return [
-        LinearProbe(mean, vectors @ (projected / (np.maximum(values, 0) + penalty * scale)[:, None]), bias)
-        for penalty in penalties
-    ]
+    centred, goal = features - mean, targets - bias
+    scale = max(float((centred**2).sum()) / centred.shape[1], 1e-12)
+    has_few_features = centred.shape[1] <= centred.shape[0]
+    values, vectors = np.linalg.eigh(centred.T @ centred if has_few_features else centred @ centred.T)
+    projected = vectors.T @ (centred.T @ goal if has_few_features else goal)
+    solutions = (vectors @ (projected / (np.maximum(values, 0) + penalty * scale)[:, None]) for penalty in penalties)
+    return [LinearProbe(mean, found if has_few_features else centred.T @ found, bias) for found in solutions]
 
 
 class NetworkProbe:
@@ -147,11 +153,13 @@ class NetworkProbe:
         return self.network(_scaled(features, self.mean, self.scale)).numpy().astype(np.float64)
 
 
-def fit_mlp_probe(features: np.ndarray, targets: np.ndarray, episodes: np.ndarray, seed: int = 0) -> NetworkProbe:
+def fit_mlp_probe(
+    features: np.ndarray, targets: np.ndarray, episodes: np.ndarray, seed: int = 0, bodies: np.ndarray | None = None
+) -> NetworkProbe:
     """Fits a network with one hidden layer, as [`fit_linear_probe`]; the number of epochs is chosen on held-back
     episodes. The same arguments give the same probe."""
     outputs = torch.from_numpy(targets).float()
-    return _fit_network(features, outputs, F.mse_loss, targets.shape[1], _HIDDEN_SIZE, episodes, seed)
+    return _fit_network(features, outputs, F.mse_loss, targets.shape[1], _HIDDEN_SIZE, episodes, bodies, seed)
 
 
 def fit_classifier(
@@ -162,7 +170,7 @@ def fit_classifier(
 
     Args:
         features (`np.ndarray` of shape `(n, num_features)`): Representation of each pair.
-        labels (`np.ndarray` of shape `(n,)`): Class of each pair, from 0; each class at least once.
+        labels (`np.ndarray` of shape `(n,)`): Class of each pair, its body, from 0; each at least once.
         episodes (`np.ndarray` of shape `(n,)`): Episode of each pair.
         hidden_size (`int`, *optional*): Width of the hidden layer; none by default.
         seed (`int`, *optional*, defaults to 0): Seed of initial weights and order.
@@ -177,7 +185,7 @@ def fit_classifier(
         return F.cross_entropy(logits, target, weight)
 
     target = torch.from_numpy(labels).long()
-    return _fit_network(features, target, loss, len(counts), hidden_size, episodes, seed)
+    return _fit_network(features, target, loss, len(counts), hidden_size, episodes, labels, seed)
 
 
 PROBES: dict[str, FitProbe] = {"linear": fit_linear_probe, "mlp": fit_mlp_probe}
@@ -190,6 +198,7 @@ def _fit_network(
     num_outputs: int,
     hidden_size: int | None,
     episodes: np.ndarray,
+    bodies: np.ndarray | None,
     seed: int,
 ) -> NetworkProbe:
     # One scale for all features: dividing each by its own would blow up words that are hardly used.
@@ -198,7 +207,7 @@ def _fit_network(
     # Features that are all alike, as a collapsed codebook's, have no scale: others are not to be blown up by it.
     scale = spread if spread > 1e-6 else 1.0
     inputs = _scaled(features, mean, scale)
-    num_epochs, split = _MAX_EPOCHS // 4, _hold_back(episodes, seed)
+    num_epochs, split = _MAX_EPOCHS // 4, _hold_back(episodes, bodies, seed)
     if split is not None:
         fitted, checked = (torch.from_numpy(rows) for rows in split)
         check = (inputs[checked], targets[checked])
@@ -250,11 +259,19 @@ def _scaled(features: np.ndarray, mean: np.ndarray, scale: float) -> torch.Tenso
     return torch.from_numpy((features - mean) / scale).float()
 
 
-def _hold_back(episodes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Rows to fit on and rows to check on, of different episodes; `None` where there is one episode."""
-    names = np.unique(episodes)
-    if len(names) < 2:
-        return None
-    count = min(len(names) - 1, max(1, round(_VALIDATION_SHARE * len(names))))
-    is_checked = np.isin(episodes, np.random.default_rng(seed).permutation(names)[:count])
-    return np.flatnonzero(~is_checked), np.flatnonzero(is_checked)
+def _hold_back(episodes: np.ndarray, bodies: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """
+    Rows to fit on and rows to check on, of different episodes, both of every body: one that is checked and not fitted
+    would always speak for fitting less. A body of one episode is not checked; where all are, the last of each one's rows
+    are. `None` where there is nothing to check on.
+    """
+    random, is_checked = np.random.default_rng(seed), np.zeros(len(episodes), dtype=bool)
+    for body in (None,) if bodies is None else np.unique(bodies):
+        names = np.unique(episodes if body is None else episodes[bodies == body])
+        count = min(len(names) - 1, max(1, round(_VALIDATION_SHARE * len(names))))
+        is_checked |= np.isin(episodes, random.permutation(names)[:count])
+    if not is_checked.any():
+        for name in np.unique(episodes):
+            rows = np.flatnonzero(episodes == name)
+            is_checked[rows[len(rows) - round(_VALIDATION_SHARE * len(rows)) :]] = True
+    return (np.flatnonzero(~is_checked), np.flatnonzero(is_checked)) if is_checked.any() else None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .bootstrap import EpisodeBootstrap, estimate_of_cells
+from .bootstrap import EpisodeBootstrap, estimate_of_cells, mean_of_known
 from .cross_embodiment import diagonal_and_rest
 from .pair_sample import PairSample
 from .passes import EncodedPairs, TokenizerPasses
@@ -64,6 +64,8 @@ def measure_transfer(
         - **matrix**: from body i (row) to body j (column).
         - **within_correlation**, **across_correlation**: [`mean_correlation`] of decoded and true motion.
         - **shuffled**: as `across` (with one body, as `within`), with the true motion of another pair.
+
+        Means are over bodies whose actions move.
     """
     probe = fit_pixel_probe(sample, settings.transfer_probe_steps, passes.tokenizer.device, seed=settings.seed)
     random = np.random.default_rng(settings.seed)
@@ -85,9 +87,9 @@ def measure_transfer(
         "within_per_dim": _r2_per_dim(flat, ~away if count > 1 else away),
         "across_per_dim": _r2_per_dim(flat, away) if count > 1 else None,
         "matrix": matrix.tolist(),
-        "within_correlation": float(np.diag(correlations).mean()),
-        "across_correlation": float(correlations[away].mean()) if count > 1 else None,
-        "shuffled": float(np.mean(shuffled)),
+        "within_correlation": mean_of_known(np.diag(correlations)),
+        "across_correlation": mean_of_known(correlations[away]) if count > 1 else None,
+        "shuffled": mean_of_known(np.array(shuffled)),
     }, transfers
 
 
@@ -100,7 +102,10 @@ def _transfer(
     frame_body: int,
     random: np.random.Generator,
 ) -> Transfers:
-    """Held-out actions of one body on held-out frames of another, or of other episodes of the same."""
+    """
+    Held-out actions of one body on held-out frames of another, or of other episodes of the same: of those that probes are
+    fitted on, where but one is held out.
+    """
     actions_of = sample.held_out_rows(action_body)
     if len(actions_of) > _NUM_TRANSFERS:
         actions_of = np.sort(random.choice(actions_of, _NUM_TRANSFERS, replace=False))
@@ -109,7 +114,7 @@ def _transfer(
     for episode in np.unique(sample.episode[actions_of]):
         mine = sample.episode[actions_of] == episode
         others = pool[sample.episode[pool] != episode]
-        frames_of[mine] = random.choice(others if len(others) else pool, int(mine.sum()))
+        frames_of[mine] = random.choice(others if len(others) else sample.training_rows(frame_body), int(mine.sum()))
     frames = sample.frames[sample.current[frames_of]]
     generated = passes.decode(frames, encoded.codes[actions_of])
     decoded = probe.predict(frames, generated)
