@@ -65,6 +65,7 @@ def test_genie_objective_is_a_setting(make_config):
         ({"codebok_size": 16}, r"Unknown argument\(s\) \['codebok_size'\].*allowed.*'codebook_size'"),
         ({"codebook_size": 0}, "`codebook_size` must be at least 2, got 0"),
         ({"codebook_size": 1}, "`codebook_size` must be at least 2, got 1"),
+        ({"codebook_dim": 1}, "`codebook_dim` must be at least 2 with `normalize_codebook`"),
         ({"num_latent_tokens": 0}, "`num_latent_tokens` must be at least 1, got 0"),
         ({"buffer_batches": 0}, "`buffer_batches` must be at least 1, got 0"),
         ({"num_attention_heads": 0}, "`num_attention_heads` must be at least 1, got 0"),

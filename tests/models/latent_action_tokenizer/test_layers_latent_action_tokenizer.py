@@ -140,7 +140,9 @@ def test_positions_that_are_not_read_change_nothing(make_config):
 
 
 def test_embedding_norm_by_hand(make_config):
-    norm = LatentActionTokenizerEmbeddingNorm(make_config(num_latent_tokens=2, codebook_dim=1))
+    norm = LatentActionTokenizerEmbeddingNorm(
+        make_config(num_latent_tokens=2, codebook_dim=1, normalize_codebook=False)
+    )
     # Token 0 is 1, 3, 5: mean 3, variance 8/3. Token 1 is 10 throughout, and stays finite.
     embeddings = torch.tensor([[1.0, 10.0], [3.0, 10.0], [5.0, 10.0]])[..., None]
     expected = torch.tensor([[-1.2247449, 0.0], [0.0, 0.0], [1.2247449, 0.0]])[..., None]

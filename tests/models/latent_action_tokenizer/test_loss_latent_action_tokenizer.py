@@ -105,6 +105,10 @@ def test_reconstruction_loss_where_nothing_moves():
     frame, reconstruction = torch.randn(2, 2, 3, 4, 4)
     expected = (reconstruction - frame).square().mean()
     assert weighted_loss(reconstruction, frame, frame, 1.0).item() == pytest.approx(expected.item())
+    weights = motion_weights(frame.half(), frame.half(), 1.0)
+    assert weights.dtype == torch.float16 and (weights == 1).all(), (
+        "in fp16, whose least number is far above the floor, too"
+    )
 
 
 def test_codebook_and_commitment_loss_by_hand():
@@ -149,8 +153,9 @@ def test_cycle_consistency_loss_against_a_reference(temperature):
     assert loss.item() == pytest.approx(np.mean(losses), rel=1e-10)
 
 
-def test_cycle_gradient_is_finite_at_zero_distance():
-    codebook = torch.eye(3)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_cycle_gradient_is_finite_at_zero_distance(dtype):
+    codebook = torch.eye(3, dtype=dtype)
     embeddings = codebook[None, :2].clone().requires_grad_()
     cycle_consistency_loss(embeddings, codebook, torch.tensor([[0, 2]]), 1.0).backward()
     assert torch.isfinite(embeddings.grad).all() and embeddings.grad[0, 1].abs().sum() > 0

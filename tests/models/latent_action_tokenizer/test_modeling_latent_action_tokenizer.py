@@ -20,6 +20,7 @@ from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer 
     LatentActionBuffer,
     LatentActionTokenizerDiscriminator,
 )
+from cyclemimic.models.latent_action_tokenizer.precision_latent_action_tokenizer import unit_length
 
 from .conftest import assert_same_state, moving_squares, state_of
 
@@ -256,6 +257,13 @@ def test_sampled_actions_are_of_earlier_batches(make_joined_model, pairs):
     model.buffer.sample = lambda ids: seen.append(held(model.buffer)) or sample(ids)
     model(*pairs)
     assert seen == [before] and held(model.buffer) != before
+
+
+def test_buffer_keeps_every_body_of_a_batch_that_takes_them_in_turn(make_config):
+    buffer = LatentActionBuffer(make_config(codebook_size=100, num_latent_tokens=1, buffer_batch_size=4))
+    buffer.add(torch.arange(8)[:, None], torch.arange(8) % 2)
+    assert buffer.embodiment_ids[0].bincount().tolist() == [2, 2]
+    assert (buffer.codes[0, :, 0] % 2 == buffer.embodiment_ids[0]).all()
 
 
 def test_larger_batch_is_evenly_subsampled(make_config):
@@ -545,6 +553,21 @@ def test_copy_ratio_is_one_for_a_copy_and_follows_the_loss(motion_weight, make_c
     weight = 1 + motion_weight * change / change.mean()
     expected = (weight * (current + 1 - future).square()).mean() / (weight * (current - future).square()).mean()
     assert model(*pairs).copy_ratio.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_mean_copy_ratio_moves_in_half_precision_too(make_config):
+    """A twentieth of what is left to go is nothing in bf16, and AC3 would never join."""
+    model = LatentActionTokenizerForPreTraining(make_config()).train().bfloat16()
+    codes, bodies = torch.zeros(2, model.config.num_latent_tokens, dtype=torch.long), torch.zeros(2, dtype=torch.long)
+    model._ac3_joins()
+    for _ in range(300):
+        model._advance(codes, bodies, torch.tensor(0.575, dtype=torch.bfloat16))
+    assert model.mean_copy_ratio.item() == pytest.approx(0.575, abs=2e-3)
+
+
+def test_unit_length_of_nothing_is_finite_in_half_precision():
+    for dtype in (torch.float16, torch.bfloat16):
+        assert (unit_length(torch.zeros(2, 4, dtype=dtype)) == 0).all()
 
 
 def test_a_batch_that_stands_still_says_nothing_of_motion(make_config, pairs):

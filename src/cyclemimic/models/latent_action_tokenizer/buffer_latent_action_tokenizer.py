@@ -34,7 +34,9 @@ class LatentActionBuffer(nn.Module):
         """Puts one batch in, `(batch_size, num_latent_tokens)` and `(batch_size,)`, and the oldest batch out."""
         codes, embodiment_ids = all_gather_rows(codes), all_gather_rows(embodiment_ids)
         kept = min(codes.shape[0], self.codes.shape[1])
-        chosen = torch.arange(kept, device=codes.device) * codes.shape[0] // kept
+        # Body by body: the steps between rows might otherwise keep time with a batch that takes bodies in turn.
+        by_body = embodiment_ids.argsort(stable=True)
+        chosen = by_body[torch.arange(kept, device=codes.device) * codes.shape[0] // kept].sort().values
         for buffer, values in ((self.codes, codes[chosen]), (self.embodiment_ids, embodiment_ids[chosen])):
             buffer.copy_(buffer.roll(1, 0))
             buffer[0, :kept] = values

@@ -57,7 +57,8 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
             discriminator.
         codebook_size (`int`, *optional*, defaults to 16): K, the number of words.
         num_latent_tokens (`int`, *optional*, defaults to 4): L, the words of one latent action.
-        codebook_dim (`int`, *optional*, defaults to 128): Width of a codebook vector (open in the paper).
+        codebook_dim (`int`, *optional*, defaults to 128): Width of a codebook vector, with `normalize_codebook` at least 2 (open
+            in the paper).
         normalize_codebook (`bool`, *optional*, defaults to `True`): Whether embeddings and words are of unit length.
             Without it the embeddings of a tokenizer trained from scratch shrink to a point, and one word serves all (open
             in the paper).
@@ -221,6 +222,11 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
             raise ValueError(f"`hidden_act` must be one of {sorted(ACT2FN)}, got {self.hidden_act!r}.")
         if self.codebook_size < 2:
             raise ValueError(f"`codebook_size` must be at least 2, got {self.codebook_size}.")
+        if self.codebook_dim < 2 and self.normalize_codebook:
+            raise ValueError(
+                "`codebook_dim` must be at least 2 with `normalize_codebook`, as there are two words of unit length in one "
+                f"dimension, got {self.codebook_dim}."
+            )
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"`image_size` must be a multiple of `patch_size` ({self.patch_size}), got {self.image_size}."

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModel
 
@@ -17,6 +16,7 @@ from .layers_latent_action_tokenizer import (
     LatentActionTokenizerSpatioTemporalLayer,
     Memory,
 )
+from .precision_latent_action_tokenizer import unit_length
 
 
 class LatentActionTokenizerVisionFeatures(nn.Module):
@@ -120,7 +120,7 @@ class LatentActionTokenizerEncoder(nn.Module):
         embeddings = self.projection(self.norm(hidden_states))
         if self.embedding_norm is not None:
             embeddings = self.embedding_norm(embeddings, by_batch=self.training and not is_generated)
-        return F.normalize(embeddings, dim=-1) if self.normalize else embeddings
+        return unit_length(embeddings) if self.normalize else embeddings
 
     def _read(
         self, features: torch.Tensor, frame: int, past: Sequence[Memory | None]

@@ -14,6 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
+from .precision_latent_action_tokenizer import in_fp32
 from .ranks_latent_action_tokenizer import mean_over_ranks, num_ranks
 
 Memory = tuple[torch.Tensor, torch.Tensor]
@@ -173,8 +174,8 @@ class LatentActionTokenizerEmbeddingNorm(nn.Module):
         Returns:
             `torch.Tensor` of the same shape.
         """
-        # In fp32 at least, whatever the autocast: the variance is a small difference.
-        precise = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+        # Whatever the autocast: the variance is a small difference.
+        precise = in_fp32(embeddings)
         mean, variance = self.running_mean, self.running_variance
         if by_batch and num_ranks() * embeddings.shape[0] > 1:
             mean = mean_over_ranks(precise.mean(0))

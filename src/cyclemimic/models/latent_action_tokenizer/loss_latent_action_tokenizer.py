@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 
+from .precision_latent_action_tokenizer import in_fp32
+
 
 def motion_weights(
     future_pixel_values: torch.Tensor,
@@ -39,14 +41,14 @@ def motion_weights(
     """
     if motion_weight == 0:
         return None
-    change = (future_pixel_values - pixel_values).square().mean(dim=1, keepdim=True)
+    change = in_fp32(future_pixel_values - pixel_values).square().mean(dim=1, keepdim=True)
     # One side after the other: a mean over a square, for the work of its sides.
     for window in ((motion_window, 1), (1, motion_window)):
         padding = tuple(side // 2 for side in window)
         change = F.avg_pool2d(change, window, 1, padding, count_include_pad=False)
     # The floor keeps a batch of identical frames at the plain mean squared error.
     weights = 1 + motion_weight * change / mean(change).clamp_min(1e-8)
-    return weights / mean(weights)
+    return (weights / mean(weights)).to(pixel_values.dtype)
 
 
 def reconstruction_loss(
@@ -100,7 +102,7 @@ def cycle_logits(embeddings: torch.Tensor, codebook: torch.Tensor, temperature: 
     Returns:
         `torch.Tensor` of shape `(..., codebook_size)`.
     """
-    difference = embeddings.unsqueeze(-2) - codebook
+    difference = in_fp32(embeddings.unsqueeze(-2) - codebook)
     # The square root has no gradient at zero distance; the floor keeps it finite.
     return -difference.square().sum(-1).clamp_min(1e-12).sqrt() / temperature
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import nn
@@ -26,6 +28,7 @@ from .loss_latent_action_tokenizer import (
     motion_weights,
     reconstruction_loss,
 )
+from .precision_latent_action_tokenizer import in_fp32
 from .quantizer_latent_action_tokenizer import LatentActionTokenizerQuantizer
 from .ranks_latent_action_tokenizer import all_gather_rows, global_mean, mean_over_ranks
 from .safe_weights_latent_action_tokenizer import SafeWeightsModel
@@ -413,6 +416,12 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         self.register_load_state_dict_post_hook(_forget_host_copies)
         self.post_init()
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        # In a model of bf16 too: a mean that moves by a twentieth of what is left would there come to rest on its way.
+        self.mean_copy_ratio = in_fp32(self.mean_copy_ratio)
+        return self
+
     @can_return_tuple
     def forward(
         self,
@@ -535,7 +544,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         return self.discriminator(generated, is_fixed=True)
 
     def _copy_ratio(self, error: torch.Tensor, copy_error: torch.Tensor) -> torch.Tensor:
-        errors = torch.stack((error.detach(), copy_error))
+        errors = in_fp32(torch.stack((error.detach(), copy_error)))
         error, copy_error = mean_over_ranks(errors) if self.training else errors
         # Where nothing moves, nothing is better than a copy; nor does it tell how well motion is reconstructed.
         is_still = copy_error < STILL_COPY_ERROR

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .configuration_latent_action_tokenizer import LatentActionTokenizerConfig
+from .precision_latent_action_tokenizer import unit_length
 from .ranks_latent_action_tokenizer import all_gather_rows
 
 
@@ -33,7 +34,7 @@ class LatentActionTokenizerQuantizer(nn.Module):
         """The codebook's vectors `e_k`, `(codebook_size, codebook_dim)`, of unit length if so configured."""
         # DeepSpeed keeps buffers in fp32 beside weights in bf16.
         words = self.codebook + self.codebook_shift.to(self.codebook.dtype)
-        return F.normalize(words, dim=-1) if self.normalize else words
+        return unit_length(words) if self.normalize else words
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
         """Vectors of word indices: `(...)` → `(..., codebook_dim)`."""
