@@ -2,9 +2,12 @@
 """What a training step of AC3 costs, in steps of the Genie objective: operations of the paper's model.
 
 python step_cost.py
+python step_cost.py --generated_share 0.25
 """
 
 from __future__ import annotations
+
+import argparse
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,15 +21,20 @@ def step_operations(config: LatentActionTokenizerConfig, ac3: bool) -> int:
     if ac3:
         model.buffer.add(torch.zeros(1, config.num_latent_tokens, dtype=torch.long), torch.zeros(1, dtype=torch.long))
         model.ac3_steps.fill_(1)
-    pair = torch.randn(2, 1, 3, config.image_size, config.image_size)
+    # So many that the share of them is a whole number.
+    num_pairs = round(1 / config.generated_share)
+    frames = torch.randn(2, num_pairs, 3, config.image_size, config.image_size)
     with FlopCounterMode(display=False) as counter:
-        model(*pair).loss.backward()
-    return counter.get_total_flops()
+        model(*frames).loss.backward()
+    return counter.get_total_flops() // num_pairs
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--generated_share", type=float, default=1.0, help="one over a whole number (default: 1)")
+    share = parser.parse_args().generated_share
     genie = step_operations(LatentActionTokenizerConfig(cycle_weight=0, adversarial_weight=0), ac3=False)
-    ac3 = step_operations(LatentActionTokenizerConfig(), ac3=True)
+    ac3 = step_operations(LatentActionTokenizerConfig(generated_share=share), ac3=True)
     print(f"a pair: Genie {genie / 1e9:.0f} G, AC3 {ac3 / 1e9:.0f} G, ratio {ac3 / genie:.3f}")
 
 

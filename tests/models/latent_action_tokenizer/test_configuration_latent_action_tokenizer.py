@@ -75,6 +75,7 @@ def test_genie_objective_is_a_setting(make_config):
         ({"motion_weight": -1}, "`motion_weight` must be at least 0, got -1"),
         ({"cycle_weight": float("nan")}, "`cycle_weight` must be at least 0, got nan"),
         ({"cycle_ramp_steps": -5}, "`cycle_ramp_steps` must be at least 0, got -5"),
+        ({"generated_share": 0}, r"`generated_share` must be in \(0, 1\], got 0"),
         ({"cycle_temperature": 0}, "`cycle_temperature` must be above 0, got 0"),
         ({"vision_config": "dinov9"}, "`vision_config` must have a `model_type` .* got 'dinov9'"),
         ({"vision_config": {"model_type": "resnet"}}, "`vision_config` must be of a model with patch tokens.*ResNet"),

@@ -199,13 +199,14 @@ def test_bad_configurations(fields, message, make_config):
         make_config(**fields)
 
 
-def test_parts_are_moved_as_each_by_its_own_two_products():
+@pytest.mark.parametrize("num_actions", [3, 6, 5], ids=["one-each", "two-each", "two-of-some"])
+def test_parts_are_moved_as_each_by_its_own_two_products(num_actions):
     torch.manual_seed(0)
-    batch_size, num_motions, channels, size, times = 3, 2, 4, 5, 2
+    batch_size, num_motions, channels, size = 3, 2, 4, 5
     parts = torch.randn(batch_size, num_motions, channels, size, size, dtype=torch.float64)
-    down, right = torch.randn(2, times * batch_size, num_motions, size, size, dtype=torch.float64)
-    expected = torch.zeros(times * batch_size, channels, size, size, dtype=torch.float64)
-    for action in range(times * batch_size):
+    down, right = torch.randn(2, num_actions, num_motions, size, size, dtype=torch.float64)
+    expected = torch.zeros(num_actions, channels, size, size, dtype=torch.float64)
+    for action in range(num_actions):
         for motion in range(num_motions):
             part = parts[action % batch_size, motion]
             expected[action] += down[action, motion].T @ part @ right[action, motion]

@@ -505,6 +505,44 @@ def test_cost_of_an_ac3_step(make_config, make_joined_model):
     assert 2 < operations[1] / operations[0] <= 2.6
 
 
+@pytest.mark.parametrize("num_motions", [0, 2])
+def test_actions_are_played_on_a_share_of_the_frames(num_motions, make_joined_model, pairs, monkeypatch):
+    """What the cycle then sees is a part of what it sees with all; everything else is as it was."""
+    seen, outputs, sampled = [], [], torch.arange(12).view(6, 2) % 8
+    for share in (1.0, 0.3):
+        model = make_joined_model(generated_share=share, num_motions=num_motions, generated_noise_std=0)
+        monkeypatch.setattr(model.buffer, "sample", lambda ids: sampled[: len(ids)])
+        monkeypatch.setattr(
+            model, "_ac3_terms", lambda *given, terms=model._ac3_terms: seen.append(given) or terms(*given)
+        )
+        outputs.append(model(*pairs))
+    (current, real, generated, _), (few_current, few_real, few_generated, _) = seen
+    assert few_generated.shape == (2, 3, 16, 16), "0.3 of six, to the nearest"
+    torch.testing.assert_close(few_generated, generated[:2], rtol=0, atol=1e-6)
+    assert torch.equal(few_real, real[:2])
+    for memory, few in zip(current, few_current, strict=True):
+        assert all(torch.equal(part, whole[:2]) for part, whole in zip(few, memory, strict=True))
+    for name in ("reconstruction_loss", "codebook_loss", "commitment_loss"):
+        torch.testing.assert_close(outputs[1][name], outputs[0][name], rtol=0, atol=1e-6)
+    outputs[1].loss.backward()
+
+
+def test_cost_of_a_share_of_ac3(make_config, make_joined_model):
+    operations = []
+    for share in (None, 1.0, 0.25):
+        genie = {"cycle_weight": 0, "adversarial_weight": 0}
+        model = (
+            make_joined_model(generated_share=share)
+            if share
+            else LatentActionTokenizerForPreTraining(make_config(**genie))
+        )
+        with FlopCounterMode(display=False) as counter:
+            model.train()(*moving_squares(8)).loss.backward()
+        operations.append(counter.get_total_flops())
+    genie, whole, quarter = operations
+    assert (quarter - genie) / (whole - genie) == pytest.approx(0.25, abs=0.01)
+
+
 def test_discriminator_is_local_and_global(make_config, pairs):
     discriminator = LatentActionTokenizerDiscriminator(make_config())
     local_logits, global_logits = discriminator(pairs[0])

@@ -96,6 +96,8 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
             (not in the paper).
         cycle_ramp_steps (`int`, *optional*, defaults to 200): Steps over which the weights of AC3 rise to full, from when
             the ratio has fallen that far (not in the paper).
+        generated_share (`float`, *optional*, defaults to 1.0): Share of a batch's frames on which actions of the buffer are
+            played, all of them in the paper. With a quarter, AC3 adds a quarter of the operations to a step.
         generated_noise_std (`float`, *optional*, defaults to 0.02): Noise on the generated frame before it is encoded
             again, in units of the normalised pixels: invisible marks do not survive it (not in the paper).
         dead_code_steps (`int`, *optional*, defaults to 50): A word unused for this many steps is moved onto an
@@ -159,6 +161,7 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
     cycle_temperature: float | int = 0.1
     cycle_start_copy_ratio: float | int = 0.6
     cycle_ramp_steps: int = 200
+    generated_share: float | int = 1.0
     generated_noise_std: float | int = 0.02
     dead_code_steps: int = 50
     hidden_act: str = "gelu"
@@ -241,8 +244,9 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
                 "`num_motions` must be at least 0, and 0 where `residual_decoder` is false, "
                 f"got {self.num_motions} with {self.residual_decoder}."
             )
-        if not 0 < self.motion_reach <= 1:
-            raise ValueError(f"`motion_reach` must be in (0, 1], got {self.motion_reach}.")
+        for name in ("motion_reach", "generated_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be in (0, 1], got {getattr(self, name)}.")
         if self.cycle_temperature <= 0:
             raise ValueError(f"`cycle_temperature` must be above 0, got {self.cycle_temperature}.")
         if self.vision_config is not None:

@@ -124,9 +124,9 @@ class LatentActionTokenizerDecoder(nn.Module):
         """
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`): the current frame.
-            quantized (`torch.FloatTensor` of shape `(num_actions, num_latent_tokens, codebook_dim)`): the actions, one a frame, or
-                a multiple of that: one of each frame, another of each, and so on. What depends on the frame alone is computed
-                once.
+            quantized (`torch.FloatTensor` of shape `(num_actions, num_latent_tokens, codebook_dim)`): the actions, one of each
+                frame, and so many more: another of each, or of the first ones, and so on. What depends on the frame alone is
+                computed once.
 
         Returns:
             `torch.FloatTensor` of shape `(num_actions, channels, height, width)`: the future frames.
@@ -153,13 +153,17 @@ def _moved(parts: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torc
     Args:
         parts (`torch.Tensor` of shape `(batch_size, num_motions, channels, size, size)`).
         down, right (`torch.Tensor` of shape `(num_actions, num_motions, size, size)`): From places of before to those of
-            after; `num_actions` is a multiple of the batch size.
+            after, each frame's first action, their second ones, and so on.
 
     Returns:
         `torch.Tensor` of shape `(num_actions, channels, size, size)`.
     """
     batch_size, num_motions, channels, size, _ = parts.shape
-    times = down.shape[0] // batch_size
+    times, rest = divmod(down.shape[0], batch_size)
+    if rest:
+        whole = times * batch_size
+        moved = _moved(parts, down[:whole], right[:whole]), _moved(parts[:rest], down[whole:], right[whole:])
+        return torch.cat(moved)
     rows = down.unflatten(0, (times, batch_size)).permute(1, 2, 0, 4, 3).reshape(batch_size * num_motions, -1, size)
     moved = rows @ parts.transpose(2, 3).reshape(batch_size * num_motions, size, channels * size)
     moved = moved.view(batch_size, num_motions, times, size, channels, size).permute(2, 0, 4, 3, 1, 5)
@@ -169,8 +173,8 @@ def _moved(parts: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torc
 
 def _for_each_action(frames: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
     """What is there once a frame, once an action."""
-    times = quantized.shape[0] // frames.shape[0]
-    return frames if times == 1 else frames.repeat(times, *[1] * (frames.ndim - 1))
+    times, rest = divmod(quantized.shape[0], frames.shape[0])
+    return frames if (times, rest) == (1, 0) else torch.cat((*[frames] * times, frames[:rest]))
 
 
 __all__ = ["LatentActionTokenizerDecoder", "LatentActionTokenizerTransport"]

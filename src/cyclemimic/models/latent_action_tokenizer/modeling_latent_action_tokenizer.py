@@ -471,9 +471,11 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         current = model.encoder.read_current(features)
         action = model.encode_features(current, future_features)
         if ac3_joins:
-            sampled = self.buffer.sample(embodiment_ids)
+            played = slice(max(1, round(self.config.generated_share * pixel_values.shape[0])))
+            sampled = self.buffer.sample(embodiment_ids[played])
             reconstruction, generated = self._decode_both(pixel_values, action.quantized, sampled)
-            ac3_terms = self._ac3_terms(current, future_pixel_values, generated, sampled)
+            current = [(keys[played], values[played]) for keys, values in current]
+            ac3_terms = self._ac3_terms(current, future_pixel_values[played], generated, sampled)
         else:
             reconstruction = model.decoder(pixel_values, action.quantized)
             ac3_terms = self._absent_ac3_terms(reconstruction)
@@ -496,10 +498,10 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
     def _decode_both(
         self, pixel_values: torch.Tensor, quantized: torch.Tensor, sampled: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reconstruction and generated frame in one call of D; the batch's current frames serve as `o_c`."""
+        """Reconstructions and generated frames in one call of D; the batch's first current frames serve as `o_c`."""
         # The codebook is trained by the real pairs only: L_C must not drag the words to where the cycle is easy.
         words = self.tokenizer.quantizer.lookup(sampled).detach()
-        return self.tokenizer.decoder(pixel_values, torch.cat((quantized, words))).chunk(2)
+        return self.tokenizer.decoder(pixel_values, torch.cat((quantized, words))).split((len(quantized), len(words)))
 
     def _ac3_terms(
         self, current: list[Memory], real: torch.Tensor, generated: torch.Tensor, sampled: torch.Tensor
