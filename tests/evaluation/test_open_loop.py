@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cyclemimic.data import DemonstrationDataset, Episode, InMemorySource
-from cyclemimic.evaluation.open_loop import action_errors
+from cyclemimic.evaluation.open_loop import action_errors, errors_by_statistics
 
 
 class ConstantPolicy:
@@ -45,6 +45,14 @@ def test_each_dimension_counts_by_its_scale(frames):
     errors = action_errors(policy, frames, mean_action=[0.0, 0.0, 8.0], scale=[2.0, 5.0, 0.5])
     assert errors["policy"] == pytest.approx((29 / 12) * (1 / 2 + 10 / 5 + 0) / 3)
     assert errors["mean_action"] == pytest.approx(((29 / 12) * (1 / 2 + 10 / 5) + 1 / 0.5) / 3)
+
+
+def test_statistics_without_a_mean(frames):
+    """A policy needs none; it is then that of the frames: (2, 20, 7)."""
+    statistics = {"q01": [0.0, 0.0, 7.0], "q99": [2.0, 20.0, 7.0]}
+    with_mean = statistics | {"mean": [2.0, 20.0, 7.0]}
+    policy = ConstantPolicy([0.0, 0.0, 7.0])
+    assert errors_by_statistics(policy, frames, statistics) == errors_by_statistics(policy, frames, with_mean)
 
 
 def test_batches_do_not_change_the_errors(frames):

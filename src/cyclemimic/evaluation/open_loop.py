@@ -72,9 +72,15 @@ def action_errors(
 def errors_by_statistics(
     policy: RolloutPolicy, frames: DemonstrationDataset, statistics: Mapping[str, Any], batch_size: int = 32
 ) -> dict[str, Any]:
-    """[`action_errors`] by the action statistics of a processor, each dimension in units of half its q01 to q99 range."""
+    """
+    [`action_errors`] by the action statistics of a processor, each dimension in units of half its q01 to q99 range. Where they
+    have no `mean`, which a policy does not need, it is that of `frames`.
+    """
     scale = (np.asarray(statistics["q99"]) - np.asarray(statistics["q01"])) / 2
-    return action_errors(policy, frames, statistics["mean"], scale.tolist(), batch_size)
+    mean = statistics.get("mean")
+    if mean is None:
+        mean = np.concatenate([episode.actions for episode in frames.episodes]).mean(axis=0).tolist()
+    return action_errors(policy, frames, mean, scale.tolist(), batch_size)
 
 
 def _last_action(frames: DemonstrationDataset, index: int, at_the_start: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedConfig,
     Qwen2_5_VLConfig,
     Qwen2VLImageProcessorPil,
+    Qwen3_5Config,
     Qwen3VLConfig,
     SiglipImageProcessorPil,
     SiglipVisionConfig,
@@ -37,6 +38,8 @@ TEXT = {
 }
 VISION = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 SIZE = {"height": 32, "width": 32}
+# Of attention; shorter than every prompt, so that padding within it would show.
+SHORT_WINDOW = 8
 
 
 def llava(vocabulary: dict[str, int], image: int) -> tuple[PreTrainedConfig, Any, int]:
@@ -67,7 +70,7 @@ def paligemma2(vocabulary: dict[str, int], image: int) -> tuple[PreTrainedConfig
         vocabulary,
         image,
         model_type="gemma2",
-        sliding_window=128,
+        sliding_window=SHORT_WINDOW,
         query_pre_attn_scalar=16,
         final_logit_softcapping=12.0,
     )
@@ -79,7 +82,7 @@ def gemma3(vocabulary: dict[str, int], image: int) -> tuple[PreTrainedConfig, An
         text_config=Gemma3TextConfig(
             **TEXT,
             **vocabulary,
-            sliding_window=128,
+            sliding_window=SHORT_WINDOW,
             query_pre_attn_scalar=16,
             layer_types=["sliding_attention", "full_attention"],
         ),
@@ -150,6 +153,33 @@ def qwen3_vl(vocabulary: dict[str, int], image: int) -> tuple[PreTrainedConfig, 
     return config, _qwen_image_processor(), 16
 
 
+def qwen3_5(vocabulary: dict[str, int], image: int) -> tuple[PreTrainedConfig, Any, int]:
+    """Its first layer is recurrent."""
+    vision = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "patch_size": 4}
+    recurrent = {"key_head_dim": 16, "value_head_dim": 16, "num_key_heads": 2, "num_value_heads": 2}
+    config = Qwen3_5Config(
+        vision_config={**vision, "out_hidden_size": 32, "num_position_embeddings": 16, "spatial_merge_size": 2},
+        text_config={
+            **TEXT,
+            **vocabulary,
+            "layer_types": ["linear_attention", "full_attention"],
+            **{f"linear_{name}": value for name, value in recurrent.items()},
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "mrope_section": [2, 1, 1],
+                "partial_rotary_factor": 0.5,
+                "mrope_interleaved": True,
+            },
+        },
+        image_token_id=image,
+        video_token_id=0,
+        vision_start_token_id=0,
+        vision_end_token_id=0,
+    )
+    return config, _qwen_image_processor(), 16
+
+
 def _qwen_image_processor() -> Qwen2VLImageProcessorPil:
     return Qwen2VLImageProcessorPil(
         patch_size=4, merge_size=2, size={"shortest_edge": 8 * 8, "longest_edge": 128 * 128}
@@ -157,5 +187,6 @@ def _qwen_image_processor() -> Qwen2VLImageProcessorPil:
 
 
 FAMILIES = {
-    make.__name__: make for make in (llava, paligemma, paligemma2, gemma3, smolvlm, idefics3, qwen2_5_vl, qwen3_vl)
+    make.__name__: make
+    for make in (llava, paligemma, paligemma2, gemma3, smolvlm, idefics3, qwen2_5_vl, qwen3_vl, qwen3_5)
 }

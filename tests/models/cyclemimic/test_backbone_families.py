@@ -158,6 +158,7 @@ def test_loss_equals_that_of_the_backbones_own_logits(config, processor, images,
             "paligemma": {"token_type_ids": (labels != -100).long()},
             "qwen2_5_vl": {"mm_token_type_ids": is_image},
             "qwen3_vl": {"mm_token_type_ids": is_image},
+            "qwen3_5": {"mm_token_type_ids": is_image},
         }
         # As transformers' own processors have it, and positions left to the backbone.
         types = kinds.get(config.backbone_config.model_type, {})
@@ -192,10 +193,16 @@ def test_token_ids_where_weights_come_from_the_first_process(config, tmp_path, m
         assert getattr(model, name).tolist() == getattr(config, name), name
 
 
-def test_token_ids_of_a_model_made_without_memory(config):
+@pytest.mark.parametrize("fill", ["init_weights", "load_state_dict"])
+@pytest.mark.parametrize("family", ["llava"], indirect=True)
+def test_token_ids_of_a_model_made_without_memory(config, fill):
     with torch.device("meta"):
         model = CycleMimicForActionPrediction(config)
-    model.to_empty(device="cpu").init_weights()
+    model.to_empty(device="cpu")
+    if fill == "init_weights":
+        model.init_weights()
+    else:
+        model.load_state_dict(CycleMimicForActionPrediction(config).state_dict())
     for name in ("latent_token_ids", "act_token_ids", "new_token_ids"):
         assert getattr(model, name).tolist() == getattr(config, name), name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 
 from cyclemimic.models.cyclemimic.image_batches_cyclemimic import ImageBatches
@@ -18,6 +19,9 @@ class Counted:
 
     def __init__(self, image_processor):
         self.image_processor, self.counts = image_processor, []
+
+    def to_dict(self):
+        return self.image_processor.to_dict()
 
     def __call__(self, images, **options):
         self.counts.append(len(images))
@@ -59,3 +63,11 @@ def test_images_that_stay_as_they_are_are_not_resized_for_nothing(images):
     np.testing.assert_array_equal(ImageBatches(counted).resize(images), np.stack(images))
     # The first image, and the probes of what is done to images of its new size.
     assert counted.counts == [1, 3]
+
+
+@pytest.mark.parametrize("height", [1, 3])
+def test_low_images_have_their_channels_last(height):
+    image = np.random.default_rng(0).integers(0, 256, (height, 48, 3), dtype=np.uint8)
+    batches = ImageBatches(SiglipImageProcessorPil(size={"height": 32, "width": 32}))
+    expected = batches.encode([Image.fromarray(image)])["pixel_values"]
+    assert torch.equal(batches.encode([image])["pixel_values"], expected)

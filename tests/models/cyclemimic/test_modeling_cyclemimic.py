@@ -117,6 +117,13 @@ def test_latent_accuracies(latent_model, processor, images, texts):
     output = latent_model(**processor(images, texts, codes))
     assert output.latent_token_accuracy.tolist() == pytest.approx([1, 1, 1, 1 / 3])
     assert output.latent_action_accuracy.item() == pytest.approx(1 / 3)
+    batch = processor(images, texts, codes)
+    batch["labels"][0] = -100
+    output = latent_model(**batch)
+    assert output.latent_token_accuracy.tolist() == pytest.approx([1, 1, 1, 0]), (
+        "samples without labels are not counted"
+    )
+    assert output.latent_action_accuracy.item() == 0
 
 
 def test_only_latent_positions_meet_the_vocabulary(action_model, batch):
@@ -446,6 +453,13 @@ def test_bad_arguments(config, processor, batch, action_model):
         ValueError, match="without latent actions or actions, got \\['actions', 'actions_mask', 'labels'\\]"
     ):
         action_model.predict_action_chunk(**batch)
+    prompt = {name: batch[name] for name in ("input_ids", "pixel_values", "attention_mask")}
+    assert action_model(**prompt).actions.shape == (3, 5, 4), "with the latent action, as in training"
+    prompt["input_ids"] = torch.where(batch["labels"] == -100, prompt["input_ids"], 0)
+    with pytest.raises(
+        ValueError, match=r"must hold the 4 tokens of a latent action, got \[0, 0, 0\] a row.*predict_action"
+    ):
+        action_model(**prompt)
     backbone = AutoModelForImageTextToText.from_config(config.backbone_config)
     with pytest.raises(ValueError, match="`pad_to_multiple_of` must be at least 1, got 0"):
         CycleMimicForActionPrediction.from_backbone(backbone, processor, pad_to_multiple_of=0)

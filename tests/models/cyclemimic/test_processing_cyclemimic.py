@@ -119,6 +119,39 @@ def test_actions_round_trip(processor, images, codes, actions):
     assert processor.post_process_actions(batch["actions"].bfloat16()).dtype == np.float32
 
 
+def test_what_is_not_to_be_learned_may_be_nan(processor, images, codes, actions):
+    mask = np.ones((3, 5), dtype=bool)
+    mask[1, 3:] = False
+    expected = processor(images, ["reach"] * 3, codes, actions, mask)["actions"]
+    actions[1, 3:] = np.nan
+    batch = processor(images, ["reach"] * 3, codes, actions, mask)
+    assert torch.isfinite(batch["actions"]).all()
+    assert torch.equal(batch["actions"][torch.from_numpy(mask)], expected[torch.from_numpy(mask)])
+    with pytest.raises(ValueError, match="`actions` must be finite, got 8 values that are not"):
+        processor(images, ["reach"] * 3, codes, actions)
+
+
+def test_lists_of_tensors(processor, images, codes, actions):
+    expected = processor(images, ["reach"] * 3, codes, actions)
+    for dtype, requires_grad in ((torch.bfloat16, False), (torch.float32, True)):
+        rows = [torch.tensor(row, dtype=dtype, requires_grad=requires_grad) for row in actions]
+        batch = processor(images, ["reach"] * 3, [torch.tensor(row) for row in codes], rows)
+        torch.testing.assert_close(batch["actions"], expected["actions"], rtol=0, atol=0.02)
+        assert torch.equal(batch["labels"], expected["labels"])
+
+
+def test_an_image_processor_that_was_changed_is_heeded(processor, images, tmp_path):
+    before = processor(images[0], "reach")["pixel_values"]
+    for change in ("fields", "another"):
+        if change == "another":
+            processor.image_processor = type(processor.image_processor)(size={"height": 32, "width": 32})
+        processor.image_processor.image_mean, processor.image_processor.image_std = [0.0] * 3, [0.5] * 3
+        now = processor(images[0], "reach")["pixel_values"]
+        torch.testing.assert_close(now, before + 1.0)
+        processor.save_pretrained(tmp_path)
+        assert torch.equal(CycleMimicProcessor.from_pretrained(tmp_path)(images[0], "reach")["pixel_values"], now)
+
+
 def test_a_dimension_without_width_comes_back(processor, images, codes, actions):
     processor.add_action_statistics("still", {"q01": [0.5] * 4, "q99": [0.5] * 4})
     batch = processor(images, ["reach"] * 3, codes, actions, dataset="still")
@@ -209,6 +242,7 @@ BAD_CALLS = {
     "float image": ({"images": np.zeros((3, 32, 32, 3))}, "got float64 of shape \\(32, 32, 3\\)"),
     "channels first": ({"images": np.zeros((3, 3, 32, 32), np.uint8)}, "got uint8 of shape \\(3, 32, 32\\)"),
     "image path": ({"images": ["frame.png"] * 3}, "`images` must be RGB.* got str"),
+    "nothing": ({"images": None}, "`images` must be RGB.* got None"),
     "no image": ({"images": [], "text": []}, "got an empty list"),
     "texts too few": ({"text": "reach"}, "`text` must hold one instruction an image \\(3\\), got 1"),
     "text empty": ({"text": ["reach", " ", "reach"]}, "`text` must be an instruction that is not empty, got ' '"),
@@ -245,6 +279,11 @@ def test_bad_calls(processor, images, texts, codes, actions, name):
         (
             {"action_statistics": {"arm": {"q01": [0] * 7}}},
             "action_statistics\\['arm'\\]` must hold 7 .* 'q99', got None",
+        ),
+        ({"action_statistics": {"arm": None}}, "action_statistics\\['arm'\\]` must be a mapping, got NoneType"),
+        (
+            {"action_statistics": {"arm": {"q01": ["a"] * 7, "q99": [0] * 7}}},
+            "must hold 7 finite values as 'q01', got",
         ),
         ({"action_statistics": {"arm": {"q01": [0] * 6, "q99": [0] * 6}}}, "must hold 7 finite values as 'q01'"),
         ({"action_statistics": {"arm": {"q01": [1] * 7, "q99": [0] * 7}}}, "must have q01 <= q99"),

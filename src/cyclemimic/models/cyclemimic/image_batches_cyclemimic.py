@@ -12,6 +12,7 @@ from transformers.image_utils import is_pil_image
 
 # What image processors make that a backbone reads; they make more, such as counts of tiles, that it does not.
 IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_position_ids", "image_sizes")
+_ALLOWED = "`images` must be RGB, as uint8 of shape (height, width, 3) or PIL images of mode 'RGB'"
 
 
 class ImageBatches:
@@ -25,7 +26,13 @@ class ImageBatches:
 
     def __init__(self, image_processor: Any, square_size: int | None = None) -> None:
         self.image_processor, self.square_size = image_processor, square_size
+        self._settings = image_processor.to_dict()
         self._affine_maps: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor] | None] = {}
+
+    def is_of(self, image_processor: Any, square_size: int | None) -> bool:
+        """Whether it was made of these, and the image processor is as it was then."""
+        is_same = self.image_processor is image_processor and self.square_size == square_size
+        return is_same and self._settings == image_processor.to_dict()
 
     @staticmethod
     def check(images: Any) -> list[Any]:
@@ -37,18 +44,19 @@ class ImageBatches:
         """
         if is_image(images):
             images = [images]
+        if images is None:
+            raise ValueError(f"{_ALLOWED}, got None.")
         images = [image.cpu().numpy() if isinstance(image, torch.Tensor) else image for image in images]
-        allowed = "`images` must be RGB, as uint8 of shape (height, width, 3) or PIL images of mode 'RGB'"
         for image in images:
             if is_pil_image(image):
                 if image.mode != "RGB":
-                    raise ValueError(f"{allowed}, got a PIL image of mode {image.mode!r}.")
+                    raise ValueError(f"{_ALLOWED}, got a PIL image of mode {image.mode!r}.")
             elif not isinstance(image, np.ndarray):
-                raise ValueError(f"{allowed}, got {type(image).__name__}.")
+                raise ValueError(f"{_ALLOWED}, got {type(image).__name__}.")
             elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-                raise ValueError(f"{allowed}, got {image.dtype} of shape {image.shape}.")
+                raise ValueError(f"{_ALLOWED}, got {image.dtype} of shape {image.shape}.")
         if not images:
-            raise ValueError(f"{allowed}, got an empty list.")
+            raise ValueError(f"{_ALLOWED}, got an empty list.")
         return images
 
     def resize(self, images: Any) -> np.ndarray:
@@ -114,6 +122,9 @@ class ImageBatches:
 
     def _run(self, images: list[Any], **kwargs: Any) -> dict[str, torch.Tensor]:
         """What the image processor makes, batch first: some take a list of images for those of one prompt."""
+        if any(isinstance(image, np.ndarray) and image.shape[0] in (1, 3) for image in images):
+            # Else so low an image would be taken for one with its channels first.
+            kwargs = {"input_data_format": "channels_last", **kwargs}
         made = self.image_processor(images, return_tensors="pt", **kwargs)
         data = {name: made[name] for name in IMAGE_INPUTS if name in made}
         batch_size = len(images)

@@ -27,6 +27,7 @@ from .image_batches_cyclemimic import IMAGE_INPUTS
 from .loss_cyclemimic import masked_mean_absolute_error, mean_of_unmasked
 from .modeling_prismatic import PrismaticForConditionalGeneration, PrismaticModel
 from .new_rows_cyclemimic import gathered, initialise_rows
+from .padding_cyclemimic import padding_first
 from .processing_cyclemimic import CycleMimicProcessor
 from .prompts_cyclemimic import IGNORED_LABEL
 from .read_states_cyclemimic import gather_marked, last_attended
@@ -99,6 +100,7 @@ class _DecodingState:
     A prompt that has been read, and where to go on.
 
     Args:
+        input_ids (`torch.LongTensor` of shape `(batch_size, prompt_length)`): The prompt, padding first.
         hidden_states (`torch.FloatTensor` of shape `(batch_size, prompt_length, hidden_size)`): Of the prompt.
         cache ([`Cache`]): Keys and values so far.
         attention_mask (`torch.LongTensor` of shape `(batch_size, length)`): Over the cache.
@@ -106,6 +108,7 @@ class _DecodingState:
         read_states (`list[torch.FloatTensor]`): Of what has been read since, `(batch_size, n, hidden_size)` each.
     """
 
+    input_ids: torch.Tensor
     hidden_states: torch.Tensor
     cache: Cache
     attention_mask: torch.Tensor
@@ -158,6 +161,7 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         self.register_buffer("latent_token_ids", torch.tensor(config.latent_token_ids), persistent=False)
         self.register_buffer("act_token_ids", torch.tensor(config.act_token_ids), persistent=False)
         self.register_buffer("new_token_ids", torch.tensor(config.new_token_ids), persistent=False)
+        self.register_load_state_dict_post_hook(_fill_token_ids_of)
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -169,8 +173,8 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
 
     @torch.no_grad()
     def _fill_token_ids(self) -> None:
-        # Both by `_init_weights` and by `from_pretrained`: the former is not called for a model whose weights are to come from
-        # the first process of FSDP.
+        # Wherever a model gets its weights: `_init_weights` is not called for one whose weights are to come from the first
+        # process of FSDP, nor for one that was made on the meta device and takes the state of another.
         for name in ("latent_token_ids", "act_token_ids", "new_token_ids", "action_bin_token_ids"):
             if hasattr(self, name):
                 getattr(self, name).copy_(torch.tensor(getattr(self.config, name)))
@@ -288,13 +292,14 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
                 f"Prediction takes the processor's batch without latent actions or actions, got {answers}."
             )
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        attention_mask, input_ids = padding_first(attention_mask, input_ids)
         length = input_ids.shape[1] + self.config.num_latent_tokens + self._num_appended_tokens
         cache = self._make_cache(length)
         outputs, positions = self._read(
             input_ids, pixel_values, attention_mask, keep_cache=True, past_key_values=cache, **kwargs
         )
         hidden_states = outputs.last_hidden_state
-        state = _DecodingState(hidden_states, cache, attention_mask, next_position(positions))
+        state = _DecodingState(input_ids, hidden_states, cache, attention_mask, next_position(positions))
         last_state = last_attended(hidden_states, attention_mask)
         codes = [self._best_of(self.latent_token_ids, last_state)]
         for _ in range(self.config.num_latent_tokens - 1):
@@ -353,6 +358,17 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         )
         outputs.last_hidden_state = outputs.last_hidden_state.to(input_ids.device)
         return outputs, positions
+
+    @staticmethod
+    def _aligned(
+        attention_mask: torch.Tensor | None, input_ids: torch.Tensor, labels: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Mask, token ids and labels as the backbone reads them: padding first."""
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        attention_mask, input_ids, *aligned = padding_first(
+            attention_mask, input_ids, *([] if labels is None else [labels])
+        )
+        return attention_mask, input_ids, aligned[0] if aligned else None
 
     def _check_cameras(self, pixel_values: torch.Tensor) -> None:
         names, shape = self.config.camera_names, tuple(pixel_values.shape)
@@ -415,10 +431,12 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         targets = targets.gather(1, positions)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_LABEL)
         is_right = self.latent_token_ids[logits[..., self.latent_token_ids].argmax(dim=-1)] == targets
+        # Samples without labels count in the loss no more than here.
+        num_labelled = (targets != IGNORED_LABEL).sum(dim=0).clamp_min(1)
         scores = {
             "logits": logits,
-            "latent_token_accuracy": is_right.float().mean(dim=0),
-            "latent_action_accuracy": is_right.all(dim=1).float().mean(),
+            "latent_token_accuracy": is_right.sum(dim=0) / num_labelled,
+            "latent_action_accuracy": is_right.all(dim=1).sum() / num_labelled.max(),
         }
         return loss, scores
 
@@ -468,7 +486,7 @@ class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
             pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`): As the backbone takes them; of
                 several cameras, `(batch_size, num_cameras, …)`.
             attention_mask (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): 0 at padding, on
-                either side.
+                either side; it is moved to the left, where `hidden_states` and `attentions` have it.
             labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): Token ids at the
                 `num_latent_tokens` positions of the latent action, -100 elsewhere. Not shifted.
             kwargs: Passed to the backbone, but for `use_cache`, which changes nothing.
@@ -476,7 +494,7 @@ class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
         Raises:
             ValueError: `position_ids`, which follow from `attention_mask`.
         """
-        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        attention_mask, input_ids, labels = self._aligned(attention_mask, input_ids, labels)
         outputs, _ = self._read(input_ids, pixel_values, attention_mask, keep_cache=False, **kwargs)
         hidden_states = outputs.last_hidden_state
         if labels is None:
@@ -548,14 +566,15 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
                 configuration has a `state_dim`, and only there.
 
         Raises:
-            ValueError: a robot state that the configuration does not have, or none or one of another size where it does.
+            ValueError: a robot state that the configuration does not have, or none or one of another size where it does; without
+                `labels`, no latent action in `input_ids`.
         """
         self._check_robot_state(robot_state, len(input_ids))
-        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        attention_mask, input_ids, labels = self._aligned(attention_mask, input_ids, labels)
+        if labels is None:
+            self._check_latent_tokens(input_ids)
         appended = self._appended_token_ids(actions, len(input_ids))
         full_mask = F.pad(attention_mask, (0, appended.shape[1]), value=1)
-        # Right padding then lies between the latent action and these; masked, and not counted in the positions, it is as
-        # good as absent, but to recurrent layers.
         outputs, _ = self._read(
             torch.cat([input_ids, appended], dim=1), pixel_values, full_mask, keep_cache=False, **kwargs
         )
@@ -627,7 +646,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
             return self._decode_bins(state, last_token)
         states = self._extend(state, torch.cat([last_token, self._appended_token_ids(None, len(codes))], dim=1))
         states = states[:, 1:] if self.config.action_decoding == "act" else torch.cat(state.read_states, dim=1)
-        return self._decode_actions(input_ids, state.hidden_states, states, robot_state)
+        return self._decode_actions(state.input_ids, state.hidden_states, states, robot_state)
 
     def reset(self) -> None:
         """Forget the chunks that [`~CycleMimicForActionPrediction.select_action`] has under way: an episode begins."""
@@ -666,6 +685,16 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         if shape != (None if state_dim is None else (batch_size, state_dim)):
             allowed = "left out" if state_dim is None else f"given, of shape {(batch_size, state_dim)},"
             raise ValueError(f"`robot_state` must be {allowed} for a policy of `state_dim` {state_dim}, got {shape}.")
+
+    def _check_latent_tokens(self, input_ids: torch.Tensor) -> None:
+        if torch.compiler.is_compiling():
+            return
+        counts = torch.isin(input_ids, self.latent_token_ids).sum(dim=1)
+        if (counts != self.config.num_latent_tokens).any():
+            raise ValueError(
+                f"`input_ids` must hold the {self.config.num_latent_tokens} tokens of a latent action, got {counts.tolist()} a row; "
+                "of a prompt, `predict_action_chunk` predicts the actions."
+            )
 
     @property
     def _num_appended_tokens(self) -> int:
@@ -720,6 +749,10 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         num_visual = self.config.num_cameras * self.config.num_image_tokens
         visual_states, _ = gather_marked(prompt_states, is_image, num_visual)
         return self.action_decoder(visual_states, act_states, robot_state=robot_state)
+
+
+def _fill_token_ids_of(model: CycleMimicPreTrainedModel, incompatible_keys: object) -> None:
+    model._fill_token_ids()
 
 
 # With this, `save_pretrained` puts this module and its siblings beside the weights.

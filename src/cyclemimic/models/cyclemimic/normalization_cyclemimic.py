@@ -28,7 +28,10 @@ def checked_statistics(name: str, statistics: Mapping[str, Any], size: int) -> d
     plain = {key: np.asarray(value).tolist() for key, value in statistics.items()}
     plain.setdefault("mask", [True] * size)
     for key in ("q01", "q99", "mask"):
-        values = np.asarray(plain.get(key, []), dtype=np.float64)
+        try:
+            values = np.asarray(plain.get(key, []), dtype=np.float64)
+        except (TypeError, ValueError):
+            values = np.array(np.nan)
         if values.shape != (size,) or not np.isfinite(values).all():
             raise ValueError(f"`{name}` must hold {size} finite values as {key!r}, got {plain.get(key)}.")
     if (np.asarray(plain["q01"]) > np.asarray(plain["q99"])).any():

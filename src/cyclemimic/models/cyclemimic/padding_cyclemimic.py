@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long the rows of a batch of prompts are."""
+"""How long the rows of a batch of prompts are, and where their padding stands."""
 
 from __future__ import annotations
+
+import torch
 
 PADDING = ("padding", "max_length", "padding_side", "pad_to_multiple_of")
 
@@ -37,4 +39,13 @@ def padded_length(
     return longest + -longest % (pad_to_multiple_of or 1)
 
 
-__all__ = ["PADDING", "padded_length"]
+def padding_first(attention_mask: torch.Tensor, *rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """
+    The mask and other rows `(batch_size, sequence_length)` with all padding moved to the left. What follows a prompt then
+    stands beside it: recurrent layers would read padding in between, and a window of attention would be spent on it.
+    """
+    order = attention_mask.argsort(dim=1, stable=True)
+    return tuple(row.gather(1, order) for row in (attention_mask, *rows))
+
+
+__all__ = ["PADDING", "padded_length", "padding_first"]

@@ -144,7 +144,7 @@ class CycleMimicProcessor(ProcessorMixin):
         for dataset, statistics in (state_statistics or {}).items():
             self.add_state_statistics(dataset, statistics)
         self._prompts: dict[tuple[str, str], torch.Tensor] = {}
-        self._image_batches = ImageBatches(self.image_processor, square_size)
+        self._kept_image_batches = ImageBatches(self.image_processor, square_size)
 
     @classmethod
     def from_texts(
@@ -195,6 +195,13 @@ class CycleMimicProcessor(ProcessorMixin):
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "auto_map": self.auto_map}
+
+    @property
+    def _image_batches(self) -> ImageBatches:
+        """Those of the image processor as it is now: a caller may have changed it, or put another one here."""
+        if not self._kept_image_batches.is_of(self.image_processor, self.square_size):
+            self._kept_image_batches = ImageBatches(self.image_processor, self.square_size)
+        return self._kept_image_batches
 
     @property
     def num_cameras(self) -> int:
@@ -251,7 +258,8 @@ class CycleMimicProcessor(ProcessorMixin):
             latent_actions (integers of shape `(B, num_latent_tokens)`, *optional*): Codes in `[0, codebook_size)`.
             actions (floats of shape `(B, chunk_size, action_dim)`, *optional*): In physical units. Normalised by
                 `q01` and `q99` to [-1, 1] and clipped there, as OpenVLA and UniVLA do.
-            actions_mask (booleans of shape `(B, chunk_size)`, *optional*): False where an action is not to be learned.
+            actions_mask (booleans of shape `(B, chunk_size)`, *optional*): False where an action is not to be learned, whatever
+                it is.
             dataset (`str` or `Sequence[str]`, *optional*): Whose statistics to use, one name for all samples or one a
                 sample; may be left out where there is only one.
             padding_side (`"left"` or `"right"`, *optional*, defaults to the tokenizer's).
@@ -273,7 +281,8 @@ class CycleMimicProcessor(ProcessorMixin):
         padding, images_kwargs = self._merged_arguments(
             padding_side=padding_side, pad_to_multiple_of=pad_to_multiple_of, **kwargs
         )
-        images = self._image_batches.check(self._one_after_another(images))
+        image_batches = self._image_batches
+        images = image_batches.check(self._one_after_another(images))
         batch_size = len(images) // self.num_cameras
         texts = [text] if isinstance(text, str) else list(text)
         if len(texts) != batch_size or not texts:
@@ -291,7 +300,7 @@ class CycleMimicProcessor(ProcessorMixin):
             data["robot_state"] = self._encode_state(robot_state, dataset, batch_size)
         latent_tokens = None if codes is None else torch.tensor(self.latent_token_ids)[codes]
         data.update(lay_out(prompts, latent_tokens, self.tokenizer.pad_token_id, padding))
-        encoded = self._image_batches.encode(images, **images_kwargs)
+        encoded = image_batches.encode(images, **images_kwargs)
         if self.num_cameras > 1:
             encoded = {name: values.unflatten(0, (batch_size, self.num_cameras)) for name, values in encoded.items()}
         data.update(encoded)
@@ -321,6 +330,8 @@ class CycleMimicProcessor(ProcessorMixin):
         self._add_statistics("state_statistics", self.state_dim, dataset, statistics)
 
     def _add_statistics(self, kind: str, size: int, dataset: str, statistics: Mapping[str, Any]) -> None:
+        if not isinstance(statistics, Mapping):
+            raise ValueError(f"`{kind}[{dataset!r}]` must be a mapping, got {type(statistics).__name__}.")
         known, plain = getattr(self, kind), checked_statistics(f"{kind}[{dataset!r}]", statistics, size)
         before = known.get(dataset, plain)
         if any(before.get(key) != plain.get(key) for key in ("q01", "q99", "mask")):
@@ -459,10 +470,12 @@ class CycleMimicProcessor(ProcessorMixin):
         shape = (batch_size, self.chunk_size, self.action_dim)
         if actions.shape != shape:
             raise ValueError(f"`actions` must have shape {shape}, got {actions.shape}.")
-        _check_finite("actions", actions)
         mask = np.ones(shape[:2], dtype=bool) if actions_mask is None else _as_array("actions_mask", actions_mask)
         if mask.shape != shape[:2] or mask.dtype != bool:
             raise ValueError(f"`actions_mask` must be bool of shape {shape[:2]}, got {mask.dtype} of {mask.shape}.")
+        # What is not to be learned may be NaN, which no mask would take out of a sum.
+        actions = np.where(mask[..., None] | np.isfinite(actions), actions, 0.0)
+        _check_finite("actions", actions)
         bounds = bounds_of("action_statistics", self.action_statistics, dataset, shape)
         normalised = normalize(actions, bounds)
         largest = np.abs(normalised * mask[..., None]).max()
@@ -488,7 +501,7 @@ class CycleMimicProcessor(ProcessorMixin):
 
     def _one_after_another(self, images: Any) -> Any:
         """The images of several cameras, those of a sample together; of one camera, as they are."""
-        if self.num_cameras == 1:
+        if self.num_cameras == 1 or images is None:
             return images
         if is_image(images):
             images = [images]
@@ -513,6 +526,8 @@ def _as_array(name: str, values: Any) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    if isinstance(values, list | tuple) and any(isinstance(row, list | tuple | torch.Tensor) for row in values):
+        values = [_as_array(name, row) for row in values]
     try:
         array = np.asarray(values)
     except ValueError as error:
