@@ -27,7 +27,7 @@ def main() -> None:
         [open_source(path) for path in arguments.data],
         arguments.output,
         arguments.interval_s,
-        min_interval_s=arguments.interval_s / 2,
+        min_interval_s=arguments.interval_s / 3,
         tokenizer_name=arguments.tokenizer,
     )
 

@@ -24,7 +24,7 @@ def main() -> None:
         LatentActionTokenizerModel.from_pretrained(arguments.tokenizer).to(choose_device(None)),
         LatentActionTokenizerImageProcessor.from_pretrained(arguments.tokenizer),
         [open_source(path) for path in arguments.data],
-        QualitySettings(arguments.interval_s, arguments.interval_s / 2, max_pairs=arguments.max_pairs),
+        QualitySettings(arguments.interval_s, arguments.interval_s / 3, max_pairs=arguments.max_pairs),
     )
     page = write_quality(arguments.output, measurement, name=arguments.tokenizer) / "quality.html"
 

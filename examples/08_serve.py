@@ -1,5 +1,6 @@
 """Stage 5 elsewhere, policy -> a server, and a robot that asks it over a WebSocket, as the benchmarks of vla-eval do.
 
+pip install '.[serve]'
 python examples/08_serve.py --policy outputs/policy --data demo_output/data
 """
 

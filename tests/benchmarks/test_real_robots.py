@@ -48,7 +48,7 @@ def test_table_has_the_mean_of_the_folds(measure):
     ]
     assert measure.table(folds).splitlines()[2:] == [
         "| latent pretraining, then demonstrations | 0.10, 0.30 | 0.200 | 0.20, 0.60 |",
-        "| the same demonstrations alone | 0.20, 0.60 | 0.400 | 0.40, 1.20 |",
+        "| the same fine-tuning alone | 0.20, 0.60 | 0.400 | 0.40, 1.20 |",
         "| always their mean action | 0.50, 0.70 | 0.600 | 0.60, 1.80 |",
         "| the last action again | 0.30, 0.40 | 0.350 | 0.35, 1.05 |",
     ]

@@ -23,7 +23,7 @@ from cyclemimic.demo import learning, moving
 from cyclemimic.demo.settings import DemoConfig, settings_for
 from cyclemimic.demo.stage_records import StageRecords, describe
 
-POLICIES = {"latent pretraining, then demonstrations": "policy", "the same demonstrations alone": "policy_alone"}
+POLICIES = {"latent pretraining, then demonstrations": "policy", "the same fine-tuning alone": "policy_alone"}
 GUESSES = {"always their mean action": "mean_action", "the last action again": "last_action"}
 
 

@@ -27,7 +27,7 @@ from cyclemimic.evaluation.success_table import SuccessRow, SuccessTable
 
 _VARIANT_NAMES = {
     "policy": "Latent pretraining, then demonstrations",
-    "policy_without_pretraining": "The same demonstrations alone",
+    "policy_without_pretraining": "The same fine-tuning alone",
     "random": "Random actions",
 }
 _NO_SIMULATOR = "Recorded data has no simulator to roll out in: see the action errors at the top."

@@ -199,7 +199,7 @@ def test_images_state_and_words_out_of_the_observations():
     ("env", "error", "message"),
     [
         ("gym:Nowhere-v0", ValueError, "`env` must name an environment that can be made, got Nowhere-v0"),
-        ("gym:no_such_module:Env", SimulatorError, "for which no_such_module is not installed"),
+        ("gym:no_such_module:Env", SimulatorError, "for which no_such_module is neither installed nor on PYTHONPATH"),
         ("gym:stand_in_climb:Nobody", ValueError, "`env` must name an environment that can be made"),
         ("gym:stand_in_climb:Buttons", ValueError, "must have actions that are a vector of floats, got Discrete"),
         ("gym:stand_in_climb:TwoEyes", ValueError, r"one image in its observations, got \['left', 'right'\]"),

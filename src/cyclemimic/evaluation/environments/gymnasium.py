@@ -187,7 +187,9 @@ def _make(task: str, options: dict[str, Any]) -> Any:
         make = getattr(importlib.import_module(module), attribute, None) if colon else None
         env = make() if callable(make) else gymnasium.make(task, render_mode="rgb_array", **options)
     except ModuleNotFoundError as error:
-        raise SimulatorError(f"`env` names {task}, for which {error.name} is not installed") from error
+        raise SimulatorError(
+            f"`env` names {task}, for which {error.name} is neither installed nor on PYTHONPATH"
+        ) from error
     except (gymnasium.error.Error, TypeError, ValueError, ImportError) as error:
         raise UnfitEnvironment(f"`env` must name an environment that can be made, got {task}: {error}") from error
     if not isinstance(env, gymnasium.Env):
