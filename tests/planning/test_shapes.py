@@ -12,7 +12,7 @@ from cyclemimic import (
     LatentActionTokenizerForPreTraining,
 )
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
-from cyclemimic.planning.shapes import _policy_stacks, shape_of
+from cyclemimic.planning.shapes import _policy_stacks, _tokenizer_stacks, shape_of
 from cyclemimic.trainers.adapters import add_adapter
 
 TINY = {"hidden_size": 32, "num_attention_heads": 2, "num_encoder_layers": 2, "num_decoder_layers": 1}
@@ -59,6 +59,14 @@ def test_activations_grow_with_the_batch_and_shrink_by_checkpoints(tokenizer, po
         shape = shape_of(path)
         assert shape.activation_bytes(8, False) == 2 * shape.activation_bytes(4, False)
         assert shape.activation_bytes(8, True) < shape.activation_bytes(8, False)
+
+
+@pytest.mark.parametrize(("share", "tokens"), [(1.0, [60, 40, 60]), (0.25, [45, 25, 15])])
+def test_stacks_of_a_tokenizer_by_the_share_of_frames_that_ac3_plays_on(share, tokens):
+    sizes = {"image_size": 32, "patch_size": 8, "vision_config": None, "num_discriminator_layers": 1}
+    config = LatentActionTokenizerConfig(generated_share=share, **sizes, **TINY)
+    # Sixteen patches and four latent tokens a frame; E, D, Ψ, and E's attention over time.
+    assert [stack.num_tokens for stack in _tokenizer_stacks(config)] == [*tokens, tokens[0]]
 
 
 def test_stacks_of_a_policy(policy):

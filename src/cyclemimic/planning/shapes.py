@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, cast
 
 import torch
@@ -138,19 +139,20 @@ def _count(kind: type[PreTrainedModel], config: Any, lora_rank: int | None = Non
 
 
 def _tokenizer_stacks(config: LatentActionTokenizerConfig) -> tuple[LayerStack, ...]:
-    # With AC3: E reads three frames a pair, D draws two, Ψ judges three.
-    passes = {"encoder": 3 if config.cycle_weight > 0 else 2, "decoder": 2 if config.uses_ac3 else 1}
+    # With AC3 on all frames: E reads three frames a pair, D draws two, Ψ judges three.
+    share = config.generated_share
+    passes = {"encoder": 2 + share * (config.cycle_weight > 0), "decoder": 1 + share * config.uses_ac3}
     if config.adversarial_weight > 0:
-        passes["discriminator"] = 3
+        passes["discriminator"] = 3 * share
     # The configuration fills in the second where nobody gives it.
     width, inner = config.hidden_size, cast(int, config.intermediate_size)
     num_tokens = config.grid_size**2 + config.num_latent_tokens
     stacks = [
-        LayerStack(getattr(config, f"num_{part}_layers"), count * num_tokens, width, inner)
+        LayerStack(getattr(config, f"num_{part}_layers"), ceil(count * num_tokens), width, inner)
         for part, count in passes.items()
     ]
     # Attention over time: a norm, query, key, value and the result once more.
-    stacks.append(LayerStack(config.num_encoder_layers, passes["encoder"] * num_tokens, width, 0))
+    stacks.append(LayerStack(config.num_encoder_layers, ceil(passes["encoder"] * num_tokens), width, 0))
     return tuple(stacks)
 
 
