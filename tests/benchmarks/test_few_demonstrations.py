@@ -141,6 +141,11 @@ def test_stages_of_other_bodies(stages, tmp_path):
     assert value(finetune, "--labels", tmp_path) == "other-bodies/labels_of_demonstrations"
 
 
+def test_latent_tokens_may_be_corrupted_in_fine_tuning(stages, tmp_path):
+    (finetune,) = (flags for verb, flags in stages("none-5", "--corrupted_share", "0.3") if verb == "finetune")
+    assert value(finetune, "--corrupted_share", tmp_path) == "0.3"
+
+
 def test_many_demonstrations_are_trained_on_for_longer(stages, tmp_path):
     (finetune,) = (flags for verb, flags in stages("none-100", "--finetuning_steps", "7") if verb == "finetune")
     assert value(finetune, "--max_steps", tmp_path) == "70"

@@ -128,6 +128,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokenizer_steps", type=int, default=1500)
     parser.add_argument("--pretraining_steps", type=int, default=2000)
     parser.add_argument("--finetuning_steps", type=int, default=800, help="more with 100 demonstrations of a task")
+    parser.add_argument(
+        "--corrupted_share",
+        type=float,
+        default=0.0,
+        help="of the latent tokens read in fine-tuning, as a policy that acts reads its own (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     if any(ROWS[row].pretraining == OTHER_BODIES for row in arguments.rows):
         for name in ("arms", "arms_tokenizer"):
@@ -258,7 +264,7 @@ def finetune(arguments: argparse.Namespace, row: Row, policy: Path, labels: Path
         *("finetune", "--policy", policy, "--labels", labels, "--data", arguments.output / "demonstrations"),
         *("--num_episodes", row.demonstrations * len(arguments.tasks), "--output_dir", folder),
         *("--action_decoding", row.action_decoding, "--action_decoder_context", "act"),
-        *("--image_shift", 4, "--weight_decay", 0.05),
+        *("--image_shift", 4, "--weight_decay", 0.05, "--corrupted_share", arguments.corrupted_share),
         *training_flags(row.finetuning_steps(arguments.finetuning_steps), 1e-3, seed),
     )
 
