@@ -106,7 +106,7 @@ def processor_for_backbone(
         ValueError: an image is not one run of placeholder tokens, or text does not give the backbone's own ids again.
     """
     image_processor = source.image_processor
-    # After padding on the right, a recurrent state would no longer be that of the prompt.
+    # Where the model reads it.
     source.tokenizer.padding_side = "left"
     for name in _TILING & image_processor.to_dict().keys():
         # One view an image: of the tiles that details are read from, each shape of image has another number.

@@ -181,6 +181,10 @@ def test_data_larger_than_memory_is_decoded_as_it_goes(verb, square_data, tokeni
     assert verb("pretrain", *flags, "--output_dir", tmp_path / "streamed") == 0
     assert learnt == [set(range(last.as_py()))]
     assert predict(tmp_path / "streamed")[0].shape == (1, 4)
+    # Of labels of some frames only, these are picked one by one, as from memory.
+    table = parquet.read_table(shard)
+    parquet.write_table(table.filter(pc.greater(table["frame_index"], 0)), shard)
+    assert verb("pretrain", *flags, "--output_dir", tmp_path / "some_frames") == 0 and len(learnt) == 1
 
 
 def test_video_files_with_a_table_of_texts(verb, tokenizer, tmp_path):

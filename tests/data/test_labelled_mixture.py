@@ -64,5 +64,5 @@ def test_an_episode_without_instruction_is_told_to_go_on():
 @pytest.mark.parametrize("counts", [{"a": 10}, {"a": 10, "b": 6}])
 def test_pairs_without_labels_are_an_error_before_training(counts):
     pairs = make_pairs([make_source("a", 12), make_source("b", 9)])
-    with pytest.raises(DataError, match="b: episode 0 has 7 pairs, but . labels; label the mixture again"):
+    with pytest.raises(DataError, match="b: episode 0 has 7 pairs, but . labels; label the data again"):
         LabelledMixture(pairs, make_labels(counts))

@@ -161,18 +161,30 @@ def _load_or_make_policy(wanted: PretrainArguments, labels: LatentLabels, data: 
 def _frames(
     data: _Data, labels: LatentLabels, processor: CycleMimicProcessor, training: CycleMimicTrainingArguments
 ) -> LabelledMixture | DemonstrationDataset:
-    """What the policy learns from. A mixture, or more than fits into memory, is decoded as it goes; several cameras aren't."""
+    """What the policy learns from: a mixture, and pairs beyond memory, as they are decoded, else what the frames' labels are of."""
     from cyclemimic.commands.training import fits_in_memory, keep_workers, stream_pairs
     from cyclemimic.data import DemonstrationDataset, LabelledMixture
 
     entries, transform = data.opened.sources, processor.resize_images
     if data.is_mixture:
         return LabelledMixture(stream_pairs(entries, transform, training), labels)
-    if not data.further_cameras and not fits_in_memory(entries, transform):
+    is_streamable = not data.further_cameras and all(_has_all_labels(entry, labels) for entry in entries)
+    if is_streamable and not fits_in_memory(entries, transform):
         labelled = [_labelled_part(entry, labels) for entry in entries]
         return LabelledMixture(stream_pairs(labelled, transform, training), labels)
     keep_workers(training)
     return DemonstrationDataset(data.sources, labels, transform=transform, further_cameras=data.further_cameras)
+
+
+def _has_all_labels(entry: WeightedSource, labels: LatentLabels) -> bool:
+    """Whether all pairs of each episode that is labelled are: else its frames are to be picked one by one."""
+    from cyclemimic.data.pairs import num_pairs_of
+
+    labelled = (episode for episode in entry.source if (episode.source, episode.index) in labels)
+    return all(
+        len(labels.episode(episode.source, episode.index)[0]) == num_pairs_of(episode, entry.min_interval_s)
+        for episode in labelled
+    )
 
 
 def _labelled_part(entry: WeightedSource, labels: LatentLabels) -> WeightedSource:

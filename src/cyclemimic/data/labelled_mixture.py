@@ -33,7 +33,7 @@ class LabelledMixture(Dataset):
             if len(frames) < num_pairs or frames[num_pairs - 1] != num_pairs - 1:
                 raise DataError(
                     f"{episode.source}: episode {episode.index} has {num_pairs} pairs, but {len(frames)} labels; label "
-                    "the mixture again"
+                    "the data again"
                 )
 
     def _knows(self, episode: Any) -> bool:

@@ -53,6 +53,7 @@ def test_correlation_minds_neither_scale_nor_offset():
     assert mean_correlation(true, np.stack([true[:, 0], np.full(50, 0.3)], axis=1)) == pytest.approx(0.5)
     assert mean_correlation(np.stack([true[:, 0], np.full(50, 0.3)], axis=1), true) == pytest.approx(1.0)
     assert math.isnan(mean_correlation(np.zeros((50, 2)), true))
+    assert math.isnan(mean_correlation(true, np.full((50, 2), np.nan)))
 
 
 @pytest.mark.parametrize("fit", PROBES.values(), ids=PROBES)

@@ -89,6 +89,7 @@ def test_a_body_that_stands_still_is_named(still_body, faithful):
     assert [line[1] for line in matrix] == [None, None] and matrix[1][0] is None, "nor is there a probe fitted on it"
     assert metrics["summary"]["linear_r2_within"]["value"] == matrix[0][0]
     assert metrics["summary"]["linear_r2_across"]["value"] is None
+    assert metrics["probes"]["codes"]["linear"]["across_correlation"] is None
     transfer = metrics["transfer"]
     assert transfer["within_correlation"] > 0.7, "of the body that moves"
     assert transfer["shuffled"] is not None

@@ -527,6 +527,14 @@ def test_actions_are_played_on_a_share_of_the_frames(num_motions, make_joined_mo
     outputs[1].loss.backward()
 
 
+def test_a_step_is_one_graph_for_batches_of_any_size(make_joined_model):
+    model = make_joined_model(num_motions=2, generated_share=0.5)
+    torch.compiler.reset()
+    compute = torch.compile(model._compute, fullgraph=True, backend="eager")
+    for count in (8, 6, 5):  # the second size makes it a variable
+        assert torch.isfinite(compute(*moving_squares(count), torch.arange(count) % 2, True).loss)
+
+
 def test_cost_of_a_share_of_ac3(make_config, make_joined_model):
     operations = []
     for share in (None, 1.0, 0.25):
@@ -593,9 +601,10 @@ def test_copy_ratio_is_one_for_a_copy_and_follows_the_loss(motion_weight, make_c
     assert model(*pairs).copy_ratio.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_mean_copy_ratio_moves_in_half_precision_too(make_config):
+def test_mean_copy_ratio_moves_in_half_precision_too(make_config, tmp_path):
     """A twentieth of what is left to go is nothing in bf16, and AC3 would never join."""
-    model = LatentActionTokenizerForPreTraining(make_config()).train().bfloat16()
+    LatentActionTokenizerForPreTraining(make_config()).save_pretrained(tmp_path)
+    model = LatentActionTokenizerForPreTraining.from_pretrained(tmp_path, dtype=torch.bfloat16).train()
     codes, bodies = torch.zeros(2, model.config.num_latent_tokens, dtype=torch.long), torch.zeros(2, dtype=torch.long)
     model._ac3_joins()
     for _ in range(300):

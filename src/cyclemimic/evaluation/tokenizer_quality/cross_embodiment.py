@@ -76,10 +76,10 @@ def score_predictions(
         - **pooled**: R² of the one probe of all bodies, on all.
         - **matrix**: R² of the probe fitted on body i (row) on body j (column).
         - **across_correlation**: [`mean_correlation`] on every other body, mean over pairs of bodies.
-
-        Means are over bodies that move, and so are fitted and scored on.
         - **by_body**: [`probe_scores`] of each body's own probe.
         - **pooled_scores**: [`probe_scores`] of the pooled probe.
+
+        Means over bodies are over those that move.
     """
     count = len(sample.bodies)
     body = sample.body[sample.held_out_rows()]

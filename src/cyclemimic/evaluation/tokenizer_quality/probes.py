@@ -86,10 +86,10 @@ def mean_correlation(true: np.ndarray, predicted: np.ndarray) -> float:
     """
     Correlation of true and predicted motion `(n, num_dims)`, mean over dimensions: unlike R², it does not mind motions
     that are too small throughout, or off by the same everywhere. A dimension that moves, and is predicted not to, counts as 0;
-    `nan` where none moves.
+    `nan` where none moves, or the prediction is not known.
     """
     moves = varying_dims(true)
-    if not moves.any():
+    if not moves.any() or not np.isfinite(predicted).all():
         return float("nan")
     true, predicted = ((motion - motion.mean(axis=0))[:, moves] for motion in (true, predicted))
     scale = np.sqrt((true**2).sum(axis=0) * (predicted**2).sum(axis=0))

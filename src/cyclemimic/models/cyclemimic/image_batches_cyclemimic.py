@@ -26,13 +26,13 @@ class ImageBatches:
 
     def __init__(self, image_processor: Any, square_size: int | None = None) -> None:
         self.image_processor, self.square_size = image_processor, square_size
-        self._settings = image_processor.to_dict()
+        self._settings = str(image_processor.to_dict())  # in which arrays compare, too
         self._affine_maps: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor] | None] = {}
 
     def is_of(self, image_processor: Any, square_size: int | None) -> bool:
         """Whether it was made of these, and the image processor is as it was then."""
         is_same = self.image_processor is image_processor and self.square_size == square_size
-        return is_same and self._settings == image_processor.to_dict()
+        return is_same and self._settings == str(image_processor.to_dict())
 
     @staticmethod
     def check(images: Any) -> list[Any]:

@@ -56,7 +56,7 @@ class CycleMimicLatentActionOutput(ModelOutput):
         latent_token_accuracy (`torch.FloatTensor` of shape `(num_latent_tokens,)`): With `labels`: share of samples in
             which the best of the K words is the label's, a position each, the words before it being the labels'.
         latent_action_accuracy (`torch.FloatTensor`): With `labels`: scalar, share of samples right at all positions.
-        hidden_states (`tuple(torch.FloatTensor)`): With `output_hidden_states=True`: the backbone's, a layer each.
+        hidden_states (`tuple(torch.FloatTensor)`): With `output_hidden_states=True`: the backbone's, a layer each, padding first.
         attentions (`tuple(torch.FloatTensor)`): With `output_attentions=True` and `attn_implementation="eager"`: the
             backbone's, a layer each, of shape `(batch_size, num_heads, sequence_length, sequence_length)`.
     """

@@ -159,7 +159,7 @@ def _moved(parts: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torc
         `torch.Tensor` of shape `(num_actions, channels, size, size)`.
     """
     batch_size, num_motions, channels, size, _ = parts.shape
-    times, rest = divmod(down.shape[0], batch_size)
+    times, rest = down.shape[0] // batch_size, down.shape[0] % batch_size
     if rest:
         whole = times * batch_size
         moved = _moved(parts, down[:whole], right[:whole]), _moved(parts[:rest], down[whole:], right[whole:])
@@ -173,7 +173,7 @@ def _moved(parts: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torc
 
 def _for_each_action(frames: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
     """What is there once a frame, once an action."""
-    times, rest = divmod(quantized.shape[0], frames.shape[0])
+    times, rest = quantized.shape[0] // frames.shape[0], quantized.shape[0] % frames.shape[0]
     return frames if (times, rest) == (1, 0) else torch.cat((*[frames] * times, frames[:rest]))
 
 

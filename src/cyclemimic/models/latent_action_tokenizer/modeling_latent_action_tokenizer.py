@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import nn
@@ -416,12 +414,6 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         self.register_load_state_dict_post_hook(_forget_host_copies)
         self.post_init()
 
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
-        # In a model of bf16 too: a mean that moves by a twentieth of what is left would there come to rest on its way.
-        self.mean_copy_ratio = in_fp32(self.mean_copy_ratio)
-        return self
-
     @can_return_tuple
     def forward(
         self,
@@ -582,6 +574,8 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         if not self.config.uses_ac3:
             return
         self.buffer.add(codes, embodiment_ids)
+        # In a model of bf16 too: a mean that moves by a twentieth of what is left would there come to rest on its way.
+        self.mean_copy_ratio = in_fp32(self.mean_copy_ratio)
         # No better than a copy is all that a larger ratio says: a batch where nothing moves must not blow up the mean.
         # Nor must one that overflowed: it would be NaN from then on.
         ratio = copy_ratio.to(self.mean_copy_ratio).clamp(max=1.0)

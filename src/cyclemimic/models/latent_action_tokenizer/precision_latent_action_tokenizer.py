@@ -13,5 +13,7 @@ def in_fp32(values: torch.Tensor) -> torch.Tensor:
 
 
 def unit_length(vectors: torch.Tensor) -> torch.Tensor:
-    """Vectors `(..., dim)`, each over its length."""
-    return F.normalize(in_fp32(vectors), dim=-1).to(vectors.dtype)
+    """Vectors `(..., dim)`, each over its length; of the model's precision, and in fp32 under autocast."""
+    vectors_of_unit_length = F.normalize(in_fp32(vectors), dim=-1)
+    is_autocast = torch.is_autocast_enabled(vectors.device.type)
+    return vectors_of_unit_length if is_autocast else vectors_of_unit_length.to(vectors.dtype)
