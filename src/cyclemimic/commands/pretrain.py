@@ -161,7 +161,7 @@ def _load_or_make_policy(wanted: PretrainArguments, labels: LatentLabels, data: 
 def _frames(
     data: _Data, labels: LatentLabels, processor: CycleMimicProcessor, training: CycleMimicTrainingArguments
 ) -> LabelledMixture | DemonstrationDataset:
-    """What the policy learns from: a mixture, and pairs beyond memory, as they are decoded, else what the frames' labels are of."""
+    """What the policy learns from: pairs of a mixture, or more than memory holds, as they are decoded; else all labelled frames."""
     from cyclemimic.commands.training import fits_in_memory, keep_workers, stream_pairs
     from cyclemimic.data import DemonstrationDataset, LabelledMixture
 
