@@ -57,7 +57,7 @@ def test_every_example_is_run():
 def test_pipeline(run_example, workspace, capsys):
     for stage in STAGES[:4]:
         run_example(stage)
-    assert "40 labels; frame 0 of squares, episode 0: [" in capsys.readouterr().out
+    assert "44 labels; frame 0 of squares, episode 0: [" in capsys.readouterr().out
     policy = CycleMimicForActionPrediction.from_pretrained(workspace / "outputs" / "policy")
     assert (policy.config.chunk_size, policy.config.action_dim) == (3, 4)
 
@@ -66,7 +66,7 @@ def test_pipeline(run_example, workspace, capsys):
     ("folder", "words"),
     [
         ("tokenizer", "A latent action tokenizer (CycleMimic)"),
-        ("labels", "Latent actions of 40 pairs of frames"),
+        ("labels", "Latent actions of 44 pairs of frames"),
         ("pretrained", "It does not act yet."),
         ("policy", "fine-tuned on demonstrations to act"),
     ],
