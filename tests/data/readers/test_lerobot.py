@@ -5,12 +5,13 @@ import io
 import json
 import logging
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemimic.data import DataError, LeRobotSource
+from cyclemimic.data import DataError, LeRobotSource, LeRobotWriter
 
 from ..conftest import make_frames, read_frame_numbers
 
@@ -262,3 +263,57 @@ def test_length_that_disagrees_with_the_rows_is_an_error(make_v21):
         _ = episode.actions
     with pytest.raises(DataError, match="no frame at"):
         episode.read_frames()
+
+
+def change_info(root, **values):
+    path = root / "meta/info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize("real, stated", [(12.5, 12), (30, 10), (3.75, 4), (29.97, 30), (10, 10)])
+def test_a_stated_rate_that_is_not_the_videos_leads_into_no_other_episode(tmp_path, real, stated):
+    with LeRobotWriter(tmp_path / "set", real, "arm", ["x"]) as writer:
+        for first in (0, 20):
+            writer.add_episode(make_frames(20, first), np.zeros((20, 1)), "go")
+    change_info(tmp_path / "set", fps=stated)
+    numbers = [read_frame_numbers(episode.read_frames()) for episode in LeRobotSource(tmp_path / "set")]
+    assert numbers == [list(range(20)), list(range(20, 40))]
+
+
+def test_where_a_part_of_a_file_ends_may_be_left_unsaid(v30):
+    import pyarrow.parquet as parquet
+
+    (path,) = (v30 / "meta/episodes").rglob("*.parquet")
+    table = parquet.read_table(path)
+    key = "videos/observation.images.main/to_timestamp"
+    ends = table.column(key).to_pylist()
+    parquet.write_table(table.drop_columns([key]), path)
+    assert read_frame_numbers(LeRobotSource(v30)[1].read_frames()) == list(range(8, 13))
+    # Or be when the last frame is shown.
+    shown = table.set_column(table.schema.get_field_index(key), key, [[end - 0.1 for end in ends]])
+    parquet.write_table(shown, path)
+    assert read_frame_numbers(LeRobotSource(v30)[1].read_frames()) == list(range(8, 13))
+    early = table.set_column(table.schema.get_field_index(key), key, [[end - 0.2 for end in ends]])
+    parquet.write_table(early, path)
+    with pytest.raises(DataError, match="an episode of 5 frames at 10 a second does not fit in its 0.30 s of it"):
+        LeRobotSource(v30)[1].read_frames()
+
+
+def test_a_missing_file_does_not_change_the_camera(make_v21):
+    root = make_v21(features={"observation.images.wrist": {"dtype": "video"}})
+    videos = root / "videos/chunk-000"
+    shutil.copytree(videos / "observation.images.top", videos / "observation.images.wrist")
+    (videos / "observation.images.top/episode_000000.mp4").unlink()
+    source = LeRobotSource(root)
+    assert (source.camera, len(source.cameras)) == ("observation.images.top", 2)
+    with pytest.raises(DataError, match="lacks the video of episode 0"):
+        source[0].read_frames()
+    assert len(source[1].read_frames()) == 9
+
+
+def test_what_is_not_read_is_said(make_v21, caplog):
+    features = {"observation.images.top": {"dtype": "video"}, "action.arm": {"dtype": "float32"}}
+    root = make_v21({"features": features}, tasks=["valid", "open the door"])
+    assert LeRobotSource(root)[0].actions is None
+    assert "v21: 2 of 2 episodes have several instructions" in caplog.text
+    assert "v21: actions are read from one feature, `action`; not read are ['action.arm']" in caplog.text

@@ -144,3 +144,13 @@ def test_info_of_the_writer_is_what_lerobot_needs(v30):
     assert needed.items() <= info.items()
     assert info["features"]["action"] == {"dtype": "float32", "shape": [3], "names": ["x", "y", "gripper"]}
     assert info["features"]["observation.images.main"]["shape"] == [32, 32, 3]
+
+
+def test_the_task_table_may_have_further_columns(v30):
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    path = v30 / "meta/tasks.parquet"
+    table = parquet.read_table(path)
+    parquet.write_table(table.add_column(0, "category", pyarrow.array(["a", "b"])), path)
+    test_v30_without_task_strings_in_the_episodes_uses_the_task_table(v30)

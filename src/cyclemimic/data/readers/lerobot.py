@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +15,19 @@ from ..episode import DataError, Episode
 from .cameras import choose_camera
 from .hub import HubFolder
 from .images import decode_image
-from .lerobot_episodes import EpisodeRecord
+from .lerobot_episodes import EpisodeRecord, VideoPart
 from .lerobot_metadata import LeRobotMetadata
 from .licences import read_licence
 from .parquet import parquet_columns, read_column, read_parquet
 from .plain_files import inside
 from .video import iter_frames
 
+logger = logging.getLogger(__name__)
+
 _ACTION_KEYS = ("action", "actions")
 _STATE_KEYS = ("observation.state", "state")
+# Episodes at most, evenly spread, in which files of a camera are looked for.
+_MAX_PROBED = 100
 
 
 class LeRobotSource:
@@ -72,9 +77,11 @@ class LeRobotSource:
         self.licence = read_licence(self.root, self._metadata.info)
         self.embodiment = embodiment or self._metadata.robot_type
         self._records = self._select(episodes)
-        # Real data sets list features whose files were never published.
-        self.cameras = [key for key in self._metadata.cameras if self._has_files(key)]
+        # Real data sets list features whose files were never published. A missing file is its episode's fault alone.
+        probed = self._records[:: 1 + len(self._records) // _MAX_PROBED]
+        self.cameras = [key for key in self._metadata.cameras if any(self._has_file(key, record) for record in probed)]
         self.camera = self._choose_camera(camera)
+        self._warn_of_what_is_not_read()
 
     def __len__(self) -> int:
         return len(self._records)
@@ -113,21 +120,31 @@ class LeRobotSource:
     def _choose_camera(self, camera: str | None) -> str:
         if not self.cameras and camera is None:
             raise DataError(
-                f"{self.root} has no camera with files for episode {self._records[0].index} (info.json lists "
-                f"{self._metadata.cameras}); download the videos"
+                f"{self.root} has no camera with files (info.json lists {self._metadata.cameras}); download the videos"
             )
         colour = [key for key in self.cameras if not self._metadata.has_one_channel(key)]
         return choose_camera(
             self.cameras if camera is not None else colour or self.cameras, camera, self.root, self.name
         )
 
-    def _has_files(self, camera: str) -> bool:
+    def _warn_of_what_is_not_read(self) -> None:
+        several = sum(len(record.tasks) > 1 for record in self._records)
+        if several:
+            logger.warning(
+                "%s: %d of %d episodes have several instructions; each is read with the one that most of its frames carry",
+                *(self.name, several, len(self._records)),
+            )
+        parts = [key for key in self._metadata.features if key.startswith(tuple(f"{key}." for key in _ACTION_KEYS))]
+        if parts and not any(key in self._metadata.features for key in _ACTION_KEYS):
+            logger.warning("%s: actions are read from one feature, `action`; not read are %s", self.name, parts)
+
+    def _has_file(self, camera: str, record: EpisodeRecord) -> bool:
         if self._metadata.is_remote:
-            # To look would be to download the first video of every camera.
+            # To look would be to download videos of every camera.
             return True
         if self._metadata.features[camera]["dtype"] == "image":
-            return camera in parquet_columns(self._metadata.data_file(self._records[0]))
-        return self._metadata.video_file(self._records[0], camera) is not None
+            return camera in parquet_columns(self._metadata.data_file(record))
+        return self._metadata.video_file(record, camera) is not None
 
 
 @dataclass(frozen=True)
@@ -147,8 +164,10 @@ class _LeRobotReader:
                 f"{self.metadata.root} lacks the video of episode {self.record.index}, camera {self.camera}; download "
                 "it or leave the episode out with `--skip_broken`"
             )
-        _, _, start_s = self.record.videos.get(self.camera, (0, 0, 0.0))
-        return iter_frames(path, self.metadata.fps, self.record.num_frames, indices, start_s)
+        part = self.record.videos.get(self.camera, VideoPart())
+        return iter_frames(
+            path, self.metadata.fps, self.record.num_frames, indices, start_s=part.start_s, end_s=part.end_s
+        )
 
     def read_instruction(self) -> str | None:
         tasks = self.record.tasks

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..episode import DataError, check_num_frames
 from .parquet import parquet_columns, read_rows
@@ -20,6 +20,15 @@ _EPISODE_PREFIXES = ("stats/", "videos/", "data/", "meta/")
 _MAX_NUMBER = 1 << 31
 
 
+class VideoPart(NamedTuple):
+    """Where in which video file an episode is (version 3), in seconds; `end_s` is `None` where the data set does not say."""
+
+    chunk_index: int = 0
+    file_index: int = 0
+    start_s: float = 0.0
+    end_s: float | None = None
+
+
 @dataclass(frozen=True)
 class EpisodeRecord:
     """What `meta/` says of one episode.
@@ -29,8 +38,7 @@ class EpisodeRecord:
         num_frames (`int`): Number of frames.
         tasks (`tuple[str, ...]`): Task strings, in no meaningful order.
         data_file (`tuple[int, int]`): Chunk and file index of its Parquet file (version 3).
-        videos (`Mapping[str, tuple[int, int, float]]`): Chunk index, file index and start in seconds, a camera
-            (version 3).
+        videos (`Mapping[str, VideoPart]`): Its part of a video file, a camera (version 3).
         attributes (`Mapping[str, object]`): Further scalars.
     """
 
@@ -38,7 +46,7 @@ class EpisodeRecord:
     num_frames: int
     tasks: tuple[str, ...]
     data_file: tuple[int, int] = (0, 0)
-    videos: Mapping[str, tuple[int, int, float]] = field(default_factory=dict)
+    videos: Mapping[str, VideoPart] = field(default_factory=dict)
     attributes: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -64,7 +72,9 @@ def read_tasks(root: Path, version: int) -> dict[int, str]:
         return {}
     names = parquet_columns(path)
     # pandas names the index column of the task strings "task", or "__index_level_0__" where the index has no name.
-    string = next((name for name in names if name != "task_index"), None)
+    string = next(
+        (name for name in ("task", "__index_level_0__", *names) if name in names and name != "task_index"), None
+    )
     if "task_index" not in names or string is None:
         raise DataError(f"{path} lacks the task_index or the task column, got {sorted(names)}; write it again")
     return {_number(row, "task_index", path): str(row[string]) for row in read_rows(path)}
@@ -93,16 +103,21 @@ def _episodes_v3(root: Path) -> Iterator[EpisodeRecord]:
             raise DataError(f"{path} lacks the columns {sorted(missing)}; download or write it again")
         for row in read_rows(path, names):
             videos = {
-                camera: (
-                    _number(row, f"videos/{camera}/chunk_index", path),
-                    _number(row, f"videos/{camera}/file_index", path),
-                    float(_number(row, f"videos/{camera}/from_timestamp", path, (int, float))),
-                )
+                camera: _video_part(row, f"videos/{camera}", path)
                 for camera in cameras
                 if row[f"videos/{camera}/from_timestamp"] is not None
             }
             data_file = _number(row, "data/chunk_index", path), _number(row, "data/file_index", path)
             yield _record(row, path, data_file, videos)
+
+
+def _video_part(row: Mapping[str, Any], prefix: str, path: Path) -> VideoPart:
+    start_s = float(_number(row, f"{prefix}/from_timestamp", path, (int, float)))
+    end = f"{prefix}/to_timestamp"
+    end_s = None if row.get(end) is None else float(_number(row, end, path, (int, float)))
+    return VideoPart(
+        _number(row, f"{prefix}/chunk_index", path), _number(row, f"{prefix}/file_index", path), start_s, end_s
+    )
 
 
 def _number(row: Mapping[str, Any], key: str, path: Path, kinds: Any = int) -> Any:
@@ -116,7 +131,7 @@ def _record(
     row: Mapping[str, Any],
     path: Path,
     data_file: tuple[int, int] = (0, 0),
-    videos: Mapping[str, tuple[int, int, float]] | None = None,
+    videos: Mapping[str, VideoPart] | None = None,
 ) -> EpisodeRecord:
     index, length, tasks = row["episode_index"], row["length"], row.get("tasks") or []
     if not isinstance(index, int) or not isinstance(length, int) or not 0 <= index < _MAX_NUMBER or length < 1:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..episode import DataError
 from .hub import HubFolder
-from .lerobot_episodes import EpisodeRecord, read_episodes, read_tasks
+from .lerobot_episodes import EpisodeRecord, VideoPart, read_episodes, read_tasks
 from .plain_files import inside, read_json_object
 
 # What lerobot writes; also what is tried where a template of info.json leads nowhere.
@@ -96,8 +96,8 @@ class LeRobotMetadata:
         """Path of the video file with an episode's frames, or `None` if there is none."""
         if self.version == 3 and camera not in record.videos:
             return None
-        chunk_index, file_index, _ = record.videos.get(camera, (0, 0, 0.0))
-        return self._find("video_path", VIDEO_PATHS[self.version], record, chunk_index, file_index, camera)
+        part = record.videos.get(camera, VideoPart())
+        return self._find("video_path", VIDEO_PATHS[self.version], record, part.chunk_index, part.file_index, camera)
 
     def _find(
         self, key: str, standard: str, record: EpisodeRecord, chunk_index: int, file_index: int, camera: str = ""

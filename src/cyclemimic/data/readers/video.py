@@ -57,6 +57,7 @@ def iter_frames(
     indices: Sequence[int] | None = None,
     start_s: float = 0.0,
     by_time: bool = False,
+    end_s: float | None = None,
 ) -> Iterator[np.ndarray]:
     """Decode frames of an episode that is the whole or a part of a video file.
 
@@ -73,6 +74,7 @@ def iter_frames(
         by_time (`bool`, *optional*, defaults to `False`): `fps` is a rate to look at the file with, not its own: frame `i`
             is what a viewer sees at `start_s + i / fps`, however long it has been shown by then. Without it, a file
             that has no frame there is broken.
+        end_s (`float`, *optional*): Where in the file the next episode starts, if that is known.
 
     Yields:
         `np.ndarray` of shape `(height, width, 3)`: RGB, `uint8`, turned as players show it.
@@ -91,7 +93,7 @@ def iter_frames(
         if by_time:
             time_of, rate = (lambda index: start_s + index / fps), fps
         else:
-            time_of, rate = episode_clock(container, stream, fps, num_frames, start_s)
+            time_of, rate = episode_clock(container, stream, fps, num_frames, start_s, end_s)
         converter = VideoReformatter()
         # Not a list: an episode is as long as its metadata says, true or not.
         times_s = (time_of(index) for index in indices)

@@ -9,15 +9,24 @@ from collections.abc import Callable, Iterator
 import av
 import numpy as np
 
+# How many frames' time an episode's part of a file may fall short of: some end it when the last frame is shown, not after.
+_MAX_SHORTFALL = 1.5
+
 
 def episode_clock(
-    container: av.container.InputContainer, stream: av.VideoStream, fps: float, num_frames: int, start_s: float
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    fps: float,
+    num_frames: int,
+    start_s: float,
+    end_s: float | None = None,
 ) -> tuple[Callable[[int], float], float]:
     """Seconds from the stream's start at which a frame of the episode is shown, by its index, and frames per second.
 
     Some data sets state a rounded `fps` (3.75 as 4), or a wrong one, beside videos with one frame a row; the file's
     own clock is right for them, and the same as `fps` for all others. Where that clock runs unevenly, as cameras without
-    a fixed rate write it, the frame of row `i` is the `i`-th to be shown.
+    a fixed rate write it, the frame of row `i` is the `i`-th to be shown. In a file of several episodes, the rate is that of
+    the two by which the episode lasts as long as its part of the file.
 
     Args:
         container (`av.container.InputContainer`): The file, at its start; its packets may be read over.
@@ -25,14 +34,32 @@ def episode_clock(
         fps (`float`): Frames per second of the episode.
         num_frames (`int`): Number of frames the episode has.
         start_s (`float`): Where in the file the episode starts, in seconds.
+        end_s (`float`, *optional*): Where the next one starts, if that is known.
+
+    Raises:
+        ValueError: If by either rate the episode would go on into the next.
     """
+    rate = float(stream.average_rate or fps)
     if start_s != 0 or stream.frames != num_frames or not stream.average_rate:
-        return lambda index: start_s + index / fps, fps
-    rate = float(stream.average_rate)
+        rate = _rate_of_part(rate, fps, num_frames, start_s, end_s)
+        return lambda index: start_s + index / rate, rate
     times_s = None if _is_steady(stream, rate) else _shown_times(container, stream)
     if times_s is None or len(times_s) != num_frames:
         return lambda index: index / rate, rate
     return times_s.__getitem__, rate
+
+
+def _rate_of_part(file_rate: float, fps: float, num_frames: int, start_s: float, end_s: float | None) -> float:
+    """The rate of an episode that is a part of a file: the stated one, unless the file's fits the part better."""
+    if end_s is None:
+        return fps
+    length_s = end_s - start_s
+    rate = min(fps, file_rate, key=lambda rate: abs(num_frames / rate - length_s))
+    if num_frames / rate > length_s + _MAX_SHORTFALL / rate:
+        raise ValueError(
+            f"an episode of {num_frames} frames at {rate:g} a second does not fit in its {length_s:.2f} s of it"
+        )
+    return rate
 
 
 def lacks_times(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
