@@ -70,7 +70,8 @@ def label_videos(
         DataError: `output_dir` holds something else, a video does not decode, or no episode is long enough for a pair.
     """
     times = {source.name: (interval_s, min_interval_s) for source in sources} | dict(own_intervals or {})
-    shards = _plan_shards(list_episodes(sources), times, rows_per_shard)
+    episodes = list_episodes(sources)
+    shards = _plan_shards(episodes, times, rows_per_shard)
     settings = {
         "tokenizer": public_name(tokenizer_name),
         "tokenizer_revision": tokenizer_revision(tokenizer, image_processor),
@@ -80,12 +81,12 @@ def label_videos(
         "min_interval_s": min_interval_s,
         "own_intervals": {name: list(own) for name, own in sorted((own_intervals or {}).items())},
         "rows_per_shard": rows_per_shard,
-        "data": _describe_data(list_episodes(sources)),
-        "cameras": {episode.source: episode.camera for episode in list_episodes(sources)},
+        "data": _describe_data(episodes),
+        "cameras": {episode.source: episode.camera for episode in episodes},
     }
     folder = LabelFolder(output_dir, settings, len(shards))
     if not folder.start():
-        logger.info("%s holds all these labels already: nothing to do", output_dir)
+        logger.info("%s holds all these labels already: nothing to do; remove it to make them anew", output_dir)
         return Path(output_dir)
     with evaluating(tokenizer):
         for index in tqdm(range(rank, len(shards), world_size), desc="label", unit="shard", disable=rank > 0):

@@ -53,3 +53,20 @@ def test_missing_parents_are_made_and_a_file_in_the_way_is_named(tmp_path):
 def test_errors_of_the_system_become_one_line(tmp_path, number, message):
     with pytest.raises(DataError, match=f"new: {message}"), AtomicFolder(tmp_path / "new").one_line_errors():
         raise OSError(number, "reason")
+
+
+def test_what_is_left_of_a_killed_run_is_removed_and_nothing_else(tmp_path):
+    folder = AtomicFolder(tmp_path / "new")
+    folder.start()
+    (folder.partial / "half").write_text("half")
+    folder.start()
+    assert not (folder.partial / "half").exists()
+    folder.discard()
+    folder.partial.mkdir()
+    folder.start()
+    folder.discard()
+    folder.partial.mkdir()
+    (folder.partial / "file").write_text("another's")
+    with pytest.raises(DataError, match=r"new.partial holds work of something else; move it, or give another folder"):
+        folder.start()
+    assert (folder.partial / "file").read_text() == "another's"

@@ -15,6 +15,9 @@ from .episode import DataError
 
 logger = logging.getLogger(__name__)
 
+# In a partial folder, says that it may be removed.
+_MARK = ".unfinished"
+
 
 class AtomicFolder:
     """Collects files in the sibling folder `<root>.partial`, which takes the place of `root` in one step.
@@ -45,14 +48,18 @@ class AtomicFolder:
             self.discard()
 
     def start(self, min_free_bytes: int = 0) -> None:
-        """Make the empty partial folder; `DataError` if `root` is taken, or the disk has too little room."""
+        """Make the partial folder; `DataError` if `root` is taken, what is there is no such folder, or there is too little room."""
         if self.root.exists():
             raise DataError(f"{self.root} exists already; give another folder")
         if self.partial.exists():
+            # Another's, such as labels in the making, or a folder that happens to have this name.
+            if any(self.partial.iterdir()) and not (self.partial / _MARK).is_file():
+                raise DataError(f"{self.partial} holds work of something else; move it, or give another folder")
             logger.warning("removing %s, left by a run that was interrupted", self.partial)
             shutil.rmtree(self.partial)
         with self.one_line_errors():
             self.partial.mkdir(parents=True)
+            (self.partial / _MARK).touch()
             free = shutil.disk_usage(self.partial).free
         if free < min_free_bytes:
             self.discard()
@@ -64,6 +71,7 @@ class AtomicFolder:
     def commit(self) -> None:
         """Give the partial folder its name."""
         with self.one_line_errors():
+            (self.partial / _MARK).unlink(missing_ok=True)
             os.replace(self.partial, self.root)
 
     def discard(self) -> None:

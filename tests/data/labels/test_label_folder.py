@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 
-from cyclemimic.data import LabelFolder
+from cyclemimic.data import DataError, LabelFolder
+from cyclemimic.data.atomic import AtomicFolder
 
 from .test_latent_labels import ROWS, SETTINGS, make_columns
 
@@ -42,3 +45,30 @@ def test_rows_that_do_not_fit_are_refused(labels, change, message):
     with pytest.raises(ValueError, match=message):
         labels.write(0, make_columns(ROWS) | change)
     assert labels.is_missing(0)
+
+
+def test_a_folder_that_took_the_name_meanwhile_is_no_label(labels, tmp_path):
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(DataError, match="labels exists already and holds no labels"):
+        labels.is_missing(0)
+
+
+def test_nothing_else_is_made_in_place_of_labels_in_the_making(labels, tmp_path):
+    with pytest.raises(DataError, match="labels.partial holds work of something else"):
+        AtomicFolder(tmp_path / "labels").start()
+    assert labels.is_missing(0)
+    labels.write(0, make_columns(ROWS))
+    assert labels.finish()
+
+
+def test_file_systems_without_links_will_do(tmp_path, monkeypatch):
+    def link(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", link)
+    first, second = (LabelFolder(tmp_path / "labels", SETTINGS, 1) for _ in range(2))
+    assert first.start() and second.start()
+    first.write(0, make_columns(ROWS))
+    assert second.finish()
+    with pytest.raises(DataError, match="with other labels: interval_s"):
+        LabelFolder(tmp_path / "labels", SETTINGS | {"interval_s": 9.0}, 1).start()

@@ -243,6 +243,7 @@ def test_timestamps_are_exact_to_lerobots_tolerance(v30):
 def test_leftovers_of_a_killed_run_do_not_matter(tmp_path):
     (tmp_path / "set.partial").mkdir()
     (tmp_path / "set.partial" / "junk").write_text("junk")
+    (tmp_path / "set.partial" / ".unfinished").touch()
     with LeRobotWriter(tmp_path / "set", 10, "arm", ["a", "b"]) as writer:
         add(writer)
     assert names_in(tmp_path) == ["set"] and not (tmp_path / "set" / "junk").exists()

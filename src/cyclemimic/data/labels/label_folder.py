@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -68,8 +69,8 @@ class LabelFolder:
         return True
 
     def is_missing(self, index: int) -> bool:
-        """Whether nobody has written shard `index` yet."""
-        return not ((self._partial / shard_name(index)).exists() or self.root.exists())
+        """Whether nobody has written shard `index` yet; `DataError` if something else took the folder's name meanwhile."""
+        return not ((self._partial / shard_name(index)).exists() or self._is_complete())
 
     def write(self, index: int, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
         """Write shard `index`.
@@ -128,8 +129,7 @@ class LabelFolder:
                 json.dump(self.plan, file, indent=2)
                 file.flush()
                 os.fsync(file.fileno())
-            # Unlike a rename, a link never takes the place of the plan of another process.
-            os.link(unfinished, path)
+            _give_name(unfinished, path)
             sync_folder(self._partial)
         except FileExistsError:
             pass
@@ -150,6 +150,18 @@ class LabelFolder:
                 f"{folder} exists already, with other labels: {key} was {before.get(key)}, now it is {now.get(key)}; "
                 "give another folder, or remove this one"
             )
+
+
+def _give_name(unfinished: Path, path: Path) -> None:
+    """As a rename, but `FileExistsError` where another process was faster: its plan is never replaced."""
+    try:
+        os.link(unfinished, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        # A file system without links, such as FAT.
+        with path.open("xb") as file:
+            file.write(unfinished.read_bytes())
 
 
 def _flatten(plan: dict[str, Any]) -> dict[str, Any]:
