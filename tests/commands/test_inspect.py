@@ -159,3 +159,21 @@ def test_bad_input(refuses, square_data, tmp_path, flags, message):
 def test_a_damaged_set_is_refused_in_one_line(refuses, squares):
     (squares / "meta/info.json").write_text("{")
     assert "info.json is not valid JSON" in refuses("inspect", squares, "--check")
+
+
+def test_what_shows_on_opening_is_listed_too(verb, clips, capsys):
+    (clips / "b.mp4").write_bytes(b"no video")
+    assert verb("inspect", clips) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert "  episodes      2, of 20 frames (episode 0) to 20 (episode 0)" in lines
+    assert lines[-1].startswith("    episode 1: ") and "b.mp4" in lines[-1]
+
+
+def test_the_data_sets_of_a_mixture_are_shown_one_by_one(verb, refuses, square_data, clips, tmp_path, capsys):
+    mixture = tmp_path / "mixture.yaml"
+    entries = [{"path": str(square_data), "weight": 1, "name": "first"}, {"path": str(clips), "weight": 2}]
+    mixture.write_text(json.dumps({"sources": entries}))
+    assert verb("inspect", mixture) == 0
+    names = [line for line in capsys.readouterr().out.splitlines() if line and not line.startswith(" ")]
+    assert names == ["first", "clips"]
+    assert "`fps` stands in the mixture's file" in refuses("inspect", mixture, "--fps", "5")

@@ -72,3 +72,12 @@ def test_only_a_frame_is_in_memory(monkeypatch, v30):
 def test_real_sets_are_whole(shared_data):
     for name in ("cr5_banana_lerobot_v30", "gr1_sim_picknplace_lerobot_v20", "donkeycar_nav_images"):
         assert find_broken_episodes(open_source(shared_data(name), fps=20)) == []
+
+
+def test_actions_of_another_size_are_found():
+    episodes = [
+        Episode.from_arrays(np.zeros((3, 4, 4, 3), np.uint8), 10, actions=np.zeros((3, size)), index=index)
+        for index, size in enumerate((2, 2, 3))
+    ]
+    (broken,) = find_broken_episodes(InMemorySource(episodes))
+    assert broken.index == 2 and "actions of size 3, the ones before of size 2" in broken.reason

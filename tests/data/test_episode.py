@@ -68,3 +68,16 @@ def test_two_episodes_of_one_name_are_refused():
     source = InMemorySource([Episode.from_arrays(FRAMES, fps=10, source="twice")])
     with pytest.raises(DataError, match="'twice', episode 0"):
         list_episodes([source, source])
+
+
+class GrowingReader:
+    def iter_frames(self, indices):
+        return (np.zeros((8, 8 + index // 2, 3), np.uint8) for index in indices)
+
+
+def test_frames_of_different_sizes_are_refused():
+    episode = Episode("set", "arm", 4, 6, 10.0, "top", GrowingReader())
+    assert episode.read_frames([0, 1]).shape == (2, 8, 8, 3)
+    for read in (episode.read_frames, lambda chosen: list(episode.iter_frames(chosen))):
+        with pytest.raises(DataError, match="set: frame 5 of episode 4 is 10 x 8 pixels, frames before it 9 x 8"):
+            read([3, 5])

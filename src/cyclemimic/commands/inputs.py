@@ -55,23 +55,24 @@ def open_sources(
     sources: list[EpisodeSource] = []
     broken: dict[str, list[BrokenEpisode]] = {}
     for path in paths:
-        open_episodes = partial(_open_episodes, path, camera, fps)
-        source, faults = open_usable(open_episodes) if skip_broken else (open_episodes(None), [])
+        open_these = partial(open_episodes, path, camera, fps)
+        source, faults = open_usable(open_these) if skip_broken else (open_these(None), [])
         if num_episodes is not None:
             if not 1 <= num_episodes <= len(source):
                 raise ValueError(
                     f"`num_episodes` must be in [1, {len(source)}], what {source.name} has, got {num_episodes}."
                 )
-            source = open_episodes([episode.index for episode in source][:num_episodes])
+            source = open_these([episode.index for episode in source][:num_episodes])
         sources.append(source)
         broken |= {source.name: faults} if faults else {}
     list_episodes(sources)
     return sources, broken
 
 
-def _open_episodes(
+def open_episodes(
     path: str | Path, camera: str | None, fps: float | None, episodes: Sequence[int] | None
 ) -> EpisodeSource:
+    """Opens a data set with the episodes of these indices, or with all."""
     return open_source(path, camera, episodes=episodes, fps=fps)
 
 
@@ -102,14 +103,19 @@ def open_mixture_or_sources(arguments: Any, interval_s: float, min_interval_s: f
         return OpenedMixture(weighted, {}, broken)
     if len(paths) > 1:
         raise ValueError(f"`data` must be one mixture, or data sets without one, got {list(paths)}.")
+    check_stands_in_mixture(arguments)
+    opened = open_mixture(read_mixture(paths[0]), *times, arguments.leave_out_missing, arguments.skip_broken)
+    _warn_of_coarse_rates(opened.sources)
+    return opened
+
+
+def check_stands_in_mixture(arguments: Any) -> None:
+    """Raises `ValueError` where `camera` or `fps` is given for a mixture."""
     for name in ("camera", "fps"):
         if getattr(arguments, name) is not None:
             raise ValueError(
                 f"`{name}` stands in the mixture's file, source by source; leave it out, got {getattr(arguments, name)}."
             )
-    opened = open_mixture(read_mixture(paths[0]), *times, arguments.leave_out_missing, arguments.skip_broken)
-    _warn_of_coarse_rates(opened.sources)
-    return opened
 
 
 def _warn_of_coarse_rates(sources: Sequence[WeightedSource]) -> None:

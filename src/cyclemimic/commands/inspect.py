@@ -7,7 +7,8 @@ import argparse
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
     from cyclemimic.data import EpisodeSource
+    from cyclemimic.data.checking import BrokenEpisode
     from cyclemimic.data.inspection import SourceInspection, VectorSummary
 
 _STATISTICS = ("min", "q01", "mean", "std", "q99", "max")
@@ -29,7 +31,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         description="Shows what is in some data sets: episodes, frames, cameras, instructions, statistics of actions and "
         "states. Exits with code 2 if it meets a broken episode.",
     )
-    parser.add_argument("data", nargs="+", metavar="DIR", help="data sets, as of the other verbs")
+    parser.add_argument("data", nargs="+", metavar="DIR", help="data sets or mixtures, as of the other verbs")
     parser.add_argument("--camera", help=CAMERA)
     parser.add_argument("--fps", type=float, help=FPS)
     parser.add_argument("--check", action="store_true", help="decode every frame, and list every broken episode")
@@ -45,10 +47,10 @@ def run(arguments: argparse.Namespace) -> str:
     Raises:
         FaultsFound: with that text, if an episode is broken.
     """
-    from cyclemimic.data import open_source
+    from cyclemimic.data.checking import open_readable
 
-    sources = [open_source(path, arguments.camera, fps=arguments.fps) for path in arguments.data]
-    inspections = _inspect(sources, arguments.check, arguments.output)
+    opened = [open_readable(open_episodes) for open_episodes in _openers(arguments)]
+    inspections = _inspect(opened, arguments.check, arguments.output)
     texts = ["\n".join(map(_printable, _describe(inspection))) for inspection in inspections]
     report = "\n\n".join([*texts, f"Saved: {arguments.output}"] if arguments.output else texts)
     num_broken = sum(len(inspection.broken) for inspection in inspections)
@@ -62,19 +64,35 @@ def run(arguments: argparse.Namespace) -> str:
     return report
 
 
-def _inspect(sources: Sequence[EpisodeSource], check: bool, output: Path | None) -> list[SourceInspection]:
+def _openers(arguments: argparse.Namespace) -> Iterator[Callable[[Sequence[int] | None], EpisodeSource]]:
+    """What opens each data set, with the episodes of some indices or with all; those of a mixture one by one."""
+    from cyclemimic.commands.inputs import check_stands_in_mixture, open_episodes
+    from cyclemimic.data import read_mixture
+    from cyclemimic.data.mixture import is_mixture
+
+    for path in arguments.data:
+        if is_mixture(path):
+            check_stands_in_mixture(arguments)
+            yield from (entry.open for entry in read_mixture(path))
+        else:
+            yield partial(open_episodes, path, arguments.camera, arguments.fps)
+
+
+def _inspect(
+    opened: Sequence[tuple[EpisodeSource, list[BrokenEpisode]]], check: bool, output: Path | None
+) -> list[SourceInspection]:
     """What is in some data sets, written into a folder where there is to be one."""
     from cyclemimic.data.atomic import AtomicFolder
     from cyclemimic.data.inspection import inspect_source
 
     if output is None:
-        return [inspect_source(source, check) for source in sources]
+        return [inspect_source(source, check, broken) for source, broken in opened]
     folder = AtomicFolder(output)
     # What cannot be written shall not be looked through first.
-    with folder.writing() as partial:
-        inspections = [inspect_source(source, check) for source in sources]
+    with folder.writing() as unfinished:
+        inspections = [inspect_source(source, check, broken) for source, broken in opened]
         with folder.one_line_errors():
-            _write(partial, sources, inspections)
+            _write(unfinished, [source for source, _ in opened], inspections)
     return inspections
 
 

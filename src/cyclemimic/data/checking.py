@@ -56,13 +56,7 @@ def open_usable(
     Raises:
         DataError: If it cannot be opened for another reason, or has no other episode.
     """
-    broken: list[BrokenEpisode] = []
-    try:
-        source = open_episodes(None)
-    except BrokenEpisodesError as error:
-        if not error.usable:
-            raise
-        broken, source = error.broken, open_episodes(error.usable)
+    source, broken = open_readable(open_episodes)
     found = find_broken_episodes(source)
     broken = sorted([*broken, *found], key=lambda episode: episode.index)
     for episode in broken:
@@ -76,6 +70,18 @@ def open_usable(
     return open_episodes(usable), broken
 
 
+def open_readable(
+    open_episodes: Callable[[Sequence[int] | None], EpisodeSource],
+) -> tuple[EpisodeSource, list[BrokenEpisode]]:
+    """As [`open_usable`], but without those episodes alone that show on opening the data set that they are broken."""
+    try:
+        return open_episodes(None), []
+    except BrokenEpisodesError as error:
+        if not error.usable:
+            raise
+        return open_episodes(error.usable), error.broken
+
+
 def find_broken_episodes(source: EpisodeSource) -> list[BrokenEpisode]:
     """Read instruction, actions and states of every episode, and decode every frame, one in memory at a time.
 
@@ -87,12 +93,13 @@ def find_broken_episodes(source: EpisodeSource) -> list[BrokenEpisode]:
         The others are what to open it with as `episodes`, to leave these out.
     """
     broken = []
+    columns = ColumnChecker()
     num_frames = sum(episode.num_frames for episode in source)
     with tqdm(total=num_frames, desc=f"check {source.name}", unit="frame", unit_scale=True) as progress:
         done = 0
         for episode in source:
             try:
-                check_columns(episode)
+                columns.check(episode)
                 for _ in episode.iter_frames():
                     progress.update()
             except DataError as fault:
@@ -114,7 +121,7 @@ def checked_vectors(episode: Episode, column: str, size: int | None, remedy: str
     values = getattr(episode, column)
     if values is None:
         raise DataError(f"{episode.source} has no {column}; {remedy}")
-    check_finite(episode, column, values)
+    _check_finite(episode, column, values)
     if size not in (None, values.shape[1]):
         raise DataError(
             f"{episode.source}: episode {episode.index} has {column} of size {values.shape[1]}, the ones before of size "
@@ -123,19 +130,26 @@ def checked_vectors(episode: Episode, column: str, size: int | None, remedy: str
     return values
 
 
-def check_columns(episode: Episode) -> None:
-    """Read all of an episode but its frames.
+class ColumnChecker:
+    """Reads all of a data set's episodes but their frames, and remembers the sizes of actions and states."""
 
-    Raises:
-        DataError: If something does not read, or an action or a state is not a finite number.
-    """
-    _ = episode.instruction
-    for what, values in (("actions", episode.actions), ("states", episode.states)):
-        if values is not None:
-            check_finite(episode, what, values)
+    def __init__(self) -> None:
+        self._sizes: dict[str, int] = {}
+
+    def check(self, episode: Episode) -> None:
+        """Raise `DataError` if something does not read, an action or a state is not a finite number, or they are of other
+        sizes than those before.
+        """
+        _ = episode.instruction
+        sizes = {
+            column: checked_vectors(episode, column, self._sizes.get(column), "").shape[1]
+            for column in ("actions", "states")
+            if getattr(episode, column) is not None
+        }
+        self._sizes |= sizes
 
 
-def check_finite(episode: Episode, column: str, values: np.ndarray) -> None:
+def _check_finite(episode: Episode, column: str, values: np.ndarray) -> None:
     """Raise `DataError` if a value of an episode's `column` is not a finite number."""
     if not np.isfinite(values).all():
         frame, dimension = np.argwhere(~np.isfinite(values))[0]

@@ -111,13 +111,13 @@ class Episode:
             ValueError: If an index is out of range, or the indices do not ascend.
         """
         if indices is None:
-            return self.reader.iter_frames(range(self.num_frames))
+            return self._of_one_size(range(self.num_frames))
         chosen = [int(index) for index in indices]
         if any(later <= earlier for earlier, later in zip(chosen, chosen[1:])):
             raise ValueError(f"`indices` must ascend without repetition, got {list(chosen)}")
         if len(chosen) and not (0 <= chosen[0] and chosen[-1] < self.num_frames):
             raise ValueError(f"`indices` must be in [0, {self.num_frames}), got {chosen[0]} to {chosen[-1]}")
-        return self.reader.iter_frames(chosen)
+        return self._of_one_size(chosen)
 
     def read_frames(self, indices: Sequence[int] | None = None) -> np.ndarray:
         """Decode frames into one array.
@@ -140,6 +140,19 @@ class Episode:
         frames = stack_frames(self.iter_frames(unique.tolist()), len(unique))
         # Most calls ask in order already: no second copy of the frames for them.
         return frames if len(unique) == len(indices) and (np.diff(inverse) > 0).all() else frames[inverse]
+
+    def _of_one_size(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        """The frames; `DataError` at one of another size than the first: they could not be one array."""
+        shape = None
+        for count, frame in enumerate(self.reader.iter_frames(indices)):
+            if shape not in (None, frame.shape):
+                raise DataError(
+                    f"{self.source}: frame {indices[count]} of episode {self.index} is {frame.shape[1]} x {frame.shape[0]} "
+                    f"pixels, frames before it {shape[1]} x {shape[0]}; scale them to one size or leave the episode out "
+                    "with `--skip_broken`"
+                )
+            shape = frame.shape
+            yield frame
 
     def _checked(self, what: str, values: np.ndarray | None) -> np.ndarray | None:
         if values is not None and len(values) != self.num_frames:

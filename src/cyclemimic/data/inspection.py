@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .checking import BrokenEpisode, check_columns, checked_vectors, find_broken_episodes
+from .checking import BrokenEpisode, ColumnChecker, find_broken_episodes
 from .episode import DataError, Episode, EpisodeSource
 from .feature_statistics import DistinctValues, VectorStatistics
 
@@ -72,31 +73,35 @@ class SourceInspection:
     broken: list[BrokenEpisode]
 
 
-def inspect_source(source: EpisodeSource, check: bool = False) -> SourceInspection:
+def inspect_source(
+    source: EpisodeSource, check: bool = False, left_out: Sequence[BrokenEpisode] = ()
+) -> SourceInspection:
     """Look through a data set, an episode's columns and a frame in memory at a time.
 
     Args:
         source (`EpisodeSource`): Data set.
         check (`bool`, *optional*, defaults to `False`): Also decode every frame. Without, an episode that does not
             decode is noticed only before one that does.
+        left_out (`Sequence[BrokenEpisode]`, *optional*): Broken episodes that `source` was opened without, to be reported
+            with the others; of them, no length is known.
 
     Returns:
         `SourceInspection`: What is in it.
     """
-    broken = {episode.index: episode for episode in find_broken_episodes(source)} if check else {}
+    found = find_broken_episodes(source) if check else []
+    broken = {episode.index: episode for episode in [*left_out, *found]}
     lengths: list[tuple[int, int]] = []
     instructions: Counter[str] = Counter()
     num_without_instruction = 0
     actions, states = _Vectors("actions"), _Vectors("states")
+    columns = ColumnChecker()
     resolution = None
     for episode in source:
         lengths.append((episode.index, episode.num_frames))
         if episode.index in broken:
             continue
         try:
-            check_columns(episode)
-            actions.check(episode)
-            states.check(episode)
+            columns.check(episode)
             if resolution is None:
                 resolution = _resolution(episode)
         except DataError as fault:
@@ -116,7 +121,7 @@ def inspect_source(source: EpisodeSource, check: bool = False) -> SourceInspecti
         camera=source.camera,
         resolution=resolution,
         fps=source.fps,
-        num_episodes=len(lengths),
+        num_episodes=len(lengths) + len(left_out),
         num_frames=num_frames,
         hours=num_frames / source.fps / 3600,
         shortest=min(lengths, key=lambda length: length[1]),
@@ -142,24 +147,19 @@ class _Vectors:
         self._what = what
         self._statistics = VectorStatistics()
         self._distinct = DistinctValues()
-        self._size: int | None = None
-
-    def check(self, episode: Episode) -> None:
-        """Raise `DataError` if an episode's values are not finite, or of another size than those before."""
-        if getattr(episode, self._what) is not None:
-            checked_vectors(episode, self._what, self._size, "")
+        self._has_values = False
 
     def update(self, episode: Episode) -> None:
         """Add an episode's values, if it has any."""
         values = getattr(episode, self._what)
         if values is not None:
-            self._size = values.shape[1]
+            self._has_values = True
             self._statistics.update(values)
             self._distinct.update(values)
 
     def summary(self) -> VectorSummary | None:
         """The statistics so far; `None` if there was no value."""
-        if self._size is None:
+        if not self._has_values:
             return None
         statistics = self._statistics.result()
         return VectorSummary(

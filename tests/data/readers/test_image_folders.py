@@ -88,7 +88,10 @@ def huge(path):
         (lambda path: path.write_bytes(path.read_bytes()[:60]), "3.png does not decode"),
         (lambda path: path.write_bytes(b"no image"), "3.png does not decode"),
         (huge, "3.png does not decode"),
-        (lambda path: Image.new("RGB", (8, 4)).save(path), r"3.png is 8 x 4 pixels, frames before it 32 x 32"),
+        (
+            lambda path: Image.new("RGB", (8, 4)).save(path),
+            "frame 3 of episode 1 is 8 x 4 pixels, frames before it 32 x 32",
+        ),
     ],
 )
 def test_a_broken_image_is_named(write, message, root):

@@ -103,17 +103,8 @@ class _Trajectory(FramesOnly):
     files: tuple[str, ...]
 
     def iter_frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        size = None
-        for index in indices:
-            path = self.folder / self.files[index]
-            frame = decode_image(path, str(path))
-            if size not in (None, frame.shape):
-                raise DataError(
-                    f"{path} is {frame.shape[1]} x {frame.shape[0]} pixels, frames before it {size[1]} x {size[0]}; a "
-                    "trajectory's images must be of one size"
-                )
-            size = frame.shape
-            yield frame
+        paths = (self.folder / self.files[index] for index in indices)
+        return (decode_image(path, str(path)) for path in paths)
 
 
 def is_numbered_image(path: Path) -> bool:
