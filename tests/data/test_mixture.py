@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cyclemimic.data import DataError, encode_video, open_mixture, read_mixture
+from cyclemimic.data import DataError, encode_video, open_mixture, open_source, read_mixture
 from cyclemimic.data.mixture import is_mixture, shipped_mixtures
 
 
@@ -157,3 +157,13 @@ def test_bad_files_are_refused(tmp_path, text, message):
 def test_an_unknown_name_lists_what_is_shipped():
     with pytest.raises(DataError, match="shipped are .*'paper'"):
         read_mixture("papre")
+
+
+def test_without_a_name_a_data_set_is_called_as_it_is_alone(tmp_path):
+    (tmp_path / "films").mkdir()
+    encode_video(tmp_path / "films" / "a.mp4", np.zeros((5, 16, 16, 3), np.uint8), 10)
+    for given in ("films/a.mp4", "films/*.mp4"):
+        (entry,) = read_mixture(write(tmp_path, [{"path": given, "weight": 1}]))
+        alone = open_source(tmp_path / given)
+        assert (entry.open().name, entry.open().embodiment) == (alone.name, alone.embodiment)
+        assert alone.name in ("a", "films")

@@ -141,3 +141,17 @@ def test_states_are_normalised_in_every_dimension():
     assert statistics["mask"] == [True] * 3
     with pytest.raises(DataError, match="a has no states; give data sets with states"):
         compute_state_statistics([make_source(np.zeros((4, 2)))])
+
+
+@pytest.mark.parametrize("noise", [1e-7, 1e-6])
+def test_a_dimension_that_trembles_by_rounding_still_moves(noise):
+    values = noise * np.random.default_rng(0).normal(size=(1000, 1))
+    values[[3, 500, 800], 0] = [1, -1, 0.5]
+    statistics = compute_action_statistics([make_source(values)])
+    assert (statistics["q01"], statistics["q99"]) == ([-1.0], [1.0])
+
+
+def test_an_outlier_does_not_decide_where_there_is_motion():
+    values = np.random.default_rng(0).normal(size=(1000, 1))
+    values[500] = 1000
+    assert compute_action_statistics([make_source(values)])["q99"][0] < 3

@@ -34,9 +34,8 @@ class MixtureEntry:
     Args:
         path (`str`): Folder, file or pattern, relative to the mixture's file if it is there, or id of a LeRobot data set on the Hub.
         weight (`float`): How often its pairs are drawn, against the other weights.
-        name (`str`, *optional*): Name of the data set; default is the last part of the path.
-        camera (`str`, *optional*), embodiment (`str`, *optional*), fps (`float`, *optional*), revision (`str`,
-            *optional*): As in [`open_source`].
+        name (`str`, *optional*), camera (`str`, *optional*), embodiment (`str`, *optional*), fps (`float`, *optional*),
+            revision (`str`, *optional*): As in [`open_source`].
         interval_s (`float` or `list[float]`, *optional*): Seconds between the frames of a pair, or the range they are drawn
             from; default is what training asks for.
         min_interval_s (`float`, *optional*): Shortest pair near an episode's end; default as above.
@@ -58,11 +57,11 @@ class MixtureEntry:
         Raises:
             DataError, ValueError: As [`open_source`].
         """
-        return open_source(self.path, self.camera, self.embodiment, episodes, self.data_name, self.fps, self.revision)
+        return open_source(self.path, self.camera, self.embodiment, episodes, self.name, self.fps, self.revision)
 
     @property
     def data_name(self) -> str:
-        """Name of the data set, given or not."""
+        """What messages call the data set, opened or not."""
         return self.name or Path(split_revision(self.path)[0]).name
 
 

@@ -12,6 +12,10 @@ from .checking import checked_vectors
 from .episode import EpisodeSource, iter_episodes
 from .feature_statistics import DistinctValues, VectorStatistics
 
+# Of a dimension's whole range, what it may tremble by and still rest: noise of numbers, as outliers would need to be a
+# hundred thousand times as far out to be taken for its motion.
+_REST_SHARE = 1e-5
+
 
 def compute_action_statistics(sources: Sequence[EpisodeSource]) -> dict[str, list[float] | list[bool]]:
     """Compute the statistics of each action dimension over all frames of some data sets.
@@ -62,7 +66,8 @@ def _statistics(sources: Sequence[EpisodeSource], column: str) -> dict[str, list
         distinct.update(values)
     statistics = running.result()
     lists = {name: statistics[name].tolist() for name in ("q01", "q99", "mean", "std", "min", "max")}
-    is_resting = (statistics["q01"] == statistics["q99"]) & (statistics["min"] < statistics["max"])
+    usual, whole = statistics["q99"] - statistics["q01"], statistics["max"] - statistics["min"]
+    is_resting = (usual <= _REST_SHARE * whole) & (whole > 0)
     return _spanned({**lists, "mask": [count > 2 for count in distinct.counts()]}, is_resting)
 
 

@@ -62,3 +62,12 @@ def test_colour_of_sixteen_bits_is_read_at_half_its_depth():
         for kind, data in chunks
     )
     assert (decode_image(file, "a") == 0x5A).all()
+
+
+def test_a_photograph_stands_as_viewers_show_it():
+    image, exif, file = Image.new("RGB", (4, 2)), Image.Exif(), io.BytesIO()
+    image.putpixel((0, 0), (255, 0, 0))
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    image.save(file, "PNG", exif=exif)
+    frame = decode_image(file.getvalue(), "photo")
+    assert frame.shape == (4, 2, 3) and frame[0, 1].tolist() == [255, 0, 0]

@@ -168,3 +168,9 @@ def test_versions_side_by_side_are_not_guessed(rlds):
     write_rlds(rlds.parent / "2.0.0", [[encode_episode(FRAMES[:3])]])
     with pytest.raises(DataError, match=r"holds \['1.0.0', '2.0.0'\]; give one of those folders"):
         open_source(rlds.parent, fps=5)
+
+
+def test_of_several_instructions_most_steps_decide(tmp_path):
+    texts = [b"open", b"close it", b"close it"]
+    source = RldsSource(write_rlds(tmp_path / "r", [[encode_episode(FRAMES[:3], language_instruction=texts)]]), 5)
+    assert source[0].instruction == "close it"

@@ -35,7 +35,7 @@ def decode_image(file: Path | bytes, what: str) -> np.ndarray:
         DataError: If it does not decode, is larger than [`MAX_PIXELS`], or has more than 8 bits a channel, as depth has.
     """
     # Imported here, as an image is the first thing of a data set that needs it.
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     remedy = "replace it, or leave its episode out with `--skip_broken`"
     try:
@@ -45,7 +45,8 @@ def decode_image(file: Path | bytes, what: str) -> np.ndarray:
             (width, height), mode = image.size, image.mode
             is_deep = mode.startswith(_DEEP_MODES)
             if width * height <= MAX_PIXELS and not is_deep:
-                return np.asarray(image.convert("RGB"))
+                # As viewers show it: photographs of telephones lie on their side.
+                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     # Pillow passes on whatever its decoders meet.
     except (
         OSError,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ class RldsSource:
     """An RLDS data set as a sequence of [`Episode`]s.
 
     When it is opened, records are counted and their lengths checked. Actions, states and instructions are read without the
-    pictures beside them; a record's checksum is checked when its pictures are read.
+    pictures beside them; a record's checksum is checked when its pictures are read. Where steps of an episode differ in
+    their instructions, it has the one of most steps.
 
     Args:
         root (`str` or `Path`): The folder of a version, which holds `features.json`, `dataset_info.json` and the records.
@@ -133,8 +135,9 @@ class _RldsReader:
         texts = read_features(self.record, [key]).get(key) if key else None
         if not isinstance(texts, list) or not texts:
             return None
+        (text, _), *_ = Counter(texts).most_common(1)
         try:
-            return texts[0].decode().strip() or None
+            return text.decode().strip() or None
         except UnicodeDecodeError as error:
             raise self._error(f"{key} is not UTF-8 text") from error
 
