@@ -130,3 +130,40 @@ def test_shard_that_is_too_large(tokenizer, monkeypatch):
 def test_only_adapters_have_a_base_model(tokenizer):
     with pytest.raises(ValueError, match="`base_model` must be left out for what is no adapter"):
         read_publication(tokenizer, base_model="me/policy")
+
+
+def test_a_model_without_its_weights_is_not_published(copy):
+    for path in copy.glob("*.safetensors*"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"`folder` must hold the weights of its config.json, got none in .*copy\.$"):
+        read_publication(copy)
+    (copy / "cyclemimic").mkdir()
+    save_file({"a": torch.zeros(1)}, copy / "cyclemimic" / "model.safetensors")
+    with pytest.raises(ValueError, match="got none in .*copy; push its folder cyclemimic"):
+        read_publication(copy)
+    # Processors alone are fine, and take nobody's place.
+    (copy / "config.json").unlink()
+    assert not read_publication(copy).is_replaced("model.safetensors")
+
+
+def test_a_model_of_which_a_shard_is_missing_is_not_published(copy):
+    (copy / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(
+        ValueError, match="must hold all weights that model.safetensors.index.json names, got no model-00002"
+    ):
+        read_publication(copy)
+
+
+def test_weights_take_the_place_of_their_own_kind_alone(copy, labels):
+    model = read_publication(copy)
+    for name in ("model-00001-of-00003.safetensors", "model.safetensors"):
+        assert model.is_replaced(name)
+    for name in (
+        "model-00001-of-00002.safetensors",
+        "adapter_model.safetensors",
+        "adapter/model-00001-of-00002.safetensors",
+        "a.parquet",
+    ):
+        assert not model.is_replaced(name)
+    assert read_publication(labels).is_replaced("labels-00007.parquet")
+    assert not read_publication(labels).is_replaced("model.safetensors")

@@ -26,6 +26,8 @@ _SUFFIXES = {
     "dataset": {LABELS, ".md"},
 }
 _STATES = {"trainer_state.json"}
+# Weights, in shards or whole; which of a repository's a file belongs to.
+_WEIGHTS_NAME = re.compile(r"(model|adapter_model)(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _TOKEN = re.compile(TOKEN_PATTERN.encode())
 
 
@@ -48,7 +50,7 @@ class Publication:
 
     def is_replaced(self, name: str) -> bool:
         """Whether a file that is on the Hub from before belongs to what this takes the place of, and would mix with it."""
-        return name not in self.files and "/" not in name and name.endswith((WEIGHTS, f"{WEIGHTS}.index.json", LABELS))
+        return name not in self.files and _part_of(name) in set(map(_part_of, self.files)) - {None}
 
 
 def read_publication(
@@ -77,6 +79,7 @@ def read_publication(
     named = None
     if kind != "dataset":
         _check_carries_code(folder, files)
+        _check_is_whole(folder, files)
     if kind == "adapter":
         named, base_model = _base_models(folder, base_model)
         if named != base_model:
@@ -171,6 +174,30 @@ def _check_carries_code(folder: Path, files: dict[str, Path | bytes]) -> None:
             f"`folder` must carry its code, got {folder} from an older version; load it and save it again with "
             "`save_pretrained`."
         )
+
+
+def _check_is_whole(folder: Path, files: dict[str, Path | bytes]) -> None:
+    """Raises `ValueError` where a model or adapter comes without its weights, or some of them."""
+    for index in (name for name in files if name.endswith(f"{WEIGHTS}.index.json")):
+        missing = sorted(set(_read_json(folder / index).get("weight_map", {}).values()) - files.keys())
+        if missing:
+            raise ValueError(f"`folder` must hold all weights that {index} names, got no {missing[0]} in {folder}.")
+    has_weights = any(name.endswith(WEIGHTS) for name in files)
+    if "config.json" in files and not has_weights:
+        # LeRobot's folder of a policy, which has the checkpoint within.
+        nested = next((path.parent.name for path in sorted(folder.glob(f"*/*{WEIGHTS}"))), None)
+        remedy = f"; push its folder {nested}" if nested else ""
+        raise ValueError(f"`folder` must hold the weights of its config.json, got none in {folder}{remedy}.")
+    if "adapter_config.json" in files and not has_weights:
+        raise ValueError(f"`folder` must hold the weights of its adapter_config.json, got none in {folder}.")
+
+
+def _part_of(name: str) -> str | None:
+    """What of a repository a file's name makes it a part of: the model's or the adapter's weights, or the labels."""
+    if name.endswith(LABELS) and "/" not in name:
+        return LABELS
+    found = _WEIGHTS_NAME.fullmatch(name)
+    return None if found is None else found[1]
 
 
 def _is_own(config: dict[str, Any]) -> bool:
