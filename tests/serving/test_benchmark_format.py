@@ -40,7 +40,8 @@ def test_a_gripper_of_other_values_is_refused():
     gripper = read_benchmark_format(EXAMPLES / "libero.yaml").gripper
     gripper.check_range(0.0, 1.0, "libero.yaml")
     gripper.check_range(0.2, 1.05, "libero.yaml")
-    for values in ((-1, 1), (0, 1.2)):
+    gripper.check_range(1.0, 1.0, "libero.yaml")  # it never closes
+    for values in ((-1, 1), (0, 1.2), (0, 0.4), (0.5, 1)):
         with pytest.raises(
             ValueError, match="`gripper` of libero.yaml must have the demonstrations' values, which go from"
         ):

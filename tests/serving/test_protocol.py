@@ -70,6 +70,8 @@ def test_packed_as_the_harness_unpacks():
         (image("png", size=(5000, 5000)), "must have at most 16777216 pixels together"),
         ([image("png", size=(2100, 2100))] * 4, "must have at most 16777216 pixels together"),
         (list(range(5000)), "exceeds max_array_len"),
+        ([[[]] * 4000] * 1000, "a message must have at most 4096 items"),
+        ([{"a": {}}] * 2000, "a message must have at most 4096 items"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -125,3 +127,9 @@ def test_random_damage_is_refused_or_read_and_never_worse():
         except MessageError:
             refused += 1
     assert refused > 200
+
+
+@pytest.mark.parametrize("kind", [array(), [1], {"a": 1}, None, 3])
+def test_a_type_that_is_no_text_is_refused(kind):
+    with pytest.raises(MessageError, match="`type` must be one of"):
+        unpack_message(msgpack.packb({"type": kind, "payload": {}, "seq": 1, "timestamp": 0.0}))

@@ -45,11 +45,14 @@ class Gripper:
             file (`str`): Where it is described, for messages.
 
         Raises:
-            ValueError: they go beyond open and closed by more than a tenth.
+            ValueError: they go beyond open and closed by more than a tenth, or move by half of the way or less.
         """
         ends = sorted(dataclasses.astuple(self.demonstrations))
         slack = 0.1 * (ends[1] - ends[0])
-        if lowest < ends[0] - slack or highest > ends[1] + slack:
+        is_beyond = lowest < ends[0] - slack or highest > ends[1] + slack
+        # Of 0 and 1, say, where -1 and 1 are described. One that never moves may be at either.
+        is_half = 0 < highest - lowest <= 0.5 * (ends[1] - ends[0])
+        if is_beyond or is_half:
             raise ValueError(
                 f"`gripper` of {file} must have the demonstrations' values, which go from {lowest:g} to {highest:g}, got "
                 f"{dataclasses.asdict(self.demonstrations)}."

@@ -61,12 +61,14 @@ def unpack_message(data: bytes | str) -> Message:
     """
     import msgpack
 
+    reader = _ArrayReader()
     if isinstance(data, str):
         raise MessageError("a message must be a binary frame of MessagePack, got text.")
     try:
         fields = msgpack.unpackb(
             data,
-            object_hook=_ArrayReader().read,
+            object_hook=reader.read,
+            list_hook=reader.count,
             ext_hook=_refuse_extension,
             max_array_len=_MAX_ITEMS,
             max_map_len=_MAX_ITEMS,
@@ -80,7 +82,7 @@ def unpack_message(data: bytes | str) -> Message:
     seq = fields.get("seq")
     if type(seq) is not int:
         raise MessageError(f"`seq` must be an integer, got {_shortened(seq)}.")
-    if fields.get("type") not in REQUESTS:
+    if not isinstance(fields.get("type"), str) or fields["type"] not in REQUESTS:
         raise MessageError(f"`type` must be one of {list(REQUESTS)}, got {_shortened(fields.get('type'))}.", seq)
     if not isinstance(fields.get("payload"), dict):
         raise MessageError(f"`payload` must be a map, got {type(fields.get('payload')).__name__}.", seq)
@@ -103,13 +105,21 @@ def _pack_array(value: Any) -> Any:
 
 
 class _ArrayReader:
-    """Makes the arrays and images of one message, whose images share one budget of pixels."""
+    """Makes the arrays and images of one message; they share one budget of pixels, and all that it holds one of items."""
 
     def __init__(self) -> None:
-        self._pixels_left = _MAX_PIXELS
+        self._pixels_left, self._items_left = _MAX_PIXELS, _MAX_ITEMS
+
+    def count(self, items: Any) -> Any:
+        """What msgpack calls for every list: `items` as they are, while they are few."""
+        self._items_left -= 1 + len(items)
+        if self._items_left < 0:
+            raise ValueError(f"a message must have at most {_MAX_ITEMS} items")
+        return items
 
     def read(self, fields: dict[str, Any]) -> Any:
         """What msgpack calls for every map, the innermost first."""
+        self.count(fields)
         if "__image__" in fields and fields.get("format") != "raw":
             return self._read_image(fields)
         if "__image__" in fields or "__ndarray__" in fields:
