@@ -43,7 +43,8 @@ def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTr
         )
     check_weights(checkpoint)
     try:
-        config = load_pinned(AutoConfig.from_pretrained, checkpoint)
+        # Code that comes with a checkpoint would be asked for before its type is seen, and is never needed.
+        config = load_pinned(AutoConfig.from_pretrained, checkpoint, trust_remote_code=False)
     except (OSError, ValueError) as error:
         config, reason = None, first_line(error)
     if config is None:

@@ -72,8 +72,8 @@ def make_policy_of_backbone(
         ValueError: no such model, or one that does not take an image as a fixed number of placeholder tokens.
     """
     try:
-        config = load_pinned(AutoConfig.from_pretrained, backbone)
-        source = load_pinned(AutoProcessor.from_pretrained, backbone)
+        config = load_pinned(AutoConfig.from_pretrained, backbone, trust_remote_code=False)
+        source = load_pinned(AutoProcessor.from_pretrained, backbone, trust_remote_code=False)
     # Some processors need packages for video, even where none is read.
     except (OSError, ValueError, ImportError) as error:
         reason = first_line(error)

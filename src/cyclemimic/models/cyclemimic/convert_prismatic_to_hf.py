@@ -183,7 +183,7 @@ def _read_text_config(
                 f"folder or Hub id of {settings.get('llm_backbone_id', 'the one it started with')}."
             )
         try:
-            config = AutoConfig.from_pretrained(language_model)
+            config = AutoConfig.from_pretrained(language_model, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise _not_a_language_model(language_model, error) from error
     else:
