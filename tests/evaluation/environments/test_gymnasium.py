@@ -8,7 +8,6 @@ import importlib
 import numpy as np
 import pytest
 
-from cyclemimic.evaluation.environments.gymnasium import _warn_of_terminated
 from cyclemimic.evaluation.environments.simulator import SimulatorError, UnfitEnvironment, open_simulator
 
 pytest.importorskip("gymnasium")
@@ -72,6 +71,15 @@ class Promising(Climb):
     def inform(self):
         return {}
 
+class Legacy(Climb):
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.height = np.random.RandomState(seed).uniform(0.4, 0.6)
+        return self.observe(), {}
+
+class Timeless(Climb):
+    metadata = {"render_modes": ["rgb_array"]}
+
 class TwoEyes(Seeing):
     observation_space = Dict({name: Box(0, 255, (4, 6, 3), np.uint8) for name in ("left", "right")})
 
@@ -122,8 +130,8 @@ def climb(tmp_path, monkeypatch):
     monkeypatch.delitem(importlib.sys.modules, "stand_in_climb", raising=False)
 
 
-def make(env, **settings):
-    simulator = open_simulator(env)
+def make(env, terminated_is=None, **settings):
+    simulator = open_simulator(env, terminated_is=terminated_is)
     return simulator.make_environment(simulator.tasks[0], **settings)
 
 
@@ -162,7 +170,7 @@ def test_an_end_is_no_success_where_success_was_spoken_of_before():
 
 
 def test_what_success_is_does_not_depend_on_the_episodes_before():
-    environment = make("gym:stand_in_climb:Forgetful")
+    environment = make("gym:stand_in_climb:Forgetful", "success")
     ends = []
     for actions in ([1.0], [0.1, -1.0], [1.0]):
         environment.reset(0)
@@ -170,15 +178,33 @@ def test_what_success_is_does_not_depend_on_the_episodes_before():
     assert ends == [True, None, True]
 
 
-def test_success_by_the_end_alone_is_said_once(caplog):
-    _warn_of_terminated.cache_clear()
-    for _ in range(2):
-        environment = make("gym:stand_in_climb:Seeing")
-        for _ in range(2):
-            environment.reset(0)
-            assert environment.step(np.array([1.0, 0])) is True
-    (record,) = [record for record in caplog.records if record.name.startswith("cyclemimic")]
-    assert record.getMessage().startswith("stand_in_climb:Seeing: an episode without `is_success` or `success`")
+@pytest.mark.parametrize(("said", "end"), [("success", True), ("failure", None)])
+def test_where_no_success_is_told_it_must_be_said_what_an_end_is(said, end):
+    environment = make("gym:stand_in_climb:Seeing")
+    environment.reset(0)
+    with pytest.raises(
+        UnfitEnvironment, match="`terminated_is` must say what it is when stand_in_climb:Seeing termin"
+    ):
+        environment.step(np.array([1.0, 0]))
+    environment = make("gym:stand_in_climb:Seeing", said)
+    environment.reset(0)
+    assert environment.step(np.array([1.0, 0])) is end
+    with pytest.raises(ValueError, match="`terminated_is` must be left out for pusht, which tells success"):
+        open_simulator("pusht", terminated_is=said)
+
+
+def test_any_seed_will_do():
+    environment = make("gym:stand_in_climb:Legacy")
+    environment.reset(2**32 * 7 + 3)
+    first = environment.render()
+    environment.reset(3)
+    np.testing.assert_array_equal(environment.render(), first)
+
+
+def test_a_rate_that_is_not_told_is_known_to_be_a_guess():
+    assert open_simulator("gym:stand_in_climb:Climb").tells_rate
+    simulator = open_simulator("gym:stand_in_climb:Timeless")
+    assert (simulator.control_rate_hz, simulator.tells_rate) == (10.0, False)
 
 
 def test_an_action_that_lasts():
@@ -192,7 +218,7 @@ def test_images_state_and_words_out_of_the_observations():
     environment.reset(0)
     assert environment.render().mean() == 7 and environment.instruction == "look"
     assert environment.state.shape == (1,) and environment.state.dtype == np.float32
-    assert environment.step(np.array([1.0, 0])) is True  # nothing is said of success: it is over
+    assert environment.step(np.array([0.1, 0])) is False
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ What such an environment must give:
 
 - an image, uint8 `(height, width, 3)`, RGB: its observation, the only one in a dictionary of observations, or `render()`;
 - actions: a `Box` of one dimension;
-- success: `is_success` or `success` in the step's info; in an episode whose infos have neither, `terminated`;
+- success: `is_success` or `success` in the step's info; where an episode terminates and its infos have had neither, it must be
+  said what that is, by `--terminated_is`;
 - an instruction: in the info of `reset`, or as an attribute, `instruction`; or by `--instruction`;
 - optionally what the robot feels: `state` or `agent_pos` in a dictionary of observations;
 - the same episode for the same `reset(seed=...)`, whatever was played before;
@@ -16,20 +17,19 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import logging
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cyclemimic.evaluation.environments.simulator import Simulator, SimulatorError, UnfitEnvironment
 
-logger = logging.getLogger(__name__)
-
 _STATE_KEYS = ("state", "agent_pos")
 _SUCCESS_KEYS = ("is_success", "success")
 _DEFAULT_RATE_HZ = 10.0
+# NumPy's legacy generators, which many environments draw from, take no larger one.
+_SEEDS = 2**32
 
 
 class GymnasiumEnvironment:
@@ -40,6 +40,8 @@ class GymnasiumEnvironment:
         task (`str`): `[MODULE:]ID` as `gymnasium.make` reads it, or `MODULE:CALLABLE`, which is called without arguments.
         action_repeat (`int`, *optional*, defaults to 1): Control steps that an action lasts.
         instruction (`str`, *optional*): What the policy is told, instead of the environment's own words.
+        terminated_is (`str`, *optional*): `"success"` or `"failure"`, what it is to terminate in an episode whose infos
+            do not tell.
         options (*optional*): Further arguments of `gymnasium.make`.
 
     Raises:
@@ -47,8 +49,20 @@ class GymnasiumEnvironment:
         SimulatorError: Gymnasium or the module is not installed.
     """
 
-    def __init__(self, task: str, action_repeat: int = 1, instruction: str | None = None, **options: Any) -> None:
-        self.task, self.action_repeat, self._told = task, action_repeat, instruction
+    def __init__(
+        self,
+        task: str,
+        action_repeat: int = 1,
+        instruction: str | None = None,
+        terminated_is: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.task, self.action_repeat, self._told, self._terminated_is = (
+            task,
+            action_repeat,
+            instruction,
+            terminated_is,
+        )
         self._env = _make(task, options)
         self.max_steps, self.control_rate_hz = _length_of(self._env), _rate_of(self._env)
         _check_takes_seed(self._env, task)
@@ -76,7 +90,7 @@ class GymnasiumEnvironment:
 
     def reset(self, initial_state: int) -> None:
         """Starts the episode of that seed."""
-        answer = self._env.reset(seed=initial_state)
+        answer = self._env.reset(seed=initial_state % _SEEDS)
         if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], Mapping)):
             raise UnfitEnvironment(
                 f"`env` must return an observation and a dictionary of `reset`, got {_kind(answer)} of {self.task}."
@@ -102,14 +116,19 @@ class GymnasiumEnvironment:
             terminated, truncated = self._truth("terminated", answer[2]), self._truth("truncated", answer[3])
             said = [self._truth(key, information[key]) for key in _SUCCESS_KEYS if key in information]
             self._tells_success |= bool(said)
-            if terminated and not self._tells_success:
-                _warn_of_terminated(self.task)
-                return True
-            if any(said):
+            if any(said) or (terminated and not self._tells_success and self._is_success_to_terminate()):
                 return True
             if terminated or truncated:
                 return None
         return False
+
+    def _is_success_to_terminate(self) -> bool:
+        if self._terminated_is is None:
+            raise UnfitEnvironment(
+                f"`terminated_is` must say what it is when {self.task} terminates in an episode without `is_success` or "
+                "`success` in its infos, success or failure, got neither."
+            )
+        return self._terminated_is == "success"
 
     def _truth(self, name: str, value: Any) -> bool:
         if np.size(value) != 1:
@@ -141,11 +160,14 @@ class GymnasiumEnvironment:
         self._env.close()
 
 
-def open_simulator(names: str, image_size: int | None, instruction: str | None) -> Simulator:
+def open_simulator(
+    names: str, image_size: int | None, instruction: str | None, terminated_is: str | None = None
+) -> Simulator:
     """The environment `names`; it is made once, and looked at, to say now what would fail in every trial."""
     if image_size is not None:
         raise ValueError(f"`image_size` must be left out for gym, whose environments decide, got {image_size}.")
-    return describe((names,), partial(GymnasiumEnvironment, instruction=instruction))
+    make_environment = partial(GymnasiumEnvironment, instruction=instruction, terminated_is=terminated_is)
+    return describe((names,), make_environment)
 
 
 def describe(tasks: tuple[str, ...], make_environment: Callable[..., GymnasiumEnvironment]) -> Simulator:
@@ -170,7 +192,8 @@ def describe(tasks: tuple[str, ...], make_environment: Callable[..., GymnasiumEn
             make_environment=make_environment,
             action_dim=environment.action_dim,
             max_steps=environment.max_steps,
-            control_rate_hz=environment.control_rate_hz,
+            control_rate_hz=environment.control_rate_hz or _DEFAULT_RATE_HZ,
+            tells_rate=environment.control_rate_hz is not None,
             state_dim=environment.state_dim,
         )
     finally:
@@ -208,12 +231,6 @@ def _check_takes_seed(env: Any, task: str) -> None:
             ) from error
 
 
-@cache  # once a process
-def _warn_of_terminated(task: str) -> None:
-    # No less than a warning: worker processes show nothing else.
-    logger.warning("%s: an episode without `is_success` or `success` in its infos succeeds where it terminates", task)
-
-
 def _kind(value: Any) -> str:
     """What something is, in a word or two."""
     if value is None:
@@ -238,8 +255,9 @@ def _length_of(env: Any) -> int | None:
     return None if env.spec is None else env.spec.max_episode_steps
 
 
-def _rate_of(env: Any) -> float:
-    return float((env.metadata or {}).get("render_fps") or _DEFAULT_RATE_HZ)
+def _rate_of(env: Any) -> float | None:
+    rate_hz = (env.metadata or {}).get("render_fps")
+    return float(rate_hz) if rate_hz else None
 
 
 def _attribute(env: Any, name: str) -> Any:

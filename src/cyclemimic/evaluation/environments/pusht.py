@@ -29,7 +29,7 @@ class PushTEnvironment(GymnasiumEnvironment):
     ) -> None:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame would look for a screen
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        size = {"observation_width": image_size, "observation_height": image_size}
+        size: dict[str, Any] = {"observation_width": image_size, "observation_height": image_size}
         try:
             super().__init__(
                 "gym_pusht:gym_pusht/PushT-v0", action_repeat, instruction, obs_type="pixels_agent_pos", **size

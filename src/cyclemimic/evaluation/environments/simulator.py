@@ -30,6 +30,7 @@ class Simulator:
         action_dim (`int`): Size of an action.
         max_steps (`int`, *optional*): Control steps after which a trial has failed.
         control_rate_hz (`float`): Control steps a second.
+        tells_rate (`bool`, *optional*, defaults to `True`): Whether that is the simulator's word, and not a guess.
         state_dim (`int`, *optional*): Size of `state`, what the robot feels of itself.
         num_states (`int`, *optional*): How many initial states there are, the same for every seed; `None`: any number.
         repeats_actions (`bool`, *optional*, defaults to `False`): Whether an action lasts as long as a frame of the
@@ -45,6 +46,7 @@ class Simulator:
     control_rate_hz: float
     state_dim: int | None = None
     num_states: int | None = None
+    tells_rate: bool = True
     repeats_actions: bool = False
     one_a_process: bool = False
     accepts_gripper: bool = False
@@ -62,7 +64,9 @@ FORMS = {
 _MODULES = {"metaworld": "metaworld", "pusht": "pusht", "libero": "libero", "gym": "gymnasium"}
 
 
-def open_simulator(env: str, image_size: int | None = None, instruction: str | None = None) -> Simulator:
+def open_simulator(
+    env: str, image_size: int | None = None, instruction: str | None = None, terminated_is: str | None = None
+) -> Simulator:
     """
     The simulator of that name.
 
@@ -70,6 +74,8 @@ def open_simulator(env: str, image_size: int | None = None, instruction: str | N
         env (`str`): One of `FORMS`.
         image_size (`int`, *optional*): Pixels of the camera, by default the simulator's.
         instruction (`str`, *optional*): What the policy is told, where the simulator has no words of its own.
+        terminated_is (`str`, *optional*): Of `gym`, what it is to terminate where that is not told, `"success"` or
+            `"failure"`.
 
     Raises:
         ValueError: no such simulator or task, or one that has no use for an argument.
@@ -79,6 +85,10 @@ def open_simulator(env: str, image_size: int | None = None, instruction: str | N
     if name not in FORMS or bool(colon) != (":" in FORMS[name]) or bool(colon) != bool(names):
         raise ValueError(f"`env` must be {', '.join(FORMS.values())}; got {env!r}.")
     module = importlib.import_module(f"cyclemimic.evaluation.environments.{_MODULES[name]}")
+    if name == "gym":
+        return module.open_simulator(names, image_size, instruction, terminated_is)
+    if terminated_is is not None:
+        raise ValueError(f"`terminated_is` must be left out for {name}, which tells success, got {terminated_is!r}.")
     return module.open_simulator(names, image_size, instruction)
 
 
