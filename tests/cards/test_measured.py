@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -56,7 +57,7 @@ def test_figures_go_into_the_card(model, tmp_path, capsys):
         ("a, b", "linear_r2_within"): 0.5,
         ("a, b", "perplexity"): 14.5,
         ("push, 4 trials", "success_rate"): 0.75,
-        ("all tasks", "success_rate"): 0.75,
+        ("all tasks, 4 trials", "success_rate"): 0.75,
     }
     assert card.data.tags == before.data.tags
     assert [path.name for path in model.iterdir()] == ["README.md"]
@@ -81,3 +82,23 @@ def test_bad_files(model, tmp_path, capsys, flags, message):
 def test_a_folder_without_a_card(tmp_path, capsys):
     assert cli.main(["card", "--model", str(tmp_path)]) == 2
     assert "`model` must be the folder of a trained model" in capsys.readouterr().err
+
+
+def test_rollouts_of_another_policy_are_refused(model, tmp_path, capsys):
+    (model / "config.json").write_text("{}")
+    digest = hashlib.sha256(b"{}").hexdigest()
+    for files, code in (
+        ({"config.json": digest}, 0),
+        ({"config.json": "other"}, 2),
+        ({"model.safetensors": digest}, 2),
+    ):
+        rollout = write(tmp_path / "results.json", ROLLOUT | {"arguments": {"policy_files": files}})
+        assert cli.main(["card", "--model", str(model), "--rollout", rollout]) == code
+    assert "`rollout` must be of the model in" in (told := capsys.readouterr().err)
+    assert "of one with another model.safetensors" in told
+
+
+def test_a_rate_without_its_interval_is_refused(model, tmp_path, capsys):
+    rollout = write(tmp_path / "results.json", {"success": {"push": {"rate": 0.5, "trials": 2}}})
+    assert cli.main(["card", "--model", str(model), "--rollout", rollout]) == 2
+    assert "`rollout` must have `rate`, `low`, `high` and `trials` of push" in capsys.readouterr().err

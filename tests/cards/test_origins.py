@@ -4,7 +4,7 @@ from __future__ import annotations
 import huggingface_hub
 import pytest
 
-from cyclemimic.cards.origins import describe_checkpoint, describe_labels
+from cyclemimic.cards.origins import describe_checkpoint, describe_labels, id_on_the_hub
 from cyclemimic.data import LatentLabels
 
 from ..label_files import write_labels
@@ -23,8 +23,8 @@ def test_a_checkpoint_is_named_without_its_path(tmp_path):
 def test_a_checkpoint_of_the_hub_is_asked_for_its_card(tmp_path, monkeypatch):
     asked = []
 
-    def download(repository, name):
-        asked.append((repository, name))
+    def download(repository, name, revision=None):
+        asked.append((repository, name, revision))
         if repository == "me/none":
             raise OSError("offline")
         (tmp_path / name).write_text(CARD)
@@ -33,7 +33,13 @@ def test_a_checkpoint_of_the_hub_is_asked_for_its_card(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert describe_checkpoint("me/prismatic") == "me/prismatic (licence: apache-2.0)"
     assert describe_checkpoint("me/none") == "me/none (licence unknown)"
-    assert asked == [("me/prismatic", "README.md"), ("me/none", "README.md")]
+    assert describe_checkpoint("me/prismatic@v1.0") == "me/prismatic (licence: apache-2.0)"
+    assert asked == [
+        ("me/prismatic", "README.md", None),
+        ("me/none", "README.md", None),
+        ("me/prismatic", "README.md", "v1.0"),
+    ]
+    assert (id_on_the_hub("me/prismatic@v1.0"), id_on_the_hub("outputs")) == ("me/prismatic", None)
 
 
 @pytest.mark.parametrize(

@@ -171,3 +171,14 @@ def other_sized(tmp_path_factory):
     with LeRobotWriter(root, 10, "square", ["x", "y"]) as writer:
         writer.add_episode(np.zeros((4, 32, 32, 3), np.uint8), np.zeros((4, 2)), "go right")
     return root
+
+
+def test_data_of_another_frame_rate_is_refused(refuses, policy, square_data, tmp_path):
+    faster = shutil.copytree(square_data, tmp_path / "faster")
+    path = faster / "meta/info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fps": 50}))
+    flags = ["--policy", policy, "--data", faster, "--output", tmp_path / "errors", "--device", "cpu"]
+    assert "`data` must have the frame rate that the policy's actions are for, 10, got 50" in refuses(
+        "evaluate-policy", *flags, "--dataset", "squares"
+    )
+    assert not (tmp_path / "errors").exists()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -210,16 +211,16 @@ def test_the_settings_say_how_the_policy_acted(roll, refuses, verb, policy, tmp_
     assert f"`num_action_steps` is {steps} instead of {steps + 1}" in message
 
 
-@pytest.mark.parametrize("name", ["config.json", "processor_config.json"])
+@pytest.mark.parametrize("name", ["config.json", "processor_config.json", "model.safetensors"])
 def test_a_policy_that_was_edited_is_another(tmp_path, name):
     for each in ("config.json", "processor_config.json", "model.safetensors"):
         (tmp_path / each).write_text("{}")
     arguments = parse(["--policy", str(tmp_path), "--env", "pusht", "--output", "rollout"], "rollout")
-    before = _settings(arguments)
+    before = _settings(arguments, "cpu")
     (tmp_path / name).write_text("{}")
-    assert _settings(arguments) == before  # copied, but the same
+    assert _settings(arguments, "cpu") == before  # copied, but the same
     (tmp_path / name).write_text("[]")
-    assert _settings(arguments) != before
+    assert _settings(arguments, "cpu") != before
 
 
 def test_finished_episodes_are_looked_for_once(roll, tmp_path, monkeypatch):
@@ -318,3 +319,33 @@ def test_a_policy_that_feels_the_robot(verb, feeling_policy, tmp_path):
 def test_a_state_that_metaworld_does_not_have(refuses, feeling_policy, tmp_path):
     flags = ["--policy", feeling_policy(7), "--env", "metaworld:reach-v3", "--output", tmp_path / "rollout"]
     assert "`policy` must read no robot state or one of size 4 for metaworld:reach-v3" in refuses("rollout", *flags)
+
+
+def test_more_episodes_and_films_are_added_to_those_there_are(roll, tmp_path):
+    output = tmp_path / "rollout"
+    assert roll(output) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in output.glob("episodes/*.json")}
+    assert roll(output, "--episodes", 8, "--clips", 2) == 0
+    after = {path.name: path.stat().st_mtime_ns for path in output.glob("episodes/*.json")}
+    changed = [name for name, time in before.items() if after[name] != time]
+    assert len(after) == 8 and changed == ["stand_in_dot-Dot_500001.json"]
+    assert len(list((output / "clips").iterdir())) == 2
+    results = json.loads((output / "results.json").read_text())
+    assert (results["success"]["mean"]["trials"], results["arguments"]["episodes"]) == (8, 8)
+    assert roll(tmp_path / "at_once", "--episodes", 8, "--clips", 2) == 0
+    assert episodes_of(output) == episodes_of(tmp_path / "at_once")
+
+
+def test_an_action_of_another_length_is_told_of(roll, policy, tmp_path, monkeypatch, caplog):
+    flags = ["--episodes", 1, "--clips", 0, "--num_workers", 1]
+    # Of frames that are 0.1 s apart; the environment says nothing of its own.
+    assert roll(tmp_path / "a", *flags) == 0 and "an action lasts" not in caplog.text
+    module = tmp_path / "stand_in_dot.py"
+    module.write_text(
+        module.read_text().replace("    action_space", '    metadata = {"render_fps": 50}\n    action_space')
+    )
+    monkeypatch.delitem(sys.modules, "stand_in_dot", raising=False)
+    assert roll(tmp_path / "b", *flags) == 0
+    assert "an action lasts 0.02 s here, and lasted 0.1 s in the demonstrations of squares" in caplog.text
+    caplog.clear()
+    assert roll(tmp_path / "c", *flags, "--action_repeat", 5) == 0 and "an action lasts" not in caplog.text

@@ -75,3 +75,24 @@ def test_damaged_settings_are_named(filmed, content):
     (folder.root / "settings.json").write_text(content)
     with pytest.raises(DataError, match=r"settings.json (cannot be read|is no record).*; give another folder"):
         RolloutFolder(folder.root, {"episodes": 1}, fps=10)
+
+
+def test_a_trial_that_is_to_be_filmed_now_is_pending(tmp_path):
+    folder = RolloutFolder(tmp_path / "rollouts", {}, fps=10)
+    folder.start()
+    folder.save(TrialResult(Trial("go", 3)))
+    assert folder.finished([Trial("go", 3, filmed=True)]) == {}
+    assert len(folder.finished([Trial("go", 3)])) == 1
+
+
+def test_the_time_of_all_runs_counts(tmp_path, monkeypatch):
+    clock = iter([0.0, 4.0, 100.0, 103.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    for trial in (Trial("go", 3), Trial("go", 4)):
+        folder = RolloutFolder(tmp_path / "rollouts", {}, fps=10)
+        folder.start()
+        folder.save(TrialResult(trial))
+    assert folder.seconds == 7.0
+    (folder.root / "seconds.json").write_text("{}")
+    with pytest.raises(DataError, match="seconds.json is no record of a rollout; delete it"):
+        _ = folder.seconds

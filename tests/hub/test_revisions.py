@@ -105,7 +105,7 @@ def test_a_plan_of_a_policy(here):
 def test_rollouts_go_on_with_the_same_commit_only(here, tmp_path):
     flags = ["--env", "pusht", "--output", str(tmp_path / "rollout"), "--policy"]
     names = (f"me/policy@{COMMITS[0]}", "me/policy", str(here["policy"]))
-    stamps = [rollout._settings(rollout.parse([*flags, name], "cyclemimic rollout")) for name in names]
+    stamps = [rollout._settings(rollout.parse([*flags, name], "cyclemimic rollout"), "cpu") for name in names]
     assert [stamp["policy_commit"] for stamp in stamps] == [*COMMITS, None]
     assert [bool(stamp["policy_files"]) for stamp in stamps] == [False, False, True]
 

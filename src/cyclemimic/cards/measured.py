@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
+from ..hub.integrity import hash_files
 from .card import plain
 
 _SECTION = re.compile(r"(<!-- measured: [^\n]*-->\n).*?(<!-- to here -->)", flags=re.DOTALL)
@@ -38,13 +39,15 @@ def add_measurements(card_path: Path, quality: Path | None, rollout: Path | None
         rollout (`Path`, *optional*): `results.json` of `cyclemimic rollout`.
 
     Raises:
-        ValueError: a file is not what it should be, or the card has no place for figures.
+        ValueError: a file is not what it should be, or of another model, or the card has no place for figures.
     """
     text = card_path.read_text(encoding="utf-8")
     if not _SECTION.search(text):
         raise ValueError(
             f"`model` must have a card with a section for figures, as training writes it, got {card_path}."
         )
+    if rollout is not None:
+        _check_is_of(rollout, card_path.parent)
     results = [
         *(_quality_results(quality) if quality else []),
         *(_rollout_results(rollout) if rollout else []),
@@ -57,6 +60,16 @@ def add_measurements(card_path: Path, quality: Path | None, rollout: Path | None
     card.data["model_name"] = card_path.resolve().parent.name
     card.data["eval_results"] = results
     return str(card)
+
+
+def _check_is_of(rollout: Path, model: Path) -> None:
+    """Raises `ValueError` where rollouts say that they are of a policy with other files than the model's."""
+    arguments = _read(rollout, "rollout", "success").get("arguments")
+    stated = (arguments.get("policy_files") if isinstance(arguments, dict) else None) or {}
+    own = hash_files(model)
+    other = sorted(name for name, digest in stated.items() if own.get(name) != digest)
+    if other:
+        raise ValueError(f"`rollout` must be of the model in {model}, got {rollout}, of one with another {other[0]}.")
 
 
 def _quality_results(path: Path) -> list[EvalResult]:
@@ -73,9 +86,14 @@ def _quality_results(path: Path) -> list[EvalResult]:
 
 def _rollout_results(path: Path) -> list[EvalResult]:
     rates = _read(path, "rollout", "success")["success"]
+    for task, rate in rates.items():
+        if not isinstance(rate, dict) or not {"rate", "low", "high", "trials"} <= set(rate):
+            raise ValueError(
+                f"`rollout` must have `rate`, `low`, `high` and `trials` of {task}, got {path}, which has not."
+            )
     return [
         EvalResult(
-            *("robotics", "simulator", f"{task}, {rate['trials']} trials" if task != "mean" else "all tasks"),
+            *("robotics", "simulator", f"{'all tasks' if task == 'mean' else task}, {rate['trials']} trials"),
             *("success_rate", float(rate["rate"])),
             dataset_config=task,  # what tells them apart on the Hub
             metric_name=f"success rate (95 %: {rate['low']:.2f} to {rate['high']:.2f})",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cyclemimic.data import LatentLabels
 from cyclemimic.data.readers.licences import read_licence
-from cyclemimic.hub.names import names_hub_repository, public_name
+from cyclemimic.hub.names import names_hub_repository, public_name, split_revision
 
 
 def describe_checkpoint(checkpoint: str | Path) -> str:
@@ -17,7 +17,8 @@ def describe_checkpoint(checkpoint: str | Path) -> str:
 
 def id_on_the_hub(name: str | Path) -> str | None:
     """The name, where it is an id on the Hub and no folder."""
-    return str(name) if names_hub_repository(name) else None
+    bare, _ = split_revision(name)
+    return bare if names_hub_repository(bare) else None
 
 
 def describe_labels(labels: LatentLabels) -> str:
@@ -41,6 +42,7 @@ def _folder_of_card(checkpoint: str | Path) -> Path | None:
     if Path(checkpoint).is_dir():
         return Path(checkpoint)
     try:
-        return Path(hf_hub_download(str(checkpoint), "README.md")).parent
+        name, revision = split_revision(checkpoint)
+        return Path(hf_hub_download(name, "README.md", revision=revision)).parent
     except (OSError, ValueError):
         return None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Rates as near as this are one: of 30 and 29.97, or of clocks that drift.
+_SAME_RATE = 0.05
 _GUESSES = {"policy": "policy", "mean_action": "the mean action", "last_action": "the last action"}
 
 
@@ -59,9 +62,10 @@ def run(arguments: argparse.Namespace) -> str:
     from cyclemimic.evaluation.open_loop import errors_by_statistics
 
     check_at_least_one(batch_size=arguments.batch_size)
-    policy, frames = _open(arguments)
     folder = AtomicFolder(arguments.output)
+    # What cannot be written shall not be looked through first.
     with folder.writing() as partial:
+        policy, frames = _open(arguments)
         statistics = policy.processor.action_statistics[policy.dataset]
         errors = errors_by_statistics(policy, frames, statistics, arguments.batch_size)
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
@@ -96,6 +100,7 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, DemonstrationData
     if of_its_own == dataset:
         _tell_of_demonstrations(chosen, known.get("last_episode"))
     source = open_source(arguments.data, camera, fps=arguments.fps, episodes=chosen)
+    _check_rate(source.fps, known.get("fps"))
     instructions_of([source])
     frames = DemonstrationDataset(
         [source],
@@ -124,6 +129,14 @@ def _choose_episodes(arguments: argparse.Namespace, indices: list[int]) -> list[
     if count is not None and not 1 <= count <= left:
         raise ValueError(f"`num_episodes` must be in [1, {left}], what is left, got {count}.")
     return indices[skipped:][:count]
+
+
+def _check_rate(fps: float, of_policy: float | None) -> None:
+    """Raises `ValueError` where frames are further apart than the policy's actions; older policies do not know their rate."""
+    if of_policy is not None and not math.isclose(fps, of_policy, rel_tol=_SAME_RATE):
+        raise ValueError(
+            f"`data` must have the frame rate that the policy's actions are for, {of_policy:g}, got {fps:g} frames a second."
+        )
 
 
 def _tell_of_demonstrations(chosen: list[int], last_episode: int | None) -> None:

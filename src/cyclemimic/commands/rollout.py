@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import time
+import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from cyclemimic.evaluation.environments.simulator import Simulator
     from cyclemimic.evaluation.even_batches import EvenBatchPolicy
 
+logger = logging.getLogger(__name__)
+
 _FILM_EVERY = 2
-# Of these the results are independent.
-_WITHOUT_EFFECT = ("output", "num_workers", "num_environments")
-# How much of a chunk is carried out, and the statistics of its actions.
-_POLICY_TEXTS = ("config.json", "processor_config.json")
+# Of these the result of an episode is independent.
+_WITHOUT_EFFECT = ("output", "num_workers", "num_environments", "episodes", "clips")
+# Rates as near as this are one.
+_SAME_RATE = 0.05
 # How many scenes a seed has before those of the next begin; the demo's data is of scenes before the first.
 _STATES_A_SEED = 500_000
 
@@ -51,6 +53,11 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     )
     parser.add_argument("--clips", type=int, default=2, help="trials of each task to film (default: %(default)s)")
     parser.add_argument("--instruction", help="what to tell the policy, where the environment has no words of its own")
+    parser.add_argument(
+        "--terminated_is",
+        choices=("success", "failure"),
+        help="of gym: what it is to terminate in an episode without is_success or success in its infos",
+    )
     add_action_steps_flag(parser)
     parser.add_argument(
         "--action_repeat",
@@ -102,11 +109,11 @@ def run(arguments: argparse.Namespace) -> str:
     check_at_least_one(**{name: value for name in names if (value := getattr(arguments, name)) is not None})
     if min(arguments.seed, arguments.clips) < 0:
         raise ValueError(f"`seed` and `clips` must be at least 0, got {arguments.seed}, {arguments.clips}.")
-    start = time.perf_counter()
-    simulator = open_simulator(arguments.env, arguments.image_size, arguments.instruction)
+    simulator = open_simulator(arguments.env, arguments.image_size, arguments.instruction, arguments.terminated_is)
     trials = _make_trials(arguments, simulator)
     policy = _load_policy(arguments, simulator)
     action_repeat = arguments.action_repeat or _recorded_action_repeat(policy, simulator)
+    _warn_of_rate(policy, simulator, action_repeat)
     acting = {
         "max_steps": arguments.max_steps or _max_steps(simulator, action_repeat),
         "num_action_steps": choose_action_steps(arguments.num_action_steps, policy.model.config),
@@ -114,7 +121,11 @@ def run(arguments: argparse.Namespace) -> str:
     }
     make_environment = _environment_maker(simulator, action_repeat, policy)
     fps = simulator.control_rate_hz / action_repeat / _FILM_EVERY
-    settings = _settings(arguments) | acting | {"action_repeat": action_repeat, "dataset": policy.dataset}
+    settings = (
+        _settings(arguments, str(policy.model.device))
+        | acting
+        | {"action_repeat": action_repeat, "dataset": policy.dataset}
+    )
     folder = RolloutFolder(arguments.output, settings, fps)
     finished = folder.finished(trials)
     pending = [trial for trial in trials if trial not in finished]
@@ -134,9 +145,10 @@ def run(arguments: argparse.Namespace) -> str:
     )
     finished = folder.finished(trials)
     rates = success_rates([TrialResult(trial, finished[trial]["success"]) for trial in trials])
-    results = {"success": rates, "trials": [finished[trial] for trial in trials]}
-    folder.write_results(results | {"seconds": time.perf_counter() - start, "arguments": settings})
-    write_rollout_report(folder, results, time.perf_counter() - start)
+    results = {"success": rates, "trials": [finished[trial] for trial in trials], "seconds": folder.seconds}
+    numbers = {"episodes": arguments.episodes, "clips": arguments.clips}
+    folder.write_results(results | {"arguments": settings | numbers})
+    write_rollout_report(folder, results)
     return f"{format_table(rates)}\nSaved: {arguments.output}"
 
 
@@ -183,6 +195,20 @@ def _recorded_action_repeat(policy: EvenBatchPolicy, simulator: Simulator) -> in
     return max(1, round(simulator.control_rate_hz / fps))
 
 
+def _warn_of_rate(policy: EvenBatchPolicy, simulator: Simulator, action_repeat: int) -> None:
+    """Says where an action lasts another time than it did in the demonstrations: no success may come of that."""
+    fps, rate_hz = (
+        policy.processor.action_statistics[policy.dataset].get("fps"),
+        simulator.control_rate_hz / action_repeat,
+    )
+    if fps is not None and simulator.tells_rate and not math.isclose(fps, rate_hz, rel_tol=_SAME_RATE):
+        logger.warning(
+            "an action lasts %.3g s here, and lasted %.3g s in the demonstrations of %s; `action_repeat` is the control steps "
+            "it lasts",
+            *(1 / rate_hz, 1 / fps, policy.dataset),
+        )
+
+
 def _max_steps(simulator: Simulator, action_repeat: int) -> int:
     if simulator.max_steps is None:
         raise ValueError("`max_steps` must be given, as the environment names no end of an episode.")
@@ -200,20 +226,15 @@ def _environment_maker(
     return partial(simulator.make_environment, **settings)
 
 
-def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What decides the results: flags, and which files the policy was, or of the Hub which commit."""
+def _settings(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
+    """What decides the results: flags, and what the policy's files held, or of the Hub which commit."""
+    from cyclemimic.hub.integrity import hash_files
+    from cyclemimic.hub.names import public_name
+
     settings = {name: value for name, value in vars(arguments).items() if name not in _WITHOUT_EFFECT}
     commit = None if Path(arguments.policy).exists() else _hub_commit(arguments.policy)
-    stamps = _stamp_files(Path(arguments.policy))
-    return settings | {"policy": str(arguments.policy), "policy_files": stamps, "policy_commit": commit}
-
-
-def _stamp_files(policy: Path) -> dict[str, Any]:
-    """Of the weights, too large to read twice, size and time; of what else says how the policy acts, a SHA-256."""
-    weights = sorted(policy.glob("*.safetensors"))
-    stamps: dict[str, Any] = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in weights}
-    texts = [path for name in _POLICY_TEXTS if (path := policy / name).is_file()]
-    return stamps | {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in texts}
+    identity = {"policy_files": hash_files(Path(arguments.policy)), "policy_commit": commit}
+    return settings | {"policy": public_name(arguments.policy), "device": device} | identity
 
 
 def _hub_commit(policy: str) -> str | None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
 from typing import Any
 
 from cyclemimic.evaluation.report import DemoReport, Provenance, write_report
@@ -13,17 +12,16 @@ from cyclemimic.evaluation.success_table import SuccessRow, SuccessTable
 from cyclemimic.machine import PACKAGES, hardware, versions
 
 
-def write_rollout_report(folder: RolloutFolder, results: dict[str, Any], seconds: float) -> None:
+def write_rollout_report(folder: RolloutFolder, results: dict[str, Any]) -> None:
     """
     Writes `report.html` into the folder.
 
     Args:
         folder ([`RolloutFolder`]): Where the films are.
-        results (`dict`): `success`, rates a task, and `trials`, as `results.json` has them.
-        seconds (`float`): Time of the run.
+        results (`dict`): `success`, rates a task, `trials` and `seconds`, as `results.json` has them.
     """
     settings = folder.settings
-    row = SuccessRow.of_rates(Path(settings["policy"]).name, results["success"])
+    row = SuccessRow.of_rates(settings["policy"], results["success"])
     clips = tuple(folder.load_clip(trial) for trial in results["trials"] if "film" in trial)
     report = DemoReport(
         title=f"Rollouts in {settings['env']}",
@@ -31,7 +29,7 @@ def write_rollout_report(folder: RolloutFolder, results: dict[str, Any], seconds
             date=datetime.date.today().isoformat(),
             seed=settings["seed"],
             hardware=hardware(),
-            seconds=seconds,
+            seconds=results["seconds"],
             versions=versions(PACKAGES),
         ),
         success=SuccessTable(tuple(row.cells), (row,)),

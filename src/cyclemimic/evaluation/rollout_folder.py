@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,18 @@ from cyclemimic.data.atomic import write_atomically
 from cyclemimic.evaluation.report import Clip
 from cyclemimic.evaluation.rollout import Trial, TrialResult
 
-_SETTINGS, _EPISODES, _CLIPS = "settings.json", "episodes", "clips"
+_SETTINGS, _EPISODES, _CLIPS, _SECONDS = "settings.json", "episodes", "clips", "seconds.json"
 _EPISODE_KEYS = {"task", "initial_state", "success", "num_steps"}
 
 
 class RolloutFolder:
     """
-    `settings.json`, a file of `episodes/` for every episode that has ended, and its film in `clips/`.
+    `settings.json`, a file of `episodes/` for every episode that has ended, its film in `clips/`, and in `seconds.json` the time
+    that all of them took, however often the run was stopped.
 
     Args:
         root (`Path`): The folder; nothing is written before `start`.
-        settings (`dict`): What decides the results, as JSON.
+        settings (`dict`): What decides the result of an episode, as JSON.
         fps (`float`): Frame rate of the films.
 
     Raises:
@@ -49,14 +51,23 @@ class RolloutFolder:
                 )
 
     def start(self) -> None:
-        """Makes the folder, or goes on with it."""
+        """Makes the folder, or goes on with it; from here on the time counts."""
         write_atomically(self.root / _SETTINGS, _encode(self.settings))
+        self._before_s, self._start_s = self.seconds, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """How long the episodes that are there took, all runs together."""
+        path = self.root / _SECONDS
+        return float(_read(path, {"seconds"}, "delete it")["seconds"]) if path.is_file() else 0.0
 
     def finished(self, trials: Sequence[Trial]) -> dict[Trial, dict[str, Any]]:
-        """Those of the trials that have ended, as they were saved; `DataError` where one cannot be read."""
+        """Those of the trials that have ended, as they were saved; `DataError` where one cannot be read. One that is to be filmed
+        and was not has yet to be."""
         paths = {trial: self._episode_path(trial) for trial in trials}
         remedy = "delete it, and the same command rolls its episode out again"
-        return {trial: _read(path, _EPISODE_KEYS, remedy) for trial, path in paths.items() if path.is_file()}
+        saved = {trial: _read(path, _EPISODE_KEYS, remedy) for trial, path in paths.items() if path.is_file()}
+        return {trial: record for trial, record in saved.items() if "film" in record or not trial.filmed}
 
     def save(self, result: TrialResult) -> None:
         """Writes the film, then the file that says that the episode is done; the frames are let go."""
@@ -79,6 +90,8 @@ class RolloutFolder:
             described |= {"film": f"{_CLIPS}/{film.name}", "num_frames": len(result.frames)}
             result.frames.clear()
         write_atomically(self._episode_path(trial), _encode(described))
+        seconds = self._before_s + time.perf_counter() - self._start_s
+        write_atomically(self.root / _SECONDS, _encode({"seconds": seconds}))
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Writes `results.json`."""
