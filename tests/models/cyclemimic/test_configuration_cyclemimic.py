@@ -45,6 +45,8 @@ def test_any_backbone(backbone_config):
         ({"action_decoder_hidden_size": 100, "action_decoder_num_heads": 8}, "multiple of `action_decoder_num_heads`"),
         ({"latent_token_ids": [1, 2, 3]}, "`latent_token_ids` must be 16 distinct ids"),
         ({"latent_token_ids": [1] * 16}, "`latent_token_ids` must be 16 distinct ids"),
+        ({"action_loss_weight": -1.0}, "`action_loss_weight` must be at least 0, got -1.0"),
+        ({"latent_action_loss_weight": float("nan")}, "`latent_action_loss_weight` must be at least 0, got nan"),
         ({"act_token_ids": [10**6]}, "`act_token_ids` must be 1 distinct ids below .* got \\[1000000\\]"),
     ],
 )
@@ -58,3 +60,11 @@ def test_tiny_backbone_must_fit_the_processor(processor):
         make_tiny_backbone_config(processor, image_size=64, patch_size=8)
     with pytest.raises(ValueError, match="multiple of 32, got 40"):
         make_tiny_backbone_config(processor, image_size=32, patch_size=8, hidden_size=40)
+
+
+@pytest.mark.parametrize("fields", [{"n_action_steps": 99}, {"temporal_ensemble_coeff": -0.1}, {"chunk_size": 0}])
+def test_what_is_changed_in_loading_is_checked_too(fields, config, tmp_path):
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"`{next(iter(fields))}` must be"):
+        CycleMimicConfig.from_pretrained(tmp_path, **fields)
+    assert CycleMimicConfig.from_pretrained(tmp_path, n_action_steps=1).n_action_steps == 1

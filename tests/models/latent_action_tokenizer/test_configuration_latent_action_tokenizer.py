@@ -52,6 +52,25 @@ def test_vision_model_takes_the_sizes_that_it_does_not_name():
     assert isinstance(config.vision_config, SiglipVisionConfig) and config.vision_config.patch_size == 8
 
 
+def test_a_living_models_config_stays_its_own():
+    given = SiglipVisionConfig(hidden_size=8, patch_size=4, image_size=16, attn_implementation="eager")
+    config = LatentActionTokenizerConfig(vision_config=given)
+    config.vision_config.hidden_size = 16
+    assert given.hidden_size == 8
+    assert given._attn_implementation == config.vision_config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("fields", [{"cycle_weight": -1.0}, {"generated_share": 0.0}, {"hidden_size": 15}])
+def test_what_is_changed_in_loading_is_checked_too(fields, make_config, tmp_path):
+    make_config().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"`{next(iter(fields))}` must be"):
+        LatentActionTokenizerConfig.from_pretrained(tmp_path, **fields)
+    changed, unused = LatentActionTokenizerConfig.from_pretrained(
+        tmp_path, cycle_weight=0.5, other=1, return_unused_kwargs=True
+    )
+    assert changed.cycle_weight == 0.5 and unused == {"other": 1}
+
+
 def test_genie_objective_is_a_setting(make_config):
     assert not make_config(cycle_weight=0, adversarial_weight=0).uses_ac3
     assert make_config(cycle_weight=0.1, adversarial_weight=0).uses_ac3
@@ -76,6 +95,9 @@ def test_genie_objective_is_a_setting(make_config):
         ({"cycle_weight": float("nan")}, "`cycle_weight` must be at least 0, got nan"),
         ({"cycle_ramp_steps": -5}, "`cycle_ramp_steps` must be at least 0, got -5"),
         ({"generated_share": 0}, r"`generated_share` must be in \(0, 1\], got 0"),
+        ({"cycle_temperature": float("nan")}, "`cycle_temperature` must be above 0, got nan"),
+        ({"layer_norm_eps": -1.0}, "`layer_norm_eps` must be at least 0, got -1.0"),
+        ({"initializer_range": -1.0}, "`initializer_range` must be at least 0, got -1.0"),
         ({"cycle_temperature": 0}, "`cycle_temperature` must be above 0, got 0"),
         ({"vision_config": "dinov9"}, "`vision_config` must have a `model_type` .* got 'dinov9'"),
         ({"vision_config": {"model_type": "resnet"}}, "`vision_config` must be of a model with patch tokens.*ResNet"),

@@ -82,7 +82,7 @@ class CycleMimicConfig(PreTrainedConfig):
             a weight of `num_latent_tokens`.
 
     Raises:
-        ValueError: a size below one, camera names that are not distinct, token ids that are not distinct, not in the vocabulary or not as many as the
+        ValueError: a size below one, a weight below zero, camera names that are not distinct, token ids that are not distinct, not in the vocabulary or not as many as the
             sizes say, a width that the heads do not divide, a `backbone_config` without `model_type`, an unknown
             argument.
 
@@ -143,15 +143,28 @@ class CycleMimicConfig(PreTrainedConfig):
         self.tie_word_embeddings = getattr(self.backbone_config, "tie_word_embeddings", False)
         if self.image_token_id is None:
             self.image_token_id = getattr(self.backbone_config, "image_token_id", None)
-        self._check_sizes()
-        self._check_execution()
-        self._check_token_ids("latent_token_ids", self.codebook_size)
-        self._check_token_ids("act_token_ids", self.num_act_tokens)
-        self._check_action_bins()
+        self._check()
         # The base class sets the attention of all configs within, by default to none; the backbone's stays.
         attention = self.backbone_config._attn_implementation
         kwargs.setdefault("attn_implementation", {"": attention, "backbone_config": {"": attention}})
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """
+        As transformers' own, and what `kwargs` change is checked as it is on construction.
+
+        Args:
+            config_dict (`dict`): Fields.
+            kwargs: Fields in place of those, as `from_pretrained` passes them on.
+
+        Raises:
+            ValueError: fields that do not fit.
+        """
+        found = super().from_dict(config_dict, **kwargs)
+        # They have been set without the questions that `__post_init__` asks.
+        (found[0] if isinstance(found, tuple) else found)._check()
+        return found
 
     @property
     def auto_map(self) -> dict[str, str]:
@@ -203,7 +216,17 @@ class CycleMimicConfig(PreTrainedConfig):
             return self
         return self.backbone_config.get_text_config(decoder=decoder, encoder=encoder)
 
+    def _check(self) -> None:
+        self._check_sizes()
+        self._check_execution()
+        self._check_token_ids("latent_token_ids", self.codebook_size)
+        self._check_token_ids("act_token_ids", self.num_act_tokens)
+        self._check_action_bins()
+
     def _check_sizes(self) -> None:
+        for name in ("latent_action_loss_weight", "action_loss_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
         for name in (*_SIZES, *_DECODER_SIZES):
             value = getattr(self, name)
             if value is not None and value < 1:

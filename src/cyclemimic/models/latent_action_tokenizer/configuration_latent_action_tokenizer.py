@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration of the latent action tokenizer."""
 
+import copy
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -29,6 +30,7 @@ _SIZES = (
 _NOT_NEGATIVE = (
     *("reconstruction_weight", "codebook_weight", "commitment_weight", "cycle_weight", "adversarial_weight"),
     *("motion_weight", "cycle_start_copy_ratio", "cycle_ramp_steps", "generated_noise_std", "dead_code_steps"),
+    *("layer_norm_eps", "initializer_range"),
 )
 
 
@@ -180,12 +182,34 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
         if isinstance(self.vision_config, dict):
             sizes = {"image_size": self.image_size, "patch_size": self.patch_size, "num_channels": self.num_channels}
             self.vision_config = _config_from_dict(sizes | self.vision_config)
+        elif self.vision_config is not None:
+            # A config resets the attention implementation of those inside it: of a living model, that would be its own.
+            self.vision_config = copy.deepcopy(self.vision_config)
+            attention = self.vision_config._attn_implementation
+            kwargs.setdefault("attn_implementation", {"": attention, "vision_config": attention})
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
-        self._check_sizes()
+        self._check()
         if self.initializer_range is None:
             self.initializer_range = self.hidden_size**-0.5
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """
+        As transformers' own, and what `kwargs` change is checked as it is on construction.
+
+        Args:
+            config_dict (`dict`): Fields.
+            kwargs: Fields in place of those, as `from_pretrained` passes them on.
+
+        Raises:
+            ValueError: fields that do not fit.
+        """
+        found = super().from_dict(config_dict, **kwargs)
+        # They have been set without the questions that `__post_init__` asks.
+        (found[0] if isinstance(found, tuple) else found)._check()
+        return found
 
     @property
     def auto_map(self) -> dict[str, str]:
@@ -214,12 +238,12 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
         """Whether any term of action-centric cycle consistency has a weight."""
         return self.cycle_weight > 0 or self.adversarial_weight > 0
 
-    def _check_sizes(self) -> None:
+    def _check(self) -> None:
         for name in _SIZES:
-            if getattr(self, name) < 1:
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         for name in _NOT_NEGATIVE:
-            if not 0 <= getattr(self, name) < float("inf"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"`hidden_act` must be one of {sorted(ACT2FN)}, got {self.hidden_act!r}.")
@@ -247,7 +271,7 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
         for name in ("motion_reach", "generated_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be in (0, 1], got {getattr(self, name)}.")
-        if self.cycle_temperature <= 0:
+        if not 0 < self.cycle_temperature < float("inf"):
             raise ValueError(f"`cycle_temperature` must be above 0, got {self.cycle_temperature}.")
         if self.vision_config is not None:
             sizes = [getattr(self.vision_config, name, None) for name in ("hidden_size", "patch_size")]
