@@ -39,12 +39,16 @@ def test_dead_words_are_revived_and_others_stay(make_config):
     torch.testing.assert_close(words, batch)
 
 
-def test_an_overflowing_frame_does_not_become_a_word(make_config):
+def test_a_batch_with_an_overflowing_frame_says_nothing_of_the_words(make_config):
     quantizer = LatentActionTokenizerQuantizer(make_config(dead_code_steps=1)).train()
-    embeddings = torch.randn(8, 2, 4)
-    embeddings[3], embeddings[5] = torch.nan, torch.inf
-    quantizer(embeddings)
-    assert quantizer.words.isfinite().all() and quantizer.codebook_shift.any()
+    before = state_of(quantizer)
+    for overflowed in (torch.nan, torch.inf):
+        embeddings = torch.randn(8, 2, 4)
+        embeddings[3] = overflowed
+        quantizer(embeddings)
+        assert_same_state(state_of(quantizer), before)
+    quantizer(torch.randn(8, 2, 4))
+    assert quantizer.codebook_shift.any()
 
 
 @pytest.mark.parametrize(("mode", "steps"), [(False, 50), (True, 0)])

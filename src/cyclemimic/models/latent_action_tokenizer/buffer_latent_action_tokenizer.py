@@ -30,18 +30,29 @@ class LatentActionBuffer(nn.Module):
         self.register_buffer("filled", torch.zeros(shape, dtype=torch.bool))
 
     @torch.no_grad()
-    def add(self, codes: torch.Tensor, embodiment_ids: torch.Tensor) -> None:
-        """Puts one batch in, `(batch_size, num_latent_tokens)` and `(batch_size,)`, and the oldest batch out."""
+    def add(self, codes: torch.Tensor, embodiment_ids: torch.Tensor, is_valid: torch.Tensor | None = None) -> None:
+        """
+        Puts one batch in, and the oldest out.
+
+        Args:
+            codes (`torch.LongTensor` of shape `(batch_size, num_latent_tokens)`), embodiment_ids (`torch.LongTensor` of shape
+                `(batch_size,)`): The batch.
+            is_valid (`torch.BoolTensor` of shape `()`, *optional*): Where false, as of numbers that overflowed, all stays as it is.
+        """
         codes, embodiment_ids = all_gather_rows(codes), all_gather_rows(embodiment_ids)
         kept = min(codes.shape[0], self.codes.shape[1])
         # Body by body: the steps between rows might otherwise keep time with a batch that takes bodies in turn.
         by_body = embodiment_ids.argsort(stable=True)
         chosen = by_body[torch.arange(kept, device=codes.device) * codes.shape[0] // kept].sort().values
-        for buffer, values in ((self.codes, codes[chosen]), (self.embodiment_ids, embodiment_ids[chosen])):
-            buffer.copy_(buffer.roll(1, 0))
-            buffer[0, :kept] = values
-        self.filled.copy_(self.filled.roll(1, 0))
-        self.filled[0] = torch.arange(self.filled.shape[1], device=codes.device) < kept
+        is_filled = torch.arange(self.filled.shape[1], device=codes.device) < kept
+        for buffer, values in (
+            (self.codes, codes[chosen]),
+            (self.embodiment_ids, embodiment_ids[chosen]),
+            (self.filled, is_filled),
+        ):
+            moved = buffer.roll(1, 0)
+            moved[0, : len(values)] = values
+            buffer.copy_(moved if is_valid is None else torch.where(is_valid, moved, buffer))
 
     @torch.no_grad()
     def sample(self, embodiment_ids: torch.Tensor) -> torch.Tensor:

@@ -48,14 +48,18 @@ class LatentActionTokenizerQuantizer(nn.Module):
         Returns:
             codes `(batch_size, num_latent_tokens)` and their vectors, which carry gradients to the codebook only.
         """
-        if self.training and self.dead_code_steps > 0:
-            self._revive_dead_codes(embeddings.detach())
+        if not self.training or self.dead_code_steps == 0:
+            codes = self.nearest(embeddings.detach())
+            return codes, self.lookup(codes)
+        candidates = all_gather_rows(embeddings.detach()).flatten(0, 1).float()
+        # A batch that overflowed, on any rank, says nothing of any word.
+        is_finite = candidates.isfinite().all()
+        self._revive_dead_codes(candidates, is_finite)
         codes = self.nearest(embeddings.detach())
-        if self.training and self.dead_code_steps > 0:
-            # Not `F.one_hot`: it asks the device whether all words are in range.
-            words = torch.arange(self.idle_steps.shape[0], device=codes.device)
-            used = (all_gather_rows(codes).flatten()[:, None] == words).any(0)
-            self.idle_steps.copy_((self.idle_steps + 1) * ~used)
+        # Not `F.one_hot`: it asks the device whether all words are in range.
+        words = torch.arange(self.idle_steps.shape[0], device=codes.device)
+        used = (all_gather_rows(codes).flatten()[:, None] == words).any(0)
+        self.idle_steps.copy_(torch.where(is_finite, (self.idle_steps + 1) * ~used, self.idle_steps))
         return codes, self.lookup(codes)
 
     def nearest(self, embeddings: torch.Tensor) -> torch.Tensor:
@@ -64,15 +68,14 @@ class LatentActionTokenizerQuantizer(nn.Module):
         return torch.cdist(embeddings.float(), self.words.detach().float()[None]).argmin(-1)
 
     @torch.no_grad()
-    def _revive_dead_codes(self, embeddings: torch.Tensor) -> None:
-        """Moves words unused for `dead_code_steps` onto embeddings far from every word, alike on every rank."""
-        candidates = all_gather_rows(embeddings).flatten(0, 1).float()
-        # A frame that overflowed must not become a word: sorting would take it for the worst served.
-        distance = torch.cdist(candidates, self.words.float()).amin(-1).nan_to_num(nan=-1.0, posinf=-1.0)
+    def _revive_dead_codes(self, candidates: torch.Tensor, is_finite: torch.Tensor) -> None:
+        """Moves words unused for `dead_code_steps` onto embeddings `(num_embeddings, codebook_dim)` of all ranks that are far
+        from every word; none where they are not finite."""
+        distance = torch.cdist(candidates, self.words.float()).amin(-1)
         # Spread over the worse-served half instead of its top, which is a few outliers close to each other.
         order = distance.argsort(descending=True)[: max(1, distance.shape[0] // 2)]
         slots = torch.arange(self.codebook.shape[0], device=order.device) * order.shape[0] // self.codebook.shape[0]
-        dead = (self.idle_steps >= self.dead_code_steps) & (distance[order[slots]] >= 0)
+        dead = (self.idle_steps >= self.dead_code_steps) & is_finite
         shift = candidates[order[slots]].to(self.codebook.dtype) - self.codebook
         self.codebook_shift.copy_(torch.where(dead[:, None], shift, self.codebook_shift))
         self.idle_steps.masked_fill_(dead, 0)
