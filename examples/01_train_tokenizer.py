@@ -14,7 +14,7 @@ from cyclemimic import (
 )
 from cyclemimic.data import FramePairDataset, LatentActionTokenizerCollator, open_source
 
-# Small enough for a CPU. `LatentActionTokenizerConfig()` is the paper's size.
+# Small enough for a CPU. `LatentActionTokenizerForPreTraining.from_vision_model("facebook/dinov2-base")` is the paper's.
 SMALL = {"image_size": 32, "patch_size": 8, "vision_config": None, "hidden_size": 64, "num_attention_heads": 2}
 SMALL |= {"num_encoder_layers": 2, "num_decoder_layers": 3, "num_discriminator_layers": 2, "codebook_dim": 8}
 # What moves is a small part of the picture: let it count, and let AC3 join once a good part of it is explained.

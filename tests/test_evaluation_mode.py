@@ -20,3 +20,11 @@ def test_model_is_left_as_it_was_by_an_error():
     with pytest.raises(KeyError), evaluating(model):
         raise KeyError
     assert model.training
+
+
+def test_parts_that_were_in_evaluation_mode_stay_so():
+    model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2)).train()
+    model[1].eval()
+    with evaluating(model):
+        assert not model[0].training
+    assert model.training and model[0].training and not model[1].training

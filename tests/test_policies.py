@@ -176,3 +176,31 @@ def test_prompt_of_two_cameras_is_the_backbones_own(backbone):
     text = f"{mark}{mark}{ASKED}".format(instruction="open the drawer")
     own = np.asarray(source(images=[[blank, blank]], text=[text])["input_ids"][0]).tolist()
     assert ids == own
+
+
+def test_pretraining_further_forgets_the_robot_that_a_policy_was_fine_tuned_on(in_bfloat16, tmp_path):
+    sizes = {"chunk_size": 4, "action_dim": 2}
+    model, processor = load_for_actions(in_bfloat16, sizes, {"n_action_steps": 4})
+    processor.add_action_statistics("kitchen", {"q01": [-1.0, -1.0], "q99": [1.0, 1.0], "mask": [True, True]})
+    for each in (model, processor):
+        each.save_pretrained(tmp_path / "finetuned")
+    model, processor = load_policy(str(tmp_path / "finetuned"))
+    assert processor.action_statistics == {} and model.config.n_action_steps is None
+    for each in (model, processor):
+        each.save_pretrained(tmp_path / "further")
+    # Another robot's actions are of another size, and fewer.
+    model, processor = load_for_actions(str(tmp_path / "further"), {"chunk_size": 2, "action_dim": 3}, {})
+    assert (model.config.action_dim, model.config.num_executed_steps) == (3, 1)
+
+
+@pytest.mark.parametrize(("before", "after"), [(["front", "wrist"], None), (["front"], ["front"]), (None, None)])
+def test_pretraining_further_with_one_camera(before, after, tmp_path):
+    processor = CycleMimicProcessor.from_texts(["reach"], image_size=32, patch_size=8, camera_names=before)
+    config = make_tiny_backbone_config(processor, image_size=32, patch_size=8, hidden_size=32)
+    policy = CycleMimicForLatentActionPrediction(processor.make_config(config, action_decoder_hidden_size=32))
+    for each in (policy, processor):
+        each.save_pretrained(tmp_path)
+    model, processor = load_policy(str(tmp_path))
+    assert model.config.camera_names == processor.camera_names == after
+    inputs = processor(np.zeros((32, 32, 3), np.uint8), "reach", latent_actions=[[0, 1, 2, 3]])
+    assert model(**inputs).loss.isfinite()

@@ -12,9 +12,11 @@ from torch import nn
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode, and after the block, or an error in it, as it was."""
-    training = model.training
+    # Of each part: some may have been in evaluation mode before.
+    modes = {part: part.training for part in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for part, mode in modes.items():
+            part.training = mode

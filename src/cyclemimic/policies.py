@@ -7,7 +7,7 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -47,15 +47,17 @@ _PROBE_INSTRUCTION = "open the drawer"
 
 def load_policy(checkpoint: str, camera_names: Sequence[str] | None = None) -> Policy:
     """
-    A policy checkpoint, to pretrain it further, in full precision; with the cameras of these names, where they are given, and
-    without the robot state that it was fine-tuned with, which video does not tell.
+    A policy checkpoint, to pretrain it further, in full precision; with the cameras of these names, or one where there are
+    none, and without what a fine-tuning before taught it: video tells neither the robot's state nor its actions.
     """
-    read_config("policy", checkpoint, "cyclemimic")
+    config = cast(CycleMimicConfig, read_config("policy", checkpoint, "cyclemimic"))
     inputs: dict[str, Any] = {"state_dim": None}
-    if camera_names is not None:
-        inputs["camera_names"] = list(camera_names)
-    model = load_pinned(CycleMimicForLatentActionPrediction.from_pretrained, checkpoint, dtype=torch.float32, **inputs)
-    return model, load_pinned(CycleMimicProcessor.from_pretrained, checkpoint, state_statistics=None, **inputs)
+    if camera_names is not None or config.num_cameras > 1:
+        inputs["camera_names"] = None if camera_names is None else list(camera_names)
+    forgotten = dict.fromkeys(("n_action_steps", "temporal_ensemble_coeff"))
+    load_model = partial(CycleMimicForLatentActionPrediction.from_pretrained, dtype=torch.float32, **forgotten)
+    load_processor = partial(CycleMimicProcessor.from_pretrained, action_statistics=None, state_statistics=None)
+    return load_pinned(load_model, checkpoint, **inputs), load_pinned(load_processor, checkpoint, **inputs)
 
 
 def make_policy_of_backbone(

@@ -17,9 +17,9 @@ def test_gigabytes_by_hand():
     assert "of which 6.4 are activations" in lines[2]
     rows = [line.split("|")[1:-1] for line in lines if line.startswith(("| 1 ", "| 4 "))]
     cells = [[float(cell) for cell in row] for row in rows]
-    # ddp 16 + 4, zero1 4 + 2 + 12, zero2 2 + 2 + 18, zero3 0.4 + 20, offloaded 0.4, fsdp2 0.4 + 20; and 6.4 each.
-    assert cells[0] == [1, 26.4, 24.4, 28.4, 26.8, 6.8, 26.8]
-    assert cells[1] == [4, 26.4, 6.4 + 6 + 3, 6.4 + 4 + 4.5, 11.8, 6.8, 11.8]
+    # ddp 16 + 4, zero1 4 + 2 + 16, zero2 2 + 2 + 18, zero3 0.4 + 20, offloaded 0.4, fsdp2 0.4 + 20; and 6.4 each.
+    assert cells[0] == [1, 26.4, 28.4, 28.4, 26.8, 6.8, 26.8]
+    assert cells[1] == [4, 26.4, 6.4 + 6 + 4, 6.4 + 4 + 4.5, 11.8, 6.8, 11.8]
     assert "main memory" in lines[-1] and "30.0 GB" in lines[-1]
 
 

@@ -27,6 +27,15 @@ def test_bad_arguments(tmp_path):
         ({"lora_rank": 4, "lora_alpha": 0}, "`lora_alpha` must be at least 1, got 0"),
         ({"lora_rank": 4, "lora_dropout": 1.0}, "`lora_dropout` must be in \\[0, 1\\), got 1.0"),
         ({"freeze_vision": True, "freeze_backbone": True}, "`freeze_vision` must be false with `freeze_backbone`"),
+        (
+            {"lora_dropout": 0.5},
+            "`lora_alpha` and `lora_dropout` must be left out without `lora_rank`.* got 16 and 0.5",
+        ),
+        ({"lora_alpha": 64}, "`lora_alpha` and `lora_dropout` must be left out without `lora_rank`.* got 64 and 0.0"),
+        (
+            {"freeze_backbone": True, "backbone_learning_rate": 1e-5},
+            "`backbone_learning_rate` must be left out with `freeze_backbone`, .*, got 1e-05",
+        ),
         ({"lora_rank": 4, "freeze_backbone": True}, "`freeze_backbone` must not come with `lora_rank`, got rank 4"),
     ],
 )

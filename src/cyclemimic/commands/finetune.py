@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cyclemimic.data.checking import BrokenEpisode
 
 NUM_ACTION_BINS = 256  # OpenVLA's
+# Of the policy's configuration, by the same names.
+_FIELDS = ("action_decoder_context", "action_decoding", "latent_action_loss_weight")
 
 
 @dataclass
@@ -72,6 +74,9 @@ class FinetuneArguments:
         metadata={
             "help": "what actions are read from: act (default), or a baseline, latent or discrete (256 words for bins)"
         },
+    )
+    latent_action_loss_weight: float | None = field(
+        default=None, metadata={"help": "weight of the loss of latent tokens, beside that of actions (default: 1)"}
     )
     dataset_name: str | None = field(
         default=None,
@@ -201,7 +206,7 @@ def _load_policy(
     sizes |= {name: value for name, value in inputs.items() if (value, getattr(config, name)) != (None, None)}
     if wanted.action_decoding == "discrete":
         sizes["num_action_bins"] = NUM_ACTION_BINS
-    given = {name: getattr(wanted, name) for name in ("action_decoder_context", "action_decoding")}
+    given = {name: getattr(wanted, name) for name in _FIELDS}
     fields = {name: value for name, value in given.items() if value is not None}
     model, processor = load_for_actions(wanted.policy, sizes, fields)
     _keep_statistics(processor, model.config, data.action_statistics, data.state_statistics)

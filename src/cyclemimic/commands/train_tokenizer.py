@@ -151,21 +151,17 @@ def load_or_make_tokenizer(
         load = partial(LatentActionTokenizerForPreTraining.from_pretrained, dtype=torch.float32)
         return load_pinned(load, arguments.tokenizer), image_processor
     fields = read_tokenizer_config(arguments.tokenizer_config)
-    vision_model = None
-    if "vision_config" not in fields:
-        LatentActionTokenizerConfig(**fields)  # refuses a wrong field before a download
-        vision_model = _load_vision_model(arguments.vision_model)
-        fields = {**fields, "vision_config": vision_model.config}
+    # Refuses a wrong field before a download.
     config = LatentActionTokenizerConfig(**fields)
-    if config.vision_config is not None and config.freeze_vision and vision_model is None:
-        raise ValueError(
-            "`tokenizer_config` must leave `vision_config` out (then `vision_model` is loaded), set it to null, or set "
-            "`freeze_vision` to false, got a vision model without weights that training leaves as it is."
-        )
-    model = LatentActionTokenizerForPreTraining(config)
-    if vision_model is None:
-        return model, LatentActionTokenizerImageProcessor(size=config.image_size)
-    model.tokenizer.vision_features.vision_model.load_state_dict(vision_model.state_dict())
+    if "vision_config" in fields:
+        if config.vision_config is not None and config.freeze_vision:
+            raise ValueError(
+                "`tokenizer_config` must leave `vision_config` out (then `vision_model` is loaded), set it to null, or set "
+                "`freeze_vision` to false, got a vision model without weights that training leaves as it is."
+            )
+        return LatentActionTokenizerForPreTraining(config), LatentActionTokenizerImageProcessor(size=config.image_size)
+    vision_model = _load_vision_model(arguments.vision_model)
+    model = LatentActionTokenizerForPreTraining.from_vision_model(vision_model, **fields)
     normalisation = _normalisation_of(arguments.vision_model)
     image_processor = LatentActionTokenizerImageProcessor(size=config.image_size, **normalisation)
     _try_vision_model(arguments.vision_model, model, image_processor)

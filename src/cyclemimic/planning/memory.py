@@ -13,7 +13,8 @@ class ParameterCounts:
     """
     Args:
         trainable (`int`), frozen (`int`): Parameters that are trained, and that are not.
-        largest_layer (`int`): Parameters of the largest layer, which is whole on every GPU while it computes.
+        largest_layer (`int`): Parameters of the largest layer, or of what else is not split, such as an embedding, which is
+            whole on every GPU while it computes.
     """
 
     trainable: int
@@ -38,7 +39,7 @@ def model_state_bytes(strategy: str, counts: ParameterCounts, num_gpus: int) -> 
     trainable, frozen, gathered = counts.trainable, counts.frozen, 4 * counts.largest_layer
     shared = {
         "ddp": (16 * trainable + 4 * frozen, 0),
-        "zero1": (4 * trainable + 2 * frozen, 12 * trainable),
+        "zero1": (4 * trainable + 2 * frozen, 16 * trainable),
         "zero2": (2 * trainable + 2 * frozen, 18 * trainable),
         "zero3": (gathered, 18 * trainable + 2 * frozen),
         "zero3_offload": (gathered, 0),

@@ -134,7 +134,12 @@ def _count(kind: type[PreTrainedModel], config: Any, lora_rank: int | None = Non
             model = add_adapter(model, lora_rank)
     sizes = {id(weight): (weight.numel(), weight.requires_grad) for weight in model.parameters()}
     trainable = sum(size for size, trains in sizes.values() if trains)
-    layers = (sum(weight.numel() for weight in part.parameters(recurse=False)) for part in model.modules())
+    # What transformers does not split over devices, as layers, is gathered whole.
+    whole = {name for part in model.modules() for name in getattr(part, "_no_split_modules", None) or ()}
+    layers = (
+        sum(weight.numel() for weight in part.parameters(recurse=type(part).__name__ in whole))
+        for part in model.modules()
+    )
     return ParameterCounts(trainable, sum(size for size, _ in sizes.values()) - trainable, max(layers))
 
 

@@ -52,6 +52,16 @@ class CycleMimicTrainingArguments(CycleMimicTrainingFields, SharedTrainingArgume
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"`lora_dropout` must be in [0, 1), got {self.lora_dropout}.")
+        if self.lora_rank is None and (self.lora_alpha, self.lora_dropout) != (16, 0.0):
+            raise ValueError(
+                "`lora_alpha` and `lora_dropout` must be left out without `lora_rank`, which makes the adapters, got "
+                f"{self.lora_alpha} and {self.lora_dropout}."
+            )
+        if self.freeze_backbone and self.backbone_learning_rate is not None:
+            raise ValueError(
+                "`backbone_learning_rate` must be left out with `freeze_backbone`, of which nothing is trained, got "
+                f"{self.backbone_learning_rate}."
+            )
         if self.freeze_backbone and self.freeze_vision:
             raise ValueError(
                 "`freeze_vision` must be false with `freeze_backbone`, which freezes all of it, got true."

@@ -126,6 +126,22 @@ def test_latent_accuracies(latent_model, processor, images, texts):
     assert output.latent_action_accuracy.item() == 0
 
 
+def test_a_batch_without_labels_adds_nothing(action_model, batch):
+    expected = action_model(**batch).action_loss
+    batch["labels"][:] = -100
+    output = action_model(**batch)
+    assert output.latent_action_loss.item() == 0 and torch.allclose(output.loss, expected)
+    output.loss.backward()
+    assert all(weight.grad.isfinite().all() for weight in action_model.parameters() if weight.grad is not None)
+
+
+def test_the_loss_of_latent_tokens_has_its_weight_in_pretraining_too(latent_model, processor, images, texts):
+    inputs = processor(images, texts, latent_actions=[[0, 1, 2, 3]] * len(texts))
+    loss = latent_model(**inputs).loss
+    latent_model.config.latent_action_loss_weight = 4.0
+    assert torch.equal(latent_model(**inputs).loss, 4 * loss)
+
+
 def test_only_latent_positions_meet_the_vocabulary(action_model, batch):
     calls = record_inputs(action_model.get_output_embeddings())
     action_model(**batch)

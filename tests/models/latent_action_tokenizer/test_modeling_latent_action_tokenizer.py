@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModel, Dinov2Config
 
 from cyclemimic import LatentActionTokenizerForPreTraining, LatentActionTokenizerModel
 from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer import (
@@ -22,7 +23,7 @@ from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer 
 )
 from cyclemimic.models.latent_action_tokenizer.precision_latent_action_tokenizer import unit_length
 
-from .conftest import assert_same_state, moving_squares, state_of
+from .conftest import SIZES, assert_same_state, moving_squares, state_of
 
 AC3_TERMS = ("cycle_loss", "generator_loss", "discriminator_loss", "cycle_accuracy")
 
@@ -938,8 +939,11 @@ def test_a_batch_that_overflowed_leaves_no_trace(make_joined_model, pairs):
     shake(model)
     future = pairs[1].clone()
     future[2, 0, 5, 5] = float("inf")
+    before = state_of(model)
     assert not model(pairs[0], future).loss.isfinite()
-    assert all(value.isfinite().all() for value in model.state_dict().values() if value.is_floating_point())
+    # But for the number of steps, on which the schedule goes on.
+    left_alone = before.keys() - {"steps", "ac3_steps"}
+    assert_same_state(*({name: state[name] for name in left_alone} for state in (state_of(model), before)))
     output = model(*pairs)
     assert output.loss.isfinite() and output.cycle_loss.isfinite()
 
@@ -993,3 +997,19 @@ def test_absolute_errors(make_config):
     current, future = moving_squares(4)
     output = model(current, future)
     torch.testing.assert_close(output.reconstruction_loss, (output.pixel_values - future).abs().mean())
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_a_tokenizer_on_a_pretrained_vision_model(is_saved, tiny_dinov2, tmp_path):
+    vision_model = AutoModel.from_config(Dinov2Config(**tiny_dinov2))
+    vision_model.set_attn_implementation("eager")
+    if is_saved:
+        vision_model.save_pretrained(tmp_path)
+    fields = {name: size for name, size in SIZES.items() if name != "vision_config"}
+    tokenizer = LatentActionTokenizerForPreTraining.from_vision_model(tmp_path if is_saved else vision_model, **fields)
+    own = tokenizer.tokenizer.vision_features.vision_model
+    assert_same_state(state_of(own), state_of(vision_model))
+    assert own is not vision_model and not any(weight.requires_grad for weight in own.parameters())
+    # The model that was given is as it was.
+    assert vision_model.config._attn_implementation == "eager"
+    assert all(weight.requires_grad for weight in vision_model.parameters())

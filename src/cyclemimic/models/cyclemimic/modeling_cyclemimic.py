@@ -429,7 +429,11 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         )
         logits = self._vocabulary_logits(states)
         targets = targets.gather(1, positions)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_LABEL)
+        total = F.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
+        )
+        # Nothing of a batch without labels, whose mean would be NaN.
+        loss = total / (targets != IGNORED_LABEL).sum().clamp_min(1)
         is_right = self.latent_token_ids[logits[..., self.latent_token_ids].argmax(dim=-1)] == targets
         # Samples without labels count in the loss no more than here.
         num_labelled = (targets != IGNORED_LABEL).sum(dim=0).clamp_min(1)
@@ -500,7 +504,8 @@ class CycleMimicForLatentActionPrediction(CycleMimicPreTrainedModel):
         if labels is None:
             loss, scores = None, {"logits": self._vocabulary_logits(last_attended(hidden_states, attention_mask))}
         else:
-            loss, scores = self._latent_action_loss(hidden_states, labels)
+            latent_action_loss, scores = self._latent_action_loss(hidden_states, labels)
+            loss = self.config.latent_action_loss_weight * latent_action_loss
         return CycleMimicLatentActionOutput(
             loss=loss, **scores, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )

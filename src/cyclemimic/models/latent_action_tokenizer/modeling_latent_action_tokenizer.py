@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import nn
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
@@ -29,7 +32,7 @@ from .loss_latent_action_tokenizer import (
 from .precision_latent_action_tokenizer import in_fp32
 from .quantizer_latent_action_tokenizer import LatentActionTokenizerQuantizer
 from .ranks_latent_action_tokenizer import all_gather_rows, global_mean, mean_over_ranks
-from .safe_weights_latent_action_tokenizer import SafeWeightsModel
+from .safe_weights_latent_action_tokenizer import SafeWeightsModel, load_safetensors
 
 # Before AC3 has joined, the host asks the device every so many steps whether it should: a sync a step would cost more.
 AC3_CHECK_STEPS = 20
@@ -414,6 +417,26 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         self.register_load_state_dict_post_hook(_forget_host_copies)
         self.post_init()
 
+    @classmethod
+    def from_vision_model(cls, vision_model: str | os.PathLike | PreTrainedModel, **fields: Any) -> Self:
+        """
+        A new tokenizer on a pretrained vision model. Of a `vision_config` alone, which is what a configuration has, the vision
+        model would be random, and with `freeze_vision` stay so.
+
+        Args:
+            vision_model (`str` or `PreTrainedModel`): A name for `AutoModel`, such as `"facebook/dinov2-base"`, the paper's, or
+                the model, of which weights are copied.
+            fields: Of [`LatentActionTokenizerConfig`].
+
+        Raises:
+            ValueError: as [`LatentActionTokenizerConfig`]; weights that are no safetensors.
+        """
+        if isinstance(vision_model, str | os.PathLike):
+            vision_model = load_safetensors(AutoModel.from_pretrained, vision_model)
+        model = cls(LatentActionTokenizerConfig(**fields, vision_config=vision_model.config))
+        model.tokenizer.vision_features.vision_model.load_state_dict(vision_model.state_dict())
+        return model
+
     @can_return_tuple
     def forward(
         self,
@@ -573,13 +596,14 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
     def _advance(self, codes: torch.Tensor, embodiment_ids: torch.Tensor, copy_ratio: torch.Tensor) -> None:
         if not self.config.uses_ac3:
             return
-        self.buffer.add(codes, embodiment_ids)
+        is_valid = copy_ratio.isfinite()
+        self.buffer.add(codes, embodiment_ids, is_valid)
         # In a model of bf16 too: a mean that moves by a twentieth of what is left would there come to rest on its way.
         self.mean_copy_ratio = in_fp32(self.mean_copy_ratio)
         # No better than a copy is all that a larger ratio says: a batch where nothing moves must not blow up the mean.
         # Nor must one that overflowed: it would be NaN from then on.
         ratio = copy_ratio.to(self.mean_copy_ratio).clamp(max=1.0)
-        ratio = torch.where(ratio.isfinite(), ratio, self.mean_copy_ratio)
+        ratio = torch.where(is_valid, ratio, self.mean_copy_ratio)
         self.mean_copy_ratio.lerp_(ratio, COPY_RATIO_MOMENTUM)
         begins = (self.mean_copy_ratio <= self.config.cycle_start_copy_ratio) | (self.ac3_steps > 0)
         self.ac3_steps += begins
