@@ -233,6 +233,6 @@ def _label_columns(episode: Episode, futures: np.ndarray, codes: np.ndarray) -> 
         "episode_index": np.full(count, episode.index),
         "frame_index": np.arange(count),
         "future_index": futures,
-        "instruction": np.full(count, episode.instruction, dtype=object),
+        "instruction": np.array([episode.instruction_at(index) for index in range(count)], dtype=object),
         "codes": codes,
     }

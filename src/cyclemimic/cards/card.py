@@ -77,7 +77,7 @@ class CardData:
         weights = weights or [sum(episode.num_frames for episode in source) for source in sources]
         rows = list(_rows(sources, weights, broken or {}))
         described = None if labels is None else plain(describe_labels(labels))
-        spoken = (episode.instruction for source in sources for episode in source)
+        spoken = (text for source in sources for episode in source for text in episode.instructions)
         instruction = next(filter(None, spoken), "")
         ids = [source.repository for source in sources if isinstance(source, LeRobotSource)]
         ids.append(None if labels is None or labels.name is None else id_on_the_hub(labels.name))

@@ -140,7 +140,7 @@ class ColumnChecker:
         """Raise `DataError` if something does not read, an action or a state is not a finite number, or they are of other
         sizes than those before.
         """
-        _ = episode.instruction
+        _ = episode.instructions
         sizes = {
             column: checked_vectors(episode, column, self._sizes.get(column), "").shape[1]
             for column in ("actions", "states")

@@ -118,7 +118,7 @@ class DemonstrationDataset(Dataset):
         images = [store.frame(position, frame_index) for store in self._stores]
         item = {
             "image": images[0] if len(images) == 1 else images,
-            "instruction": instruction_or_unsaid(episode.instruction),
+            "instruction": instruction_or_unsaid(episode.instruction_at(frame_index)),
             "source": episode.source,
             "episode_index": episode.index,
             "frame_index": frame_index,

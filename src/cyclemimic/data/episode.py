@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,7 +26,9 @@ class DataError(ValueError):
 class EpisodeReader(Protocol):
     """What a data format supplies for one episode. Nothing is read before a method is called.
 
-    Implementations are small and picklable: data loader workers receive them.
+    Implementations are small and picklable: data loader workers receive them. Where a data set may say something else from
+    frame to frame, they also have a method `read_instructions`, which returns one instruction a frame, or `None` where the one
+    of the episode holds for all.
     """
 
     def iter_frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
@@ -34,7 +36,7 @@ class EpisodeReader(Protocol):
         ...
 
     def read_instruction(self) -> str | None:
-        """Return the language instruction, or `None` if the data set has none."""
+        """Return the language instruction, of several that of most frames, or `None` if the data set has none."""
         ...
 
     def read_actions(self) -> np.ndarray | None:
@@ -84,8 +86,24 @@ class Episode:
 
     @cached_property
     def instruction(self) -> str | None:
-        """Language instruction, or `None`."""
+        """Language instruction, where it changes from frame to frame that of most, or `None`."""
         return self.reader.read_instruction()
+
+    @property
+    def instructions(self) -> list[str]:
+        """All that is said in the episode, sorted."""
+        said = [self.instruction] if self._said is None else self._said
+        return sorted({text for text in said if text is not None})
+
+    def instruction_at(self, frame_index: int) -> str | None:
+        """What is said at a frame, or `None`."""
+        return self.instruction if self._said is None else self._said[frame_index]
+
+    @cached_property
+    def _said(self) -> Sequence[str | None] | None:
+        """What is said at each frame, where that is not the same."""
+        read: Callable[[], Sequence[str | None] | None] | None = getattr(self.reader, "read_instructions", None)
+        return None if read is None else self._checked("instructions", read())
 
     @cached_property
     def actions(self) -> np.ndarray | None:
@@ -154,7 +172,7 @@ class Episode:
             shape = frame.shape
             yield frame
 
-    def _checked(self, what: str, values: np.ndarray | None) -> np.ndarray | None:
+    def _checked(self, what: str, values: Any) -> Any:
         if values is not None and len(values) != self.num_frames:
             raise DataError(
                 f"{self.source}: episode {self.index} has {self.num_frames} frames but {len(values)} rows of {what}; "

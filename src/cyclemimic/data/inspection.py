@@ -111,8 +111,7 @@ def inspect_source(
         states.update(episode)
         if episode.instruction is None:
             num_without_instruction += 1
-        else:
-            instructions[episode.instruction] += 1
+        instructions.update(episode.instructions)
     num_frames = sum(num_frames for _, num_frames in lengths)
     return SourceInspection(
         name=source.name,

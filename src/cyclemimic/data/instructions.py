@@ -29,5 +29,5 @@ def instructions_of(sources: Sequence[EpisodeSource], may_be_silent: bool = Fals
             f"{silent[0].source}: {len(silent)} episodes have no instruction, episode {silent[0].index} first; the "
             "policy needs one an episode"
         )
-    said = {episode.instruction for episode in episodes if episode.instruction is not None}
-    return sorted(said - {episode.instruction for episode in silent})
+    said = {text for episode in episodes for text in episode.instructions}
+    return sorted(said - {episode.instruction for episode in silent if episode.instruction is not None})

@@ -134,7 +134,7 @@ def pair_item(
         "episode_index": episode.index,
         "frame_index": frame_index,
         "future_index": future_index,
-        "instruction": episode.instruction,
+        "instruction": episode.instruction_at(frame_index),
     }
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemimic.data import DataError, LeRobotSource, LeRobotWriter
+from cyclemimic.data import DataError, DemonstrationDataset, FramePairDataset, LeRobotSource, LeRobotWriter
+from cyclemimic.data.instructions import instructions_of
 
 from ..conftest import make_frames, read_frame_numbers
 
@@ -45,6 +46,7 @@ def test_quirky_v20_set(shared_data):
     assert [episode.instruction for episode in source] == [
         f"pick the {fruit} from the counter and place it in the plate" for fruit in ("pear", "sweet potato", "meat")
     ]
+    assert all(episode.instructions == [episode.instruction] for episode in source)
     episode = source[0]
     assert episode.actions.shape == episode.states.shape == (416, 44)
     assert episode.actions.dtype == episode.states.dtype == np.float32
@@ -137,6 +139,21 @@ def test_most_frequent_task_is_the_instruction(make_v21):
         tasks=["valid", "open the door", "close it"], columns={"task_index": lambda n: [1] * (n - 1) + [0]}
     )
     assert LeRobotSource(root)[0].instruction == "open the door"
+
+
+def test_each_frame_has_its_own_instruction(make_v21):
+    root = make_v21(tasks=["open", " close "], columns={"task_index": lambda n: [0] * 4 + [1] * (n - 4)})
+    source = LeRobotSource(root)
+    assert [episode.instruction for episode in source] == ["open", "close"]
+    assert instructions_of([source]) == ["close", "open"]
+    pairs = FramePairDataset([source], 0.2, 0.2)
+    frames = DemonstrationDataset([source], chunk_size=2)
+    for items in (pairs, frames):
+        said = [
+            item["instruction"] for item in map(items.__getitem__, range(len(items))) if item["episode_index"] == 1
+        ]
+        assert said == ["open"] * 4 + ["close"] * (len(said) - 4)
+    assert pickle.loads(pickle.dumps(source[1])).instruction_at(8) == "close"
 
 
 def test_tasks_are_read_once(make_v21):
@@ -315,5 +332,4 @@ def test_what_is_not_read_is_said(make_v21, caplog):
     features = {"observation.images.top": {"dtype": "video"}, "action.arm": {"dtype": "float32"}}
     root = make_v21({"features": features}, tasks=["valid", "open the door"])
     assert LeRobotSource(root)[0].actions is None
-    assert "v21: 2 of 2 episodes have several instructions" in caplog.text
     assert "v21: actions are read from one feature, `action`; not read are ['action.arm']" in caplog.text

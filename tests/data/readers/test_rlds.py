@@ -170,7 +170,8 @@ def test_versions_side_by_side_are_not_guessed(rlds):
         open_source(rlds.parent, fps=5)
 
 
-def test_of_several_instructions_most_steps_decide(tmp_path):
+def test_each_step_has_its_own_instruction(tmp_path):
     texts = [b"open", b"close it", b"close it"]
     source = RldsSource(write_rlds(tmp_path / "r", [[encode_episode(FRAMES[:3], language_instruction=texts)]]), 5)
-    assert source[0].instruction == "close it"
+    assert source[0].instruction == "close it" and source[0].instructions == ["close it", "open"]
+    assert [source[0].instruction_at(index) for index in range(3)] == ["open", "close it", "close it"]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,12 +129,6 @@ class LeRobotSource:
         )
 
     def _warn_of_what_is_not_read(self) -> None:
-        several = sum(len(record.tasks) > 1 for record in self._records)
-        if several:
-            logger.warning(
-                "%s: %d of %d episodes have several instructions; each is read with the one that most of its frames carry",
-                *(self.name, several, len(self._records)),
-            )
         parts = [key for key in self._metadata.features if key.startswith(tuple(f"{key}." for key in _ACTION_KEYS))]
         if parts and not any(key in self._metadata.features for key in _ACTION_KEYS):
             logger.warning("%s: actions are read from one feature, `action`; not read are %s", self.name, parts)
@@ -170,15 +165,25 @@ class _LeRobotReader:
         )
 
     def read_instruction(self) -> str | None:
-        tasks = self.record.tasks
-        if len(tasks) != 1:
-            # Several strings an episode: the one most frames carry, not a mark such as "valid" beside it.
-            column = self._column("task_index")
-            strings = self.metadata.tasks
-            if column is not None and strings:
-                values, counts = np.unique(column, return_counts=True)
-                tasks = (strings.get(int(values[np.argmax(counts)]), ""),)
-        return (tasks[0].strip() or None) if tasks else None
+        said = self._read_said()
+        if said is None:
+            return (self.record.tasks[0].strip() or None) if self.record.tasks else None
+        # Several strings an episode: the one most frames carry, not a mark such as "valid" beside it.
+        (text, _), *_ = Counter(said).most_common(1)
+        return text
+
+    def read_instructions(self) -> list[str | None] | None:
+        said = self._read_said()
+        return None if said is None or len(set(said)) == 1 else said
+
+    def _read_said(self) -> list[str | None] | None:
+        """What the frames carry, where `meta/` does not say one thing of the episode."""
+        strings = self.metadata.tasks if len(self.record.tasks) != 1 else {}
+        column = self._column("task_index") if strings else None
+        if column is None:
+            return None
+        texts = {index: text.strip() or None for index, text in strings.items()}
+        return [texts.get(int(index)) for index in column.ravel()]
 
     def read_actions(self) -> np.ndarray | None:
         return self._vectors(_ACTION_KEYS)

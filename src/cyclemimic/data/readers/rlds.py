@@ -33,9 +33,7 @@ class RldsSource:
     """An RLDS data set as a sequence of [`Episode`]s.
 
     When it is opened, records are counted and their lengths checked. Actions, states and instructions are read without the
-    pictures beside them; a record's checksum is checked when its pictures are read. Where steps of an episode differ in
-    their instructions, it has the one of most steps.
-
+    pictures beside them; a record's checksum is checked when its pictures are read.
     Args:
         root (`str` or `Path`): The folder of a version, which holds `features.json`, `dataset_info.json` and the records.
         fps (`float`): Steps per second; the records do not tell.
@@ -131,13 +129,21 @@ class _RldsReader:
         )
 
     def read_instruction(self) -> str | None:
+        said = self._read_said()
+        return Counter(said).most_common(1)[0][0] if said else None
+
+    def read_instructions(self) -> list[str | None] | None:
+        said = self._read_said()
+        return None if len(set(said)) <= 1 else said
+
+    def _read_said(self) -> list[str | None]:
+        """What the steps carry; nothing where the data set has no words."""
         key = next((key for key in _INSTRUCTIONS if key in self.features), None)
         texts = read_features(self.record, [key]).get(key) if key else None
-        if not isinstance(texts, list) or not texts:
-            return None
-        (text, _), *_ = Counter(texts).most_common(1)
+        if not isinstance(texts, list):
+            return []
         try:
-            return text.decode().strip() or None
+            return [text.decode().strip() or None for text in texts]
         except UnicodeDecodeError as error:
             raise self._error(f"{key} is not UTF-8 text") from error
 
