@@ -52,7 +52,8 @@ class CycleMimicConfig(PreTrainedConfig):
     use_robot_state: bool = False
     chunk_size: int | None = None
     n_action_steps: int | None = None
-    # The checkpoint's own processor normalises, by statistics that leave grippers alone, and clips.
+    # The checkpoint's own processor normalises and clips; by its own statistics, which leave grippers of -1 and 1 alone, or by
+    # those of the data, between its percentiles.
     normalization_mapping: dict[str, NormalizationMode] = field(
         default_factory=lambda: {
             "VISUAL": NormalizationMode.IDENTITY,
