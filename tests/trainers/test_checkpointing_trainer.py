@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -264,3 +265,26 @@ def test_the_best_checkpoint_is_named_and_kept(tmp_path):
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
     saved = type(trainer.state).load_from_json(str(tmp_path / "checkpoint-4" / "trainer_state.json"))
     assert saved.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+
+
+def test_a_stopped_training_keeps_its_checkpoint_beside_the_best(tmp_path):
+    fields = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "save_total_limit": 1}
+    trainer = make_tokenizer_trainer(tmp_path, save_strategy="steps", save_steps=1, max_steps=50, **fields)
+    trainer.eval_dataset = trainer.train_dataset
+    losses = chain([5.0, 1.0], repeat(3.0))
+    trainer.evaluate = lambda *_, **__: {"eval_loss": next(losses)}
+    previous = signal.signal(signal.SIGTERM, lambda *_: None)
+    step = trainer.training_step
+
+    def told_at_the_fourth(*args, **kwargs):
+        if trainer.state.global_step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*args, **kwargs)
+
+    trainer.training_step = told_at_the_fourth
+    try:
+        trainer.train()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert sorted(checkpoints(tmp_path)) == ["checkpoint-2", "checkpoint-4"]
+    assert trainer.args.save_total_limit == 1 and trainer.args.load_best_model_at_end

@@ -57,6 +57,18 @@ class CheckpointingTrainer(Trainer):
             output = super().train(*args, **kwargs)
         return output._replace(training_loss=math.nan) if self._trained_nothing else output
 
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        if not self._stop_signal.is_told:
+            return super()._finalize_training(*args, **kwargs)
+        # A training that was stopped is not over: its last checkpoint is not to make room for the best, nor the best's weights to
+        # take the place of those it goes on with.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        best, self.args.load_best_model_at_end = self.args.load_best_model_at_end, False
+        try:
+            return super()._finalize_training(*args, **kwargs)
+        finally:
+            self.args.save_total_limit, self.args.load_best_model_at_end = limit, best
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if self._trained_nothing:
             for name in OF_STEPS:
@@ -144,7 +156,8 @@ class _StopSignal(TrainerCallback):
 
     def __init__(self, trainer: CheckpointingTrainer) -> None:
         self.trainer = trainer
-        self._is_told = False
+        self.is_told = False
+        """Whether this training has been told to stop."""
 
     @contextmanager
     def heard(self) -> Iterator[None]:
@@ -152,20 +165,20 @@ class _StopSignal(TrainerCallback):
         if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
             yield
             return
-        self._is_told = False
+        self.is_told = False
         previous = signal.signal(signal.SIGTERM, self._tell)
         try:
             yield
         finally:
             signal.signal(signal.SIGTERM, previous)
-        if self._is_told:
+        if self.is_told:
             signal.raise_signal(signal.SIGTERM)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self._has_any_been_told(args.world_size, state.global_step):
-            self._is_told = True
+            self.is_told = True
             control.should_save = control.should_training_stop = True
             logger.warning(
                 "SIGTERM: training ends after step %d with a checkpoint in %s; `resume_from_checkpoint` goes on from it",
@@ -174,12 +187,12 @@ class _StopSignal(TrainerCallback):
             )
 
     def _tell(self, number: int, frame: FrameType | None) -> None:
-        self._is_told = True
+        self.is_told = True
 
     def _has_any_been_told(self, world_size: int, step: int) -> bool:
         if world_size == 1:
-            return self._is_told
+            return self.is_told
         if step % STOP_CHECK_STEPS:
             return False
         accelerator = self.trainer.accelerator
-        return bool(accelerator.reduce(torch.tensor(float(self._is_told), device=accelerator.device)) > 0)
+        return bool(accelerator.reduce(torch.tensor(float(self.is_told), device=accelerator.device)) > 0)
