@@ -197,3 +197,21 @@ def test_own_fields_are_all_that_trainer_lacks(name):
 
     whole, own = getattr(cyclemimic, f"{name}Arguments"), getattr(training_fields, f"{name}Fields")
     assert [each for each in names(whole) if each not in names(TrainingArguments)] == names(own)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_steps:", "`max_steps` must have a value, got none; leave out the key for the default"),
+        ("tasks: [push, null]", "`tasks` must have a value, got none"),
+        ("max_steps: 3\nmax_steps: 4", "'max_steps' stands in it more than once"),
+    ],
+)
+def test_a_value_that_is_missing_or_a_key_that_stands_twice(config_file, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse("--config", config_file(f"output_dir: out\n{text}\n"))
+
+
+def test_words_that_yaml_takes_for_truth_values(config_file):
+    arguments = parse("--config", config_file("output_dir: out\nrun_name: no\nshuffle: no\n"))
+    assert (arguments.run_name, arguments.shuffle) == ("no", False)

@@ -6,7 +6,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from inspect import get_annotations
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def parse_training_arguments(
     """Parses flags, or one YAML file and flags that override it, into configuration dataclasses.
 
     The file is flat: one key a field, of whichever dataclass. A value from it passes the same checks as the flag of
-    that name; `null` sets `None`.
+    that name; `null` sets `None`, where a field may be it, and what YAML takes for a truth value, as in `save_strategy: no`, is
+    the word where a field is none.
 
     Args:
         dataclass_types (`Sequence[type]`): Dataclasses without a field in common, `TrainingArguments` among them.
@@ -71,7 +73,8 @@ def parse_training_arguments(
         `tuple`: One instance a dataclass, in their order.
 
     Raises:
-        ValueError: If the file is not a YAML mapping, has a key that is no field, or a dataclass refuses a value.
+        ValueError: If the file is not a YAML mapping, has a key that is no field, a key twice or a value that is missing, or a
+            dataclass refuses a value.
         SystemExit: With code 2, by argparse, for an unknown flag or a value that does not have the flag's type.
 
     Example:
@@ -105,7 +108,7 @@ def parse_training_arguments(
     parser.usage = _USAGE
     _add_config_flag(parser)
     parser.add_argument("--help_all", action="help", help="show all of this")
-    known = [field.name for kind in dataclass_types for field in dataclasses.fields(kind) if field.init]
+    known = {name: kind for each in dataclass_types for name, kind in _types_of(each).items()}
 
     flags = list(argv)
     config_file = _find_config_file(flags)
@@ -124,6 +127,14 @@ def parse_training_arguments(
     if any(getattr(output, "hub_token", None) is not None for output in outputs):
         raise ValueError("`hub_token` must be left out: it would be saved with the run; set HF_TOKEN, got a token.")
     return tuple(outputs)
+
+
+def _types_of(kind: type) -> dict[str, str]:
+    """The fields of a dataclass and their types as written; in the fields themselves, `HfArgumentParser` puts others."""
+    written = {
+        name: str(annotation) for base in reversed(kind.__mro__) for name, annotation in get_annotations(base).items()
+    }
+    return {field.name: written[field.name] for field in dataclasses.fields(kind) if field.init}
 
 
 def _add_config_flag(parser: argparse.ArgumentParser) -> None:
@@ -145,9 +156,21 @@ def _find_config_file(flags: Sequence[str]) -> Path | None:
     return finder.parse_known_args(flags)[0].config
 
 
-def _read_config_file(path: Path, known: Sequence[str]) -> dict[str, Any]:
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which the last would silently hold."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"{key!r} stands in it more than once")
+        return super().construct_mapping(node, deep)
+
+
+def _read_config_file(path: Path, known: Mapping[str, str]) -> dict[str, Any]:
+    """The values of a file, by names of fields, of which `known` has the types."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ValueError(f"`config` must be a YAML file, got {path}: {error.strerror}.") from error
     except yaml.YAMLError as error:
@@ -156,8 +179,18 @@ def _read_config_file(path: Path, known: Sequence[str]) -> dict[str, Any]:
         raise ValueError(f"{path} must hold a mapping of argument names to values, got {type(values).__name__}")
     for key in values:
         if key not in known:
-            raise ValueError(f"{path}: unknown key {key!r}{suggestion(str(key), known)}")
-    return values
+            raise ValueError(f"{path}: unknown key {key!r}{suggestion(str(key), list(known))}")
+    return {name: _as_meant(value, known[name], f"{path}: `{name}`") for name, value in values.items()}
+
+
+def _as_meant(value: Any, kind: str, where: str) -> Any:
+    """A value of a file for a field of a type, of which it may be none, or a word that YAML knows as a truth value."""
+    is_missing = value is None and "None" not in kind and "Optional" not in kind
+    if is_missing or (isinstance(value, list) and None in value):
+        raise ValueError(f"{where} must have a value, got none; leave out the key for the default.")
+    if isinstance(value, bool) and "bool" not in kind:
+        return "yes" if value else "no"
+    return value
 
 
 def _as_flags(name: str, value: Any) -> Iterator[str]:
