@@ -238,8 +238,10 @@ def _training_arguments(
 
 def _train_and_save(trainer: PublishingTrainer, output_dir: Path, card: dict[str, Any]) -> History:
     """Trains, and saves model, processor and card so that `output_dir` appears whole or not at all."""
-    trainer.train()
     partial = partial_dir(output_dir)
+    # Where a run that was stopped has left a checkpoint.
+    shutil.rmtree(partial, ignore_errors=True)
+    trainer.train()
     trainer.card = {"title": output_dir.name, **card}
     trainer.save_model(str(partial))
     shutil.rmtree(output_dir, ignore_errors=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -48,9 +49,9 @@ def run_demo(config: DemoConfig, settings: DemoSettings | None = None) -> Path:
         ValueError: the output folder holds another run, or what no demo has written; or its disk is nearly full.
     """
     settings = settings or settings_for(config)
-    _check_input(config)
+    _check_input(config, settings)
     output = config.output
-    records = StageRecords(output / "stages", {"request": describe(config), "settings": describe(settings)})
+    records = StageRecords(output / "stages", {**_request(config), "settings": describe(settings)})
     done = {"record": records.run("record", lambda: _record(config, settings))}
     data = split_demo_data(config, settings)
 
@@ -82,7 +83,20 @@ def run_demo(config: DemoConfig, settings: DemoSettings | None = None) -> Path:
     return write_demo_report(config, settings, data, done, metrics)
 
 
-def _check_input(config: DemoConfig) -> None:
+def _request(config: DemoConfig) -> dict[str, Any]:
+    """What was asked for, wherever the output folder is by now, and what the data held."""
+    request = {name: value for name, value in describe(config).items() if name != "output"}
+    if config.data is None:
+        return request
+    digest = hashlib.sha256()
+    source = open_demo_data(config)
+    for episode in source:
+        actions = b"" if episode.actions is None else episode.actions.tobytes()
+        digest.update(json.dumps([episode.index, episode.num_frames, episode.instructions]).encode() + actions)
+    return request | {"data": source.name, "camera": source.camera, "episodes": digest.hexdigest()}
+
+
+def _check_input(config: DemoConfig, settings: DemoSettings) -> None:
     """Refuses, before any work, what would fail after minutes of it."""
     if config.output.exists() and not config.output.is_dir():
         raise ValueError(f"`output` must be a folder, got the file {config.output}.")
@@ -98,9 +112,11 @@ def _check_input(config: DemoConfig) -> None:
     if config.data is None and config.camera is not None:
         raise ValueError(f"`camera` goes with `data`: the simulator has one camera; got {config.camera!r} alone.")
     if config.data is None:
-        MetaworldEnvironment(settings_for(config).tasks[0]).close()
+        MetaworldEnvironment(settings.tasks[0]).close()
     else:
-        open_demo_data(config)
+        data = split_demo_data(config, settings)
+        instructions = instructions_of([data.videos], may_be_silent=True)
+        learning.make_policy_processor(data.demonstrations, instructions, settings)
     config.output.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(config.output).free
     if free < _NEEDED_BYTES:

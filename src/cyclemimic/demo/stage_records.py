@@ -39,9 +39,10 @@ class StageRecords:
             known = json.loads(path.read_text(encoding="utf-8"))
             different = sorted(key for key in known | run if known.get(key) != run.get(key))
             if different:
+                name = different[0]
                 raise ValueError(
-                    f"`output` ({folder.parent}) holds a demo of another run (different: {', '.join(different)}); "
-                    "choose another folder, or remove this one."
+                    f"`output` ({folder.parent}) holds a demo of another run, whose `{name}` is {known.get(name)!r} instead of "
+                    f"{run.get(name)!r}; choose another folder, or remove this one."
                 )
         else:
             write_atomically(path, json.dumps(run, indent=2).encode())
