@@ -70,11 +70,13 @@ class CycleMimicConfig(PreTrainedConfig):
         # LeRobot asks how many actions to read before there is a policy.
         if None in (self.chunk_size, self.n_action_steps) and self.checkpoint_path is not None:
             loaded = cast(ModelConfig, read_config("checkpoint_path", self.checkpoint_path, "cyclemimic"))
-            self.chunk_size = self.chunk_size or loaded.chunk_size
-            if self.chunk_size == loaded.chunk_size:
-                self.n_action_steps = self.n_action_steps or loaded.num_executed_steps
-        if self.chunk_size is not None:
-            self.n_action_steps = self.n_action_steps or max(1, self.chunk_size // 2)
+            self.chunk_size = loaded.chunk_size if self.chunk_size is None else self.chunk_size
+            if self.n_action_steps is None and self.chunk_size == loaded.chunk_size:
+                self.n_action_steps = loaded.num_executed_steps
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise ValueError(f"`chunk_size` must be at least 1, got {self.chunk_size}.")
+        if self.chunk_size is not None and self.n_action_steps is None:
+            self.n_action_steps = max(1, self.chunk_size // 2)
         if self.chunk_size is not None and not 1 <= self.n_action_steps <= self.chunk_size:
             raise ValueError(
                 f"`n_action_steps` must be in [1, {self.chunk_size}], the actions of a chunk, "

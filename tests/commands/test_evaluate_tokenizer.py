@@ -8,6 +8,7 @@ import pytest
 
 from cyclemimic.commands import evaluate_tokenizer
 from cyclemimic.commands.evaluate_tokenizer import format_summary, parse_dims
+from cyclemimic.hub.integrity import hash_files
 
 from .conftest import INTERVAL
 
@@ -20,7 +21,7 @@ def test_writes_figures_page_and_tokens(verb, tokenizer, square_data, tmp_path, 
     assert printed[0].split() == ["figure", "value", "95", "%", "interval"]
     assert printed[1].startswith("linear_r2_within ") and printed[-1] == f"Saved: {output}"
     figures = json.loads((output / "quality.json").read_text())
-    assert figures["tokenizer"] == str(tokenizer)
+    assert figures["tokenizer"] == tokenizer.name and figures["tokenizer_files"] == hash_files(tokenizer)
     # No states in this data.
     assert (figures["settings"]["motion"], figures["settings"]["motion_dims"]) == ("action", [1, 0])
     assert figures["data"]["bodies"]["square"]["pairs"] == 24

@@ -135,6 +135,7 @@ def test_a_label_set_is_where_near_pairs_are_looked_for(tokenizer, labels, squar
         ("--output o --labels l", "give --labels with --serve only"),
         ("--output o --host 0.0.0.0", "give --host with --serve only"),
         ("--output o --port 7860", "give --port with --serve only"),
+        ("--serve --actions 3", "give --actions without --serve only"),
         ("--serve --labels_revision v1", "give --labels_revision with --labels only"),
         ("--serve", "the page needs the package gradio: pip install 'cyclemimic[space]'"),
     ],

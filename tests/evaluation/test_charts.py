@@ -14,6 +14,7 @@ from cyclemimic.evaluation.charts import (
     TOP,
     WIDTH,
     Series,
+    _label_ticks,
     line_chart,
     log_ticks,
     nice_ticks,
@@ -86,6 +87,12 @@ def test_smoothing_keeps_constants_gaps_and_short_series():
     np.testing.assert_array_equal(smooth_values(short), short)
     noise = np.random.default_rng(0).standard_normal(400)
     assert smooth_values(noise).std() < 0.3
+
+
+def test_ticks_that_are_close_have_all_their_digits():
+    for values in ([2000.2, 2000.4, 2000.6], [1.00e6, 1.01e6, 1.02e6]):
+        labels = [tick.label for tick in _label_ticks(np.arange(3.0), np.array(values))]
+        assert [float(label) for label in labels] == values
 
 
 def test_ticks_are_round_and_inside():

@@ -49,3 +49,18 @@ def test_contact_sheet_shows_the_frames_side_by_side():
 def test_gallery_without_groups_says_so(tmp_path):
     assert "No latent action is shared" in write_gallery(tmp_path / "g.html", ()).read_text(encoding="utf-8")
     assert not (tmp_path / "g.png").exists()
+
+
+def test_long_actions_have_room_beside_their_frames():
+    frame = np.zeros((16, 16, 3), np.uint8)
+    groups = [
+        GalleryGroup(codes, (GalleryPair(frame, frame, ""),)) for codes in ((1, 2, 3, 4), tuple(range(200, 208)))
+    ]
+    narrow, wide = (np.asarray(contact_sheet([group], tile=32)) for group in groups)
+    assert wide.shape[1] > narrow.shape[1]
+    # To the left of the frame, which is black, there is all of the text, and white at both of its sides.
+    for sheet in (narrow, wide):
+        text = np.flatnonzero((sheet[14 + 5 : 14 + 27] < 200).all(-1).any(0))
+        frame_starts = sheet.shape[1] - 10 - (2 * 32 + 26)
+        before = text[text < frame_starts]
+        assert before.min() > 4 and before.max() < frame_starts - 4

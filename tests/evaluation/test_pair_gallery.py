@@ -55,3 +55,24 @@ def test_evenly_spread(per_source):
     names = [pairs.episodes[position].source for position in pairs.pairs[chosen, 0]]
     assert (names.count("a"), names.count("b")) == (min(20, per_source), min(5, per_source))
     np.testing.assert_array_equal(chosen, evenly_spread(pairs, per_source, seed=0))
+
+
+def test_captions_are_what_is_said_at_the_pair():
+    class Reader:
+        def __init__(self, frames):
+            self.frames = frames
+
+        def iter_frames(self, indices):
+            return (self.frames[index] for index in indices)
+
+        def read_instruction(self):
+            return "lift"
+
+        def read_instructions(self):
+            return ["lift"] * 3 + ["close"] * 3
+
+    frames = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    episode = Episode("a", "arm", 0, 6, 10.0, "top", Reader(frames))
+    pairs = FramePairDataset([InMemorySource([episode])], 0.1, 0.1)
+    (group,) = gallery_of_pairs(pairs, np.array([0, 4]), np.zeros((2, 4), np.int64), 1, 2)
+    assert {pair.caption for pair in group.pairs} == {"lift", "close"}

@@ -96,3 +96,13 @@ def test_the_time_of_all_runs_counts(tmp_path, monkeypatch):
     (folder.root / "seconds.json").write_text("{}")
     with pytest.raises(DataError, match="seconds.json is no record of a rollout; delete it"):
         _ = folder.seconds
+
+
+def test_a_film_is_counted_in_steps_not_in_frames(tmp_path):
+    folder = RolloutFolder(tmp_path / "rollouts", {}, fps=10)
+    folder.start()
+    result = TrialResult(Trial("go", 3, filmed=True), num_steps=9)
+    result.frames.extend(np.full((6, 16, 32, 3), 200, np.uint8))  # every second, and the last
+    folder.save(result)
+    clip = folder.load_clip(*folder.finished([result.trial]).values())
+    assert [clip.step_of(index) for index in (0, 5)] == [0, 9] and clip.num_steps == 9

@@ -235,6 +235,8 @@ def test_sees_with_the_cameras_of_the_checkpoint_and_feels_its_state(checkpoints
         ({"checkpoint_path": "pretrained"}, "`checkpoint_path` must be fine-tuned, to act, got"),
         ({"checkpoint_path": "finetuned", "chunk_size": 4}, "`policy` must be of .*'chunk_size': 4"),
         ({"checkpoint_path": "finetuned", "n_action_steps": 6}, r"`n_action_steps` must be in \[1, 5\]"),
+        ({"checkpoint_path": "finetuned", "n_action_steps": 0}, r"`n_action_steps` must be in \[1, 5\]"),
+        ({"checkpoint_path": "finetuned", "chunk_size": 0}, "`chunk_size` must be at least 1, got 0"),
         ({"checkpoint_path": "finetuned", "views": ("a", "b")}, "`cameras` must say with which of"),
         ({"checkpoint_path": "finetuned", "views": ("a",), "cameras": ["c"]}, "`cameras` must be out of"),
         (

@@ -46,8 +46,9 @@ def add_measurements(card_path: Path, quality: Path | None, rollout: Path | None
         raise ValueError(
             f"`model` must have a card with a section for figures, as training writes it, got {card_path}."
         )
-    if rollout is not None:
-        _check_is_of(rollout, card_path.parent)
+    for path, name, key in ((quality, "quality", "summary"), (rollout, "rollout", "success")):
+        if path is not None:
+            _check_is_of(path, name, _stated_files(_read(path, name, key)), card_path.parent)
     results = [
         *(_quality_results(quality) if quality else []),
         *(_rollout_results(rollout) if rollout else []),
@@ -62,14 +63,19 @@ def add_measurements(card_path: Path, quality: Path | None, rollout: Path | None
     return str(card)
 
 
-def _check_is_of(rollout: Path, model: Path) -> None:
-    """Raises `ValueError` where rollouts say that they are of a policy with other files than the model's."""
-    arguments = _read(rollout, "rollout", "success").get("arguments")
-    stated = (arguments.get("policy_files") if isinstance(arguments, dict) else None) or {}
-    own = hash_files(model)
-    other = sorted(name for name, digest in stated.items() if own.get(name) != digest)
+def _stated_files(values: dict[str, Any]) -> dict[str, str]:
+    """Hashes of the model's files that a file of figures states."""
+    arguments = values.get("arguments")
+    stated = arguments.get("policy_files") if isinstance(arguments, dict) else values.get("tokenizer_files")
+    return stated if isinstance(stated, dict) else {}
+
+
+def _check_is_of(path: Path, name: str, stated: dict[str, str], model: Path) -> None:
+    """Raises `ValueError` where figures say that they are of a model with other files."""
+    own = hash_files(model) if stated else {}
+    other = sorted(file for file, digest in stated.items() if own.get(file) != digest)
     if other:
-        raise ValueError(f"`rollout` must be of the model in {model}, got {rollout}, of one with another {other[0]}.")
+        raise ValueError(f"`{name}` must be of the model in {model}, got {path}, of one with another {other[0]}.")
 
 
 def _quality_results(path: Path) -> list[EvalResult]:

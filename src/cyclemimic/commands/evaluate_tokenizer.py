@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cyclemimic.commands.flags import add_tokenizer_flags
@@ -42,6 +43,8 @@ def run(arguments: argparse.Namespace) -> str:
     from cyclemimic.commands.inputs import open_tokenizer_and_data
     from cyclemimic.data.atomic import AtomicFolder
     from cyclemimic.evaluation.tokenizer_quality import QualitySettings, measure_tokenizer, write_quality
+    from cyclemimic.hub.integrity import hash_files
+    from cyclemimic.hub.names import public_name
 
     settings = QualitySettings(
         interval_s=arguments.interval_s,
@@ -58,7 +61,8 @@ def run(arguments: argparse.Namespace) -> str:
     with folder.writing() as partial:
         measurement = measure_tokenizer(tokenizer, image_processor, sources, settings)
         with folder.one_line_errors():
-            write_quality(partial, measurement, name=str(arguments.tokenizer))
+            files = hash_files(Path(arguments.tokenizer))
+            write_quality(partial, measurement, name=public_name(arguments.tokenizer), files=files)
     return f"{format_summary(measurement.metrics['summary'])}\nSaved: {arguments.output}"
 
 

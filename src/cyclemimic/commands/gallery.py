@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cyclemimic.evaluation.action_page.action_explorer import ActionExplorer
 
 _THIS_MACHINE = "127.0.0.1"
+# Bytes of decoded frames to keep: a gallery looks at few of each episode, and once.
+_NO_FRAMES = 1
 
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
@@ -27,8 +29,8 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         "of your own.",
     )
     add_tokenizer_flags(parser, needs_output=False)
-    parser.add_argument("--actions", type=int, default=8, help="latent actions to show (default: %(default)s)")
-    parser.add_argument("--pairs", type=int, default=4, help="pairs of each, 2 or more (default: %(default)s)")
+    parser.add_argument("--actions", type=int, help="latent actions to show (default: 8)")
+    parser.add_argument("--pairs", type=int, help="pairs of each, 2 or more (default: 4)")
     parser.add_argument(
         "--max_pairs", type=int, default=1000, help="pairs of each data set to choose from (default: %(default)s)"
     )
@@ -51,9 +53,14 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     for name in ("labels", "labels_revision", "host", "port"):
         if not arguments.serve and getattr(arguments, name) is not None:
             parser.error(f"give --{name} with --serve only")
+    for name in ("actions", "pairs"):
+        if arguments.serve and getattr(arguments, name) is not None:
+            parser.error(f"give --{name} without --serve only")
     if arguments.labels is None and arguments.labels_revision is not None:
         parser.error("give --labels_revision with --labels only")
     arguments.host = arguments.host or _THIS_MACHINE
+    arguments.actions = 8 if arguments.actions is None else arguments.actions
+    arguments.pairs = 4 if arguments.pairs is None else arguments.pairs
     return arguments
 
 
@@ -81,7 +88,7 @@ def _write(arguments: argparse.Namespace) -> str:
     sources = [entry.source for entry in weighted]
     folder = AtomicFolder(arguments.output)
     with folder.writing() as partial:
-        pairs = FramePairDataset(sources, arguments.interval_s, arguments.min_interval_s)
+        pairs = FramePairDataset(sources, arguments.interval_s, arguments.min_interval_s, max_bytes=_NO_FRAMES)
         chosen = evenly_spread(pairs, arguments.max_pairs, arguments.seed)
         codes = encode_pairs(tokenizer, image_processor, pairs, chosen, arguments.batch_size)
         groups = gallery_of_pairs(pairs, chosen, codes, arguments.actions, arguments.pairs, arguments.seed)
@@ -92,7 +99,8 @@ def _write(arguments: argparse.Namespace) -> str:
                 title="Pairs that share one latent action",
                 subtitle=", ".join(source.name for source in sources),
                 notes=[
-                    "Drawn at random among the pairs with the code, of the half that moves more, not picked for their looks."
+                    "Drawn at random among the pairs with the code, where there are enough of the half that moves more, not "
+                    "picked for their looks."
                 ],
             )
     return f"Saved: {arguments.output}, {len(groups)} latent actions of {len(chosen)} frame pairs"
@@ -128,7 +136,7 @@ def open_explorer(arguments: argparse.Namespace) -> ActionExplorer:
     Raises:
         DataError, ValueError: The flags do not go together, or what they name cannot be used.
     """
-    from cyclemimic.commands.inputs import open_tokenizer_and_data
+    from cyclemimic.commands.inputs import check_labels_are_of, open_tokenizer_and_data
     from cyclemimic.data import FramePairDataset, open_labels
     from cyclemimic.evaluation.action_page.action_explorer import ActionExplorer
     from cyclemimic.evaluation.action_page.labelled_pairs import LabelledPairs
@@ -137,7 +145,8 @@ def open_explorer(arguments: argparse.Namespace) -> ActionExplorer:
 
     labels = open_labels(arguments.labels, arguments.labels_revision) if arguments.labels else None
     tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments)
-    pairs = FramePairDataset([entry.source for entry in weighted], arguments.interval_s, arguments.min_interval_s)
+    sources = [entry.source for entry in weighted]
+    pairs = FramePairDataset(sources, arguments.interval_s, arguments.min_interval_s, max_bytes=_NO_FRAMES)
     if labels is None:
         chosen = evenly_spread(pairs, arguments.max_pairs, arguments.seed)
         codes = encode_pairs(tokenizer, image_processor, pairs, chosen, arguments.batch_size)
@@ -150,5 +159,6 @@ def open_explorer(arguments: argparse.Namespace) -> ActionExplorer:
                 f"`labels` must be made by the tokenizer, got labels of {labels.tokenizer} ({made_by[:12]}) for "
                 f"{arguments.tokenizer} ({revision[:12]})."
             )
+        check_labels_are_of(labels, sources)
         labelled = LabelledPairs.from_labels(pairs, labels, arguments.interval_s)
     return ActionExplorer(tokenizer, image_processor, labelled, arguments.seed)

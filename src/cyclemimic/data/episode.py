@@ -96,7 +96,7 @@ class Episode:
         return sorted({text for text in said if text is not None})
 
     def instruction_at(self, frame_index: int) -> str | None:
-        """What is said at a frame, or `None`."""
+        """What is said at the frame `frame_index`, or `None`."""
         return self.instruction if self._said is None else self._said[frame_index]
 
     @cached_property

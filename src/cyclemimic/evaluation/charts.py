@@ -198,5 +198,9 @@ def _label_ticks(positions: np.ndarray, values: np.ndarray) -> tuple[Tick, ...]:
             return f"{value / 1000:g}k"
         return format_number(value) if abs(value) >= 1000 else f"{value:.6g}"
 
+    # Where ticks are closer than these round to, all their digits.
+    if len({label(value) for value in values.tolist()}) < values.size:
+        label = "{:.12g}".format
+
     pairs = zip(positions.tolist(), values.tolist(), strict=True)
     return tuple(Tick(position, label(value)) for position, value in pairs)

@@ -95,13 +95,14 @@ def contact_sheet(groups: Sequence[GalleryGroup], tile: int = 128) -> Image.Imag
         `PIL.Image.Image`: RGB, on white.
     """
     columns = max((len(group.pairs) for group in groups), default=0)
-    pair_width, row_height, label = 2 * tile + 26, tile + 34, 128
+    texts = ["  ".join("·" if code is None else str(code) for code in group.codes) for group in groups]
+    bold, small = ImageFont.load_default(16), ImageFont.load_default(12)
+    label = max([128, *(round(bold.getlength(text)) + 16 for text in texts)])
+    pair_width, row_height = 2 * tile + 26, tile + 34
     sheet = Image.new("RGB", (label + columns * pair_width + 10, len(groups) * row_height + 16), "white")
     draw = ImageDraw.Draw(sheet)
-    bold, small = ImageFont.load_default(16), ImageFont.load_default(12)
-    for row, group in enumerate(groups):
+    for row, (group, text) in enumerate(zip(groups, texts, strict=True)):
         top = 14 + row * row_height
-        text = "  ".join("·" if code is None else str(code) for code in group.codes)
         draw.text((label / 2, top + tile / 2), text, fill="black", font=bold, anchor="mm")
         for column, pair in enumerate(group.pairs):
             left = label + column * pair_width

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,12 +37,13 @@ def gallery_of_pairs(
     """
     rows = pairs.pairs[indices]
     episodes = [pairs.episodes[row[0]] for row in rows]
+    said = [episode.instruction_at(int(row[1])) for episode, row in zip(episodes, rows, strict=True)]
     # One pair at a time: data sets differ in the size of their frames, and all of them would fill the memory.
     items = (pairs[int(index)] for index in indices)
     motion = np.array([motion_magnitude(item["current"], item["future"]) for item in items])
     chosen = select_groups(
         codes,
-        np.array(names_to_cross(episodes)),
+        np.array(names_to_cross(episodes, said)),
         motion,
         num_groups,
         per_group,
@@ -54,7 +56,7 @@ def gallery_of_pairs(
         GalleryGroup(
             codes=group.codes + (None,) * (codes.shape[1] - len(group.codes)),
             pairs=tuple(
-                _gallery_pair(pairs[int(indices[index])], caption_of(episodes[index], several_bodies))
+                _gallery_pair(pairs[int(indices[index])], caption_of(episodes[index], said[index], several_bodies))
                 for index in group.indices
             ),
             note=f"{group.num_pairs} of {len(indices)} pairs" + (", the first words only" if group.is_partial else ""),
@@ -76,17 +78,19 @@ def evenly_spread(pairs: FramePairDataset, per_source: int, seed: int) -> np.nda
     return np.sort(np.concatenate(drawn))
 
 
-def names_to_cross(episodes: list[Episode]) -> list[str]:
-    """What a shared action is to cross: the coarsest property in which the episodes differ."""
+def names_to_cross(episodes: Sequence[Episode], said: Sequence[str | None]) -> list[str]:
+    """What a shared action is to cross: the coarsest property in which pairs of these episodes, and with these instructions,
+    differ."""
     properties = (
         [episode.embodiment for episode in episodes],
         [episode.source for episode in episodes],
-        [str(episode.instruction) for episode in episodes],
+        [str(text) for text in said],
         [f"{episode.source} {episode.index}" for episode in episodes],
     )
     return next((names for names in properties if len(set(names)) > 1), properties[-1])
 
 
-def caption_of(episode: Episode, with_body: bool) -> str:
-    what = episode.instruction or episode.source
+def caption_of(episode: Episode, said: str | None, with_body: bool) -> str:
+    """What stands below a pair of an episode: its instruction or data set, and the body where there are several."""
+    what = said or episode.source
     return f"{episode.embodiment}: {what}" if with_body else what

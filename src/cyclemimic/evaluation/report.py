@@ -120,6 +120,7 @@ class Clip:
         frames (`np.ndarray` of shape `(num_frames, height, width, 3)`): uint8, RGB.
         fps (`float`, *optional*, defaults to 20): Frames a second it is played at.
         caption (`str`, *optional*): For example the initial state.
+        num_steps (`int`, *optional*): Steps between the first frame and the last; by default a step a frame.
     """
 
     task: str
@@ -127,9 +128,15 @@ class Clip:
     frames: np.ndarray
     fps: float = 20.0
     caption: str = ""
+    num_steps: int | None = None
 
     def __post_init__(self) -> None:
         check_clip(self.frames, self.fps)
+
+    def step_of(self, index: int) -> int:
+        """How many steps had been taken at a frame."""
+        last = max(1, len(self.frames) - 1)
+        return round(index * (last if self.num_steps is None else self.num_steps) / last)
 
 
 @dataclass(frozen=True)

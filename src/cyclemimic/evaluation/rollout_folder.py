@@ -111,7 +111,9 @@ class RolloutFolder:
                 "rolls its episode out and films it again"
             ) from error
         caption = f"initial state {described['initial_state']}"
-        return Clip(described["task"], described["success"], frames, fps=self.fps, caption=caption)
+        return Clip(
+            described["task"], described["success"], frames, self.fps, caption, num_steps=described["num_steps"]
+        )
 
     def _episode_path(self, trial: Trial) -> Path:
         return self.root / _EPISODES / f"{_name(trial)}.json"

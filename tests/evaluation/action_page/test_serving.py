@@ -61,7 +61,8 @@ def test_no_file_of_the_machine_is_served(address, tmp_path):
     assert json.loads(ask(f"{address}gradio_api/info")[1]) == {"named_endpoints": {}, "unnamed_endpoints": {}}
 
 
-def test_uploads_are_capped(address):
+def test_uploads_are_capped(address, monkeypatch):
+    monkeypatch.setattr("cyclemimic.evaluation.action_page.serving.MAX_FILES", 500)
     upload = f"{address}gradio_api/upload"
     # Told only: what is announced is refused before any of it is read.
     assert ask(upload, b"x", Content_Length=str(65 << 20)) == (413, "At most 64 MB can be sent at once.")
@@ -80,6 +81,15 @@ def test_uploads_are_capped(address):
     finally:
         for index in range(500):
             (folder / str(index)).unlink()
+    # Nor may few large ones fill the disk.
+    (folder / "large").write_bytes(bytes(5000))
+    try:
+        monkeypatch.setattr("cyclemimic.evaluation.action_page.serving.MAX_TOTAL_BYTES", 4000)
+        assert ask(upload, PART, Content_Type=MULTIPART)[0] == 503
+        monkeypatch.setattr("cyclemimic.evaluation.action_page.serving.MAX_TOTAL_BYTES", 40_000)
+        assert ask(upload, PART, Content_Type=MULTIPART)[0] == 200
+    finally:
+        (folder / "large").unlink()
 
 
 def show_pair(address: str, path: str) -> str:

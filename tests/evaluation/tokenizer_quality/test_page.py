@@ -15,7 +15,7 @@ def test_files(faithful, tmp_path):
     assert write_quality(tmp_path, faithful, "a/tokenizer") == tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["quality.html", "quality.json", "tokens.npz"]
     figures = json.loads((tmp_path / "quality.json").read_text())
-    assert figures == {"tokenizer": "a/tokenizer", **faithful.metrics}
+    assert figures == {"tokenizer": "a/tokenizer", "tokenizer_files": {}, **faithful.metrics}
 
 
 def test_page_shows_everything_offline(faithful):

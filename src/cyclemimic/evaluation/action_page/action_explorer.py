@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cyclemimic.data import Episode
 from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
     LatentActionTokenizerImageProcessor,
 )
@@ -94,11 +93,11 @@ class ActionExplorer:
         self.seed = seed
         self._words = tokenizer.quantizer.words.detach().float().cpu().numpy()
         episodes = labelled.pairs.episodes
-        self._names = names_to_cross(episodes)
+        self._names = names_to_cross(episodes, [episode.instruction for episode in episodes])
         self._several_bodies = len({episode.embodiment for episode in episodes}) > 1
         firsts = {name: self._names.index(name) for name in sorted(set(self._names))}
         self._bodies = [
-            _Body(name, episodes[position].read_frames([0])[0], self._caption(episodes[position]))
+            _Body(name, episodes[position].read_frames([0])[0], self._caption(position, 0))
             for name, position in list(firsts.items())[: MAX_BODIES + 1]
         ]
 
@@ -136,7 +135,7 @@ class ActionExplorer:
         """The frames of a pair of the data, and what it is of."""
         pairs = self.labelled.pairs
         item = pairs[index]
-        return GalleryPair(item["current"], item["future"], self._caption(pairs.episodes[pairs.pairs[index, 0]]))
+        return GalleryPair(item["current"], item["future"], self._caption(*pairs.pairs[index, :2].tolist()))
 
     def view_example(self, index: int) -> ActionView:
         """What there is to see of a pair of the data; its own body is not shown as another, nor its episode as near."""
@@ -185,5 +184,6 @@ class ActionExplorer:
         num_shared = sum(left == right for left, right in zip(codes, own, strict=True))
         return Neighbour(own, num_shared, self.example(int(self.labelled.indices[place])))
 
-    def _caption(self, episode: Episode) -> str:
-        return caption_of(episode, self._several_bodies)
+    def _caption(self, position: int, frame_index: int) -> str:
+        episode = self.labelled.pairs.episodes[position]
+        return caption_of(episode, episode.instruction_at(frame_index), self._several_bodies)

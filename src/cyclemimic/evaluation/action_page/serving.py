@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_FILES = 500
-"""Most files that uploads may leave behind at a time; Gradio deletes them an hour later."""
+MAX_FILES, MAX_TOTAL_BYTES = 10_000, 2 << 30
+"""Most files, a dozen of them small ones of each look at a video, and bytes that visitors may leave behind at a time; Gradio
+deletes them an hour later."""
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 # A page may not take in another host's, whatever finds its way into it; Gradio's own scripts are inline.
 _CONTENT_POLICY = (
@@ -130,9 +131,14 @@ class UploadLimits:
             return 411, "The request must tell its length."
         if int(length) > MAX_BYTES:
             return 413, f"At most {MAX_BYTES >> 20} MB can be sent at once."
-        if scope["path"].endswith("/upload") and sum(file.is_file() for file in self.folder.rglob("*")) >= MAX_FILES:
+        if scope["path"].endswith("/upload") and self._is_full(int(length)):
             return 503, "Too many files have been sent; try again in an hour."
         return None
+
+    def _is_full(self, num_bytes: int) -> bool:
+        """Whether there is no room for so many bytes more."""
+        sizes = [file.stat().st_size for file in self.folder.rglob("*") if file.is_file()]
+        return len(sizes) >= MAX_FILES or sum(sizes) + num_bytes > MAX_TOTAL_BYTES
 
 
 @contextmanager

@@ -32,7 +32,9 @@ class Matrix:
     values: tuple[tuple[float | None, ...], ...]
 
 
-def write_quality(folder: str | Path, measurement: TokenizerMeasurement, name: str) -> Path:
+def write_quality(
+    folder: str | Path, measurement: TokenizerMeasurement, name: str, files: Mapping[str, str] | None = None
+) -> Path:
     """
     Writes `quality.json`, `quality.html` and `tokens.npz`.
 
@@ -40,12 +42,14 @@ def write_quality(folder: str | Path, measurement: TokenizerMeasurement, name: s
         folder (`str` or `Path`): Where to.
         measurement ([`TokenizerMeasurement`]): What was found.
         name (`str`): Name of the tokenizer, as the page and the figures call it.
+        files (`Mapping[str, str]`, *optional*): Hashes of its files ([`~cyclemimic.hub.integrity.hash_files`]), by which its
+            figures are known to be of it.
 
     Returns:
         `Path`: `folder`.
     """
     folder = Path(folder)
-    figures = {"tokenizer": name, **measurement.metrics}
+    figures = {"tokenizer": name, "tokenizer_files": dict(files or {}), **measurement.metrics}
     write_atomically(folder / "quality.json", json.dumps(figures, indent=2, allow_nan=False).encode())
     write_atomically(folder / "quality.html", render_quality_page(measurement, name).encode("utf-8", "replace"))
     write_tokens(folder / "tokens.npz", measurement.sample, measurement.encoded)
