@@ -44,7 +44,6 @@ EXTRAS_REQUIRE = {
     ],
     "deepspeed": ["deepspeed>=0.19"],
     "rlds": ["google-crc32c>=1.5"],
-    "quality": ["scikit-learn>=1.5"],
     "quantization": ["bitsandbytes>=0.49"],
     # The page was tried with this gradio; starlette comes with it.
     "space": ["gradio>=6.31", "starlette>=0.40"],

@@ -25,7 +25,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     sources = [open_source(path) for path in arguments.data]
-    instructions = sorted({episode.instruction for source in sources for episode in source})
+    instructions = sorted({text for source in sources for episode in source for text in episode.instructions})
     labels = LatentLabels.from_folder(arguments.labels)
     # A backbone from scratch. `CycleMimicForLatentActionPrediction.from_backbone` takes a pretrained one.
     processor = CycleMimicProcessor.from_texts(instructions, image_size=arguments.image_size)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub import ModelCard
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor, cli
 from cyclemimic.data import LatentLabels
@@ -94,7 +94,6 @@ def test_labels_are_loaded_from_the_hub(hub, tokenizer, tmp_path, monkeypatch):
     own, rows = code_blocks(card, "python")
     assert "LatentLabels.from_hub(dataset)" in own and 'dataset = "me/codes"' in rows
     assert len(execute(own)["labels"]) == len(names["labels"])
-    assert DatasetCard(card).data.configs[0]["data_files"] == "*.parquet"
     pytest.importorskip("datasets")
     execute_alone(hub, [f"{rows}\nassert len(rows) == {len(names['labels'])}"], tmp_path)
 

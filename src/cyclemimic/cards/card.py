@@ -122,11 +122,9 @@ def render_model_card(
 
 def render_label_card(title: str, data: CardData, **context: object) -> str:
     """Returns the text of a folder of labels' `README.md`; its template asks for `metadata` and `num_pairs`, too."""
-    files = [{"config_name": "default", "data_files": "*.parquet"}]
     sources = list(data.hub_ids) or None
-    header = DatasetCardData(
-        tags=_TAGS, task_categories=["robotics"], configs=files, source_datasets=sources
-    ).to_yaml()
+    # No `configs`: with them, `datasets` knows a local folder by its name alone, and gives what another of that name held.
+    header = DatasetCardData(tags=_TAGS, task_categories=["robotics"], source_datasets=sources).to_yaml()
     return _render("labels", header=header, title=plain(title), folder=title, data=data, backbone=None, **context)
 
 

@@ -35,7 +35,12 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         "the guesses has already failed; one that is better may still fail in closed loop.",
     )
     add_policy_flags(parser, default_dataset="what `data` is called, if the policy knows it, or its only one")
-    parser.add_argument("--data", required=True, metavar="DIR", help=f"data set with actions {ON_THE_HUB}")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR",
+        help=f"data set with actions, of the frame rate that the policy was fine-tuned at {ON_THE_HUB}",
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make")
     parser.add_argument(
         "--skip_episodes",

@@ -21,8 +21,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     )
     add_tokenizer_flags(
         parser,
-        data_help="folders of LeRobot data sets with states or actions, in the same units; those of one robot type are "
-        "one body",
+        data_help="data sets with states or actions in the same units, or one mixture; those of one robot type are one body",
     )
     parser.add_argument(
         "--motion",

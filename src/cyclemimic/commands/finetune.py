@@ -63,7 +63,10 @@ class FinetuneArguments:
     )
     action_decoder_context: str | None = field(
         default=None,
-        metadata={"help": "what the action decoder reads: image-act (default), or act, for a handful of episodes"},
+        metadata={
+            "help": "what the action decoder reads: image-act, or act, for a handful of episodes (default: as the policy has it, "
+            "image-act in a new one)"
+        },
     )
     use_robot_state: bool = field(
         default=False,
@@ -72,11 +75,15 @@ class FinetuneArguments:
     action_decoding: str | None = field(
         default=None,
         metadata={
-            "help": "what actions are read from: act (default), or a baseline, latent or discrete (256 words for bins)"
+            "help": "what actions are read from: act, or a baseline, latent or discrete (256 words for bins) (default: as the "
+            "policy has it, act in a new one)"
         },
     )
     latent_action_loss_weight: float | None = field(
-        default=None, metadata={"help": "weight of the loss of latent tokens, beside that of actions (default: 1)"}
+        default=None,
+        metadata={
+            "help": "weight of the loss of latent tokens, beside that of actions (default: as the policy has it, 1 in a new one)"
+        },
     )
     dataset_name: str | None = field(
         default=None,

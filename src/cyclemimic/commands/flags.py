@@ -9,7 +9,10 @@ from pathlib import Path
 # How the help of every argument that names a checkpoint or a data set says it.
 ON_THE_HUB = "(a folder; or, on the Hub, OWNER/NAME or OWNER/NAME@REVISION, a branch, tag or commit)"
 CAMERA = "camera to read, by default one that sees the scene"
-FPS = "frames per second of RLDS and of images, which do not record it"
+FPS = (
+    "frames per second of RLDS and of images, which do not record it, or at which to read video files; LeRobot data sets have "
+    "their own"
+)
 SKIP_BROKEN = (
     "decode everything once before, and go on without the episodes that cannot be used, each named in the log"
 )

@@ -38,7 +38,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         prog=prog,
         description="Runs a fine-tuned policy in a simulator, from camera images and instruction, and the robot's "
         "state where it was fine-tuned with it; writes OUTPUT/results.json, report.html, and a file an episode. A run "
-        "that was stopped goes on with the same command.",
+        "that was stopped goes on with the same command, and one that has ended is extended by more --episodes or --clips.",
     )
     add_policy_flags(parser)
     parser.add_argument("--env", required=True, metavar="NAME[:TASKS]", help=f"simulator: {', '.join(FORMS.values())}")
@@ -56,7 +56,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument(
         "--terminated_is",
         choices=("success", "failure"),
-        help="of gym: what it is to terminate in an episode without is_success or success in its infos",
+        help="gym only: what `terminated` means where the infos have no is_success or success",
     )
     add_action_steps_flag(parser)
     parser.add_argument(

@@ -105,7 +105,7 @@ class DemonstrationDataset(Dataset):
 
         - **image** (`np.ndarray` of shape `(height, width, 3)`): RGB, `uint8`; with `further_cameras` a list of such, one a
           camera.
-        - **instruction** (`str`): What to do; [`~cyclemimic.data.instructions.UNSAID`] if the data set does not say.
+        - **instruction** (`str`): What to do; [`~cyclemimic.data.instructions.UNSAID`] if the data set says nothing at this frame.
         - **source** (`str`), **episode_index**, **frame_index** (`int`): Where the frame is from.
         - **latent_actions** (`np.ndarray` of shape `(num_latent_tokens,)`, with `labels`): Codes, `int64`.
         - **actions** (`np.ndarray` of shape `(chunk_size, action_dim)`, with `chunk_size`): `float32`, physical units;

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from .episode import DataError, EpisodeSource, list_episodes
 
 UNSAID = "go on"
-"""What a policy is told in episodes whose data set says nothing: their frames still teach what follows from the picture."""
+"""What a policy is told where a data set says nothing, of an episode or of a frame: it still teaches what follows from the picture."""
 
 
 def instruction_or_unsaid(instruction: str | None) -> str:

@@ -34,6 +34,7 @@ class RldsSource:
 
     When it is opened, records are counted and their lengths checked. Actions, states and instructions are read without the
     pictures beside them; a record's checksum is checked when its pictures are read.
+
     Args:
         root (`str` or `Path`): The folder of a version, which holds `features.json`, `dataset_info.json` and the records.
         fps (`float`): Steps per second; the records do not tell.

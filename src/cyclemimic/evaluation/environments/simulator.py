@@ -60,7 +60,7 @@ FORMS = {
 }
 """What `env` may be."""
 
-# A module each, with a function `open_simulator(names, image_size, instruction)`.
+# A module each, with a function `open_simulator(names, image_size, instruction)`; that of `gymnasium` takes `terminated_is`, too.
 _MODULES = {"metaworld": "metaworld", "pusht": "pusht", "libero": "libero", "gym": "gymnasium"}
 
 

@@ -38,7 +38,9 @@ _NOT_NEGATIVE = (
 class LatentActionTokenizerConfig(PreTrainedConfig):
     r"""
     Configuration of [`LatentActionTokenizerModel`] and [`LatentActionTokenizerForPreTraining`]. The defaults give the
-    paper's model (paper §3) with what it leaves open, or does otherwise for the sake of training; such fields say so.
+    paper's model (paper §3) with what it leaves open, or does otherwise for the sake of training; such fields say so. Its
+    pretrained vision model comes with [`~LatentActionTokenizerForPreTraining.from_vision_model`]: of a configuration alone it
+    is random.
 
     Args:
         image_size (`int`, *optional*, defaults to 224): Height and width of a frame, in pixels.
