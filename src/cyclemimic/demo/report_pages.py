@@ -15,6 +15,7 @@ from cyclemimic.demo.moving import open_films
 from cyclemimic.demo.report_pictures import reconstructions_of, shared_actions_of
 from cyclemimic.demo.settings import DemoConfig, DemoSettings
 from cyclemimic.demo.summary import VARIANTS
+from cyclemimic.evaluation.action_page.labelled_pairs import LabelledPairs
 from cyclemimic.evaluation.charts import Series
 from cyclemimic.evaluation.report import (
     Clip,
@@ -46,6 +47,7 @@ def write_demo_report(
 ) -> Path:
     """Writes `report.html` into the output folder."""
     output = config.output
+    labels = LatentLabels.from_folder(output / "labels")
     pairs = FramePairDataset([data.videos], settings.interval_s, settings.min_interval_s, max_bytes=1)
     report = DemoReport(
         title="CycleMimic: from video to a moving robot",
@@ -62,7 +64,7 @@ def write_demo_report(
         headlines=_headlines(metrics),
         success=_success_table(settings, metrics),
         clips=_clips(output, settings, done),
-        gallery=shared_actions_of(pairs, LatentLabels.from_folder(output / "labels"), config.seed),
+        gallery=shared_actions_of(LabelledPairs.from_labels(pairs, labels, settings.interval_s), config.seed),
         gallery_note="Pairs drawn at random among those with one latent action, across tasks where it has them.",
         reconstructions=reconstructions_of(pairs, output / "tokenizer", config.seed),
         curves=_curves(done),

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cyclemimic.data import FramePairDataset, LatentLabels
+from cyclemimic.data import FramePairDataset
+from cyclemimic.evaluation.action_page.labelled_pairs import LabelledPairs
 from cyclemimic.evaluation.gallery import GalleryGroup
 from cyclemimic.evaluation.pair_gallery import gallery_of_pairs
 from cyclemimic.evaluation.report import ReconstructionRow
@@ -22,15 +23,10 @@ _GALLERY_PAIRS = 1500
 _NUM_ROWS = 6
 
 
-def shared_actions_of(pairs: FramePairDataset, labels: LatentLabels, seed: int) -> tuple[GalleryGroup, ...]:
+def shared_actions_of(labelled: LabelledPairs, seed: int) -> tuple[GalleryGroup, ...]:
     """Pairs that share one latent action, by their labels."""
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(pairs))[:_GALLERY_PAIRS])
-    episodes = [pairs.episodes[position] for position in pairs.pairs[chosen, 0]]
-    frames = pairs.pairs[chosen, 1].tolist()
-    codes = [
-        labels.lookup(episode.source, episode.index, frame) for episode, frame in zip(episodes, frames, strict=True)
-    ]
-    return gallery_of_pairs(pairs, chosen, np.stack(codes), seed=seed)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(labelled.indices))[:_GALLERY_PAIRS])
+    return gallery_of_pairs(labelled.pairs, labelled.indices[chosen], labelled.codes[chosen], seed=seed)
 
 
 def reconstructions_of(pairs: FramePairDataset, tokenizer_dir: Path, seed: int) -> tuple[ReconstructionRow, ...]:
