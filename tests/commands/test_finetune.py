@@ -61,6 +61,26 @@ def test_output_can_be_loaded_and_acts(policy):
     assert processor.action_statistics["squares"]["fps"] == 10
 
 
+def test_labels_are_made_once_of_a_training_that_goes_on(
+    verb, pretrained, tokenizer, square_data, tmp_path, monkeypatch
+):
+    flags = [
+        "--policy",
+        pretrained,
+        "--data",
+        square_data,
+        "--tokenizer",
+        tokenizer,
+        "--output_dir",
+        tmp_path / "output",
+    ]
+    training = "--interval_s 0.3 --min_interval_s 0.2 --save_steps 1 --per_device_train_batch_size 4 --use_cpu".split()
+    assert verb("finetune", *flags, *training, "--max_steps", "1") == 0
+    monkeypatch.setattr("cyclemimic.labeling._encode_episode", lambda *_: pytest.fail("labelled again"))
+    assert verb("finetune", *flags, *training, "--max_steps", "2", "--resume_from_checkpoint", "true") == 0
+    assert len(LatentLabels.from_folder(tmp_path / "output" / "labels")) == 40
+
+
 def test_labels_by_itself_and_goes_on_from_a_finetuned_policy(verb, policy, tokenizer, square_data, tmp_path):
     flags = ["--policy", policy, "--data", square_data, "--tokenizer", tokenizer, "--dataset_name", "again"]
     training = "--num_episodes 2 --interval_s 0.3 --min_interval_s 0.2 --max_steps 1 --per_device_train_batch_size 4 --use_cpu"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +49,10 @@ class FinetuneArguments:
     )
     labels_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of labels on the Hub"})
     tokenizer: str | None = field(
-        default=None, metadata={"help": f"or: tokenizer checkpoint {ON_THE_HUB} to label the data with"}
+        default=None,
+        metadata={
+            "help": f"or: tokenizer checkpoint {ON_THE_HUB} to label the data with, into the folder labels of output_dir"
+        },
     )
     interval_s: float = field(
         default=1.0, metadata={"help": "with `tokenizer`: seconds between the frames of a pair, as in its training"}
@@ -145,7 +148,7 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     model, processor = _load_policy(wanted, config, data, labels)
     # Not before all that could be refused has been seen.
     with whole_weights(training):
-        labels = labels or _make_labels(wanted, config, data.sources)
+        labels = labels or _make_labels(wanted, config, data.sources, Path(str(training.output_dir)) / "labels")
     check_all_labelled(labels, data.sources)
     keep_workers(training)
     frames = _frames(wanted, data, labels, processor)
@@ -335,8 +338,12 @@ def _open_labels(
 
 
 def _make_labels(
-    wanted: FinetuneArguments, config: CycleMimicConfig, sources: Sequence[EpisodeSource]
+    wanted: FinetuneArguments, config: CycleMimicConfig, sources: Sequence[EpisodeSource], folder: Path
 ) -> LatentLabels:
+    """Labels of the demonstrations in a folder, where a training that goes on finds them. The processes of a machine share the
+    work: another machine may have no share of this disk."""
+    from accelerate import PartialState
+
     from cyclemimic.checkpoints import choose_device, load_tokenizer
     from cyclemimic.commands.inputs import check_labels
     from cyclemimic.data import LatentLabels
@@ -346,18 +353,20 @@ def _make_labels(
     name = cast(str, wanted.tokenizer)
     tokenizer, image_processor = load_tokenizer(name, choose_device(None))
     check_labels(tokenizer.config, config.codebook_size, config.num_latent_tokens, argument="tokenizer")
-    with tempfile.TemporaryDirectory() as folder:
-        path = label_videos(
-            tokenizer,
-            image_processor,
-            sources,
-            Path(folder) / "labels",
-            wanted.interval_s,
-            wanted.min_interval_s,
-            tokenizer_name=name,
-        )
-        labels = LatentLabels.from_folder(path)
-    # Gone by now.
+    label_videos(
+        tokenizer,
+        image_processor,
+        sources,
+        folder,
+        wanted.interval_s,
+        wanted.min_interval_s,
+        tokenizer_name=name,
+        rank=int(os.environ.get("LOCAL_RANK", 0)),
+        world_size=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
+    )
+    PartialState().wait_for_everyone()
+    labels = LatentLabels.from_folder(folder)
+    # Made in passing: the card names the tokenizer.
     labels.folder = labels.name = None
     return labels
 
