@@ -180,12 +180,13 @@ def test_prompt_of_two_cameras_is_the_backbones_own(backbone):
 
 def test_pretraining_further_forgets_the_robot_that_a_policy_was_fine_tuned_on(in_bfloat16, tmp_path):
     sizes = {"chunk_size": 4, "action_dim": 2}
-    model, processor = load_for_actions(in_bfloat16, sizes, {"n_action_steps": 4})
+    model, processor = load_for_actions(in_bfloat16, sizes, {"n_action_steps": 4, "latent_action_loss_weight": 0.0})
     processor.add_action_statistics("kitchen", {"q01": [-1.0, -1.0], "q99": [1.0, 1.0], "mask": [True, True]})
     for each in (model, processor):
         each.save_pretrained(tmp_path / "finetuned")
     model, processor = load_policy(str(tmp_path / "finetuned"))
     assert processor.action_statistics == {} and model.config.n_action_steps is None
+    assert model.config.latent_action_loss_weight == 1
     for each in (model, processor):
         each.save_pretrained(tmp_path / "further")
     # Another robot's actions are of another size, and fewer.

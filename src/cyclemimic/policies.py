@@ -54,7 +54,11 @@ def load_policy(checkpoint: str, camera_names: Sequence[str] | None = None) -> P
     inputs: dict[str, Any] = {"state_dim": None}
     if camera_names is not None or config.num_cameras > 1:
         inputs["camera_names"] = None if camera_names is None else list(camera_names)
-    forgotten = dict.fromkeys(("n_action_steps", "temporal_ensemble_coeff"))
+    forgotten: dict[str, Any] = {
+        "n_action_steps": None,
+        "temporal_ensemble_coeff": None,
+        "latent_action_loss_weight": 1.0,
+    }
     load_model = partial(CycleMimicForLatentActionPrediction.from_pretrained, dtype=torch.float32, **forgotten)
     load_processor = partial(CycleMimicProcessor.from_pretrained, action_statistics=None, state_statistics=None)
     return load_pinned(load_model, checkpoint, **inputs), load_pinned(load_processor, checkpoint, **inputs)

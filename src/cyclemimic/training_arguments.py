@@ -160,7 +160,9 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice, of which the last would silently hold."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        # `<<` takes over another mapping's keys, before which one's own go.
+        own = (key for key, _ in node.value if not key.tag.endswith(":merge"))
+        keys = [self.construct_object(key, deep=True) for key in own]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.YAMLError(f"{key!r} stands in it more than once")

@@ -4,7 +4,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cyclemimic.data import Episode, InMemorySource, LeRobotSource, open_source
+from cyclemimic.data import (
+    DataError,
+    Episode,
+    InMemorySource,
+    LeRobotSource,
+    compute_action_statistics,
+    open_source,
+)
 from cyclemimic.data.checking import find_broken_episodes
 
 VIDEO = "videos/chunk-000/observation.images.top/episode_000001.mp4"
@@ -74,10 +81,14 @@ def test_real_sets_are_whole(shared_data):
         assert find_broken_episodes(open_source(shared_data(name), fps=20)) == []
 
 
-def test_actions_of_another_size_are_found():
+def test_episodes_of_two_sizes_of_actions_are_whole():
+    """Whoever learns from their video alone has use for all of them."""
     episodes = [
         Episode.from_arrays(np.zeros((3, 4, 4, 3), np.uint8), 10, actions=np.zeros((3, size)), index=index)
-        for index, size in enumerate((2, 2, 3))
+        for index, size in enumerate((3, 2, 2))
     ]
-    (broken,) = find_broken_episodes(InMemorySource(episodes))
-    assert broken.index == 2 and "actions of size 3, the ones before of size 2" in broken.reason
+    assert find_broken_episodes(InMemorySource(episodes)) == []
+    with pytest.raises(
+        DataError, match="actions of size 2, the ones before of size 3; use data sets with one action space"
+    ):
+        compute_action_statistics([InMemorySource(episodes)])

@@ -115,7 +115,7 @@ def test_robot_state_is_that_of_the_frame():
         ({}, "b has no states; learn without the robot state, or leave it out"),
         (
             {"states": np.zeros((4, 2))},
-            "b: episode 0 has states of size 2, the ones before of size 3; use data sets with ",
+            "b: episode 0 has states of size 2, the ones before of size 3; use data sets with one state",
         ),
         ({"states": np.full((4, 3), np.nan)}, "b: episode 0 has states that are not finite"),
     ],

@@ -167,3 +167,13 @@ def test_without_a_name_a_data_set_is_called_as_it_is_alone(tmp_path):
         alone = open_source(tmp_path / given)
         assert (entry.open().name, entry.open().embodiment) == (alone.name, alone.embodiment)
         assert alone.name in ("a", "films")
+
+
+def test_two_patterns_of_one_folder_are_told_apart(tmp_path):
+    (tmp_path / "films").mkdir()
+    for name in ("kitchen_1.mp4", "lab_1.mp4"):
+        encode_video(tmp_path / "films" / name, np.zeros((5, 16, 16, 3), np.uint8), 10)
+    entries = read_mixture(
+        write(tmp_path, [{"path": f"films/{room}_*.mp4", "weight": 1} for room in ("kitchen", "lab")])
+    )
+    assert [entry.source.name for entry in open_mixture(entries, 0.2, 0.1).sources] == ["films", "lab_*.mp4"]

@@ -106,3 +106,11 @@ def test_a_film_is_counted_in_steps_not_in_frames(tmp_path):
     folder.save(result)
     clip = folder.load_clip(*folder.finished([result.trial]).values())
     assert [clip.step_of(index) for index in (0, 5)] == [0, 9] and clip.num_steps == 9
+
+
+def test_what_was_left_open_may_be_decided_once(tmp_path):
+    RolloutFolder(tmp_path / "r", {"seed": 0, "terminated_is": None}, 10, ["terminated_is"]).start()
+    RolloutFolder(tmp_path / "r", {"seed": 0, "terminated_is": "failure"}, 10, ["terminated_is"]).start()
+    for other in ({"seed": 0, "terminated_is": "success"}, {"seed": 1, "terminated_is": "failure"}):
+        with pytest.raises(ValueError, match="must be a folder of rollouts with the same settings"):
+            RolloutFolder(tmp_path / "r", other, 10, ["terminated_is"])

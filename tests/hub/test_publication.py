@@ -156,11 +156,12 @@ def test_a_model_of_which_a_shard_is_missing_is_not_published(copy):
 
 def test_weights_take_the_place_of_their_own_kind_alone(copy, labels):
     model = read_publication(copy)
-    for name in ("model-00001-of-00003.safetensors", "model.safetensors"):
+    # An adapter of the weights before would be put on these.
+    adapter = ("adapter_model.safetensors", "adapter_config.json")
+    for name in ("model-00001-of-00003.safetensors", "model.safetensors", *adapter):
         assert model.is_replaced(name)
     for name in (
         "model-00001-of-00002.safetensors",
-        "adapter_model.safetensors",
         "adapter/model-00001-of-00002.safetensors",
         "a.parquet",
     ):

@@ -35,13 +35,17 @@ def test_actions_of_a_shipped_benchmark(benchmark, expected):
     np.testing.assert_array_equal(actions, kept)
 
 
-def test_a_gripper_of_other_values_is_refused():
+def test_a_gripper_of_other_values_is_refused(caplog):
     """LIBERO's own demonstrations, of -1 and 1, would come out as 3 and -1: closed for open."""
     gripper = read_benchmark_format(EXAMPLES / "libero.yaml").gripper
     gripper.check_range(0.0, 1.0, "libero.yaml")
     gripper.check_range(0.2, 1.05, "libero.yaml")
     gripper.check_range(1.0, 1.0, "libero.yaml")  # it never closes
-    for values in ((-1, 1), (0, 1.2), (0, 0.4), (0.5, 1)):
+    assert not caplog.messages
+    # As of small things that it grips, or of numbers that are not those described.
+    gripper.check_range(0.5, 1.0, "libero.yaml")
+    assert "`gripper` of libero.yaml: the demonstrations' go from 0.5 to 1" in caplog.text
+    for values in ((-1, 1), (0, 1.2)):
         with pytest.raises(
             ValueError, match="`gripper` of libero.yaml must have the demonstrations' values, which go from"
         ):

@@ -13,11 +13,13 @@ from cyclemimic.commands.flags import add_tokenizer_flags
 from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
+    from cyclemimic.data import EpisodeSource
     from cyclemimic.evaluation.action_page.action_explorer import ActionExplorer
 
 _THIS_MACHINE = "127.0.0.1"
-# Bytes of decoded frames to keep: a gallery looks at few of each episode, and once.
-_NO_FRAMES = 1
+# Frames of the data for each pair that is looked at, from which on it pays to seek each pair, where else episodes are decoded
+# whole and kept: of usual video, what lies between two keyframes, a few times over.
+_FRAMES_A_PAIR = 500
 
 
 def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
@@ -88,7 +90,8 @@ def _write(arguments: argparse.Namespace) -> str:
     sources = [entry.source for entry in weighted]
     folder = AtomicFolder(arguments.output)
     with folder.writing() as partial:
-        pairs = FramePairDataset(sources, arguments.interval_s, arguments.min_interval_s, max_bytes=_NO_FRAMES)
+        kept = _bytes_to_keep(sources, arguments.max_pairs)
+        pairs = FramePairDataset(sources, arguments.interval_s, arguments.min_interval_s, max_bytes=kept)
         chosen = evenly_spread(pairs, arguments.max_pairs, arguments.seed)
         codes = encode_pairs(tokenizer, image_processor, pairs, chosen, arguments.batch_size)
         groups = gallery_of_pairs(pairs, chosen, codes, arguments.actions, arguments.pairs, arguments.seed)
@@ -125,6 +128,12 @@ def _serve(arguments: argparse.Namespace) -> None:
         blocks.block_thread()
 
 
+def _bytes_to_keep(sources: Sequence[EpisodeSource], pairs_a_source: int) -> int | None:
+    """Of decoded frames; `None` as many as [`FrameStore`] would."""
+    num_frames = sum(episode.num_frames for source in sources for episode in source)
+    return 1 if num_frames > _FRAMES_A_PAIR * pairs_a_source * len(sources) else None
+
+
 def _check_seed(seed: int) -> None:
     if seed < 0:
         raise ValueError(f"`seed` must be at least 0, got {seed}.")
@@ -146,7 +155,8 @@ def open_explorer(arguments: argparse.Namespace) -> ActionExplorer:
     labels = open_labels(arguments.labels, arguments.labels_revision) if arguments.labels else None
     tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments)
     sources = [entry.source for entry in weighted]
-    pairs = FramePairDataset(sources, arguments.interval_s, arguments.min_interval_s, max_bytes=_NO_FRAMES)
+    kept = _bytes_to_keep(sources, arguments.max_pairs)
+    pairs = FramePairDataset(sources, arguments.interval_s, arguments.min_interval_s, max_bytes=kept)
     if labels is None:
         chosen = evenly_spread(pairs, arguments.max_pairs, arguments.seed)
         codes = encode_pairs(tokenizer, image_processor, pairs, chosen, arguments.batch_size)

@@ -126,7 +126,8 @@ def run(arguments: argparse.Namespace) -> str:
         | acting
         | {"action_repeat": action_repeat, "dataset": policy.dataset}
     )
-    folder = RolloutFolder(arguments.output, settings, fps)
+    # An episode that asks what it is to terminate ends the run: none of those that are there did.
+    folder = RolloutFolder(arguments.output, settings, fps, open_settings=("terminated_is",))
     finished = folder.finished(trials)
     pending = [trial for trial in trials if trial not in finished]
     if pending:

@@ -114,11 +114,7 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, Translator, parti
     dataset = processor.resolve_dataset(arguments.dataset)
     if described.gripper is not None:
         statistics = processor.action_statistics[dataset]
-        # Of one that is closed for a moment, percentiles know nothing.
-        lowest, highest = (
-            statistics.get(*names)[-1] for names in (("min", statistics["q01"]), ("max", statistics["q99"]))
-        )
-        described.gripper.check_range(lowest, highest, str(arguments.benchmark))
+        described.gripper.check_range(statistics["q01"][-1], statistics["q99"][-1], str(arguments.benchmark))
     model = load_finetuned(arguments.policy, device, arguments.dtype)
     make_queue = partial(ActionChunkQueue, steps, config.temporal_ensemble_coeff)
     return ChunkPolicy(model, processor, dataset), translator, make_queue

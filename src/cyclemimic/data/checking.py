@@ -93,13 +93,12 @@ def find_broken_episodes(source: EpisodeSource) -> list[BrokenEpisode]:
         The others are what to open it with as `episodes`, to leave these out.
     """
     broken = []
-    columns = ColumnChecker()
     num_frames = sum(episode.num_frames for episode in source)
     with tqdm(total=num_frames, desc=f"check {source.name}", unit="frame", unit_scale=True) as progress:
         done = 0
         for episode in source:
             try:
-                columns.check(episode)
+                check_columns(episode)
                 for _ in episode.iter_frames():
                     progress.update()
             except DataError as fault:
@@ -125,28 +124,21 @@ def checked_vectors(episode: Episode, column: str, size: int | None, remedy: str
     if size not in (None, values.shape[1]):
         raise DataError(
             f"{episode.source}: episode {episode.index} has {column} of size {values.shape[1]}, the ones before of size "
-            f"{size}; use data sets with one {column[:-1]} space, or leave it out with `--skip_broken`"
+            f"{size}; use data sets with one {column[:-1]} space"
         )
     return values
 
 
-class ColumnChecker:
-    """Reads all of a data set's episodes but their frames, and remembers the sizes of actions and states."""
+def check_columns(episode: Episode) -> None:
+    """Read all of an episode but its frames.
 
-    def __init__(self) -> None:
-        self._sizes: dict[str, int] = {}
-
-    def check(self, episode: Episode) -> None:
-        """Raise `DataError` if something does not read, an action or a state is not a finite number, or they are of other
-        sizes than those before.
-        """
-        _ = episode.instructions
-        sizes = {
-            column: checked_vectors(episode, column, self._sizes.get(column), "").shape[1]
-            for column in ("actions", "states")
-            if getattr(episode, column) is not None
-        }
-        self._sizes |= sizes
+    Raises:
+        DataError: If something does not read, or an action or a state is not a finite number.
+    """
+    _ = episode.instructions
+    for column in ("actions", "states"):
+        if getattr(episode, column) is not None:
+            checked_vectors(episode, column, None, "")
 
 
 def _check_finite(episode: Episode, column: str, values: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -87,7 +88,10 @@ class Episode:
     @cached_property
     def instruction(self) -> str | None:
         """Language instruction, where it changes from frame to frame that of most, or `None`."""
-        return self.reader.read_instruction()
+        if self._said is None:
+            return self.reader.read_instruction()
+        texts = Counter(text for text in self._said if text is not None)
+        return texts.most_common(1)[0][0] if texts else None
 
     @property
     def instructions(self) -> list[str]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .checking import BrokenEpisode, ColumnChecker, find_broken_episodes
+from .checking import BrokenEpisode, check_columns, checked_vectors, find_broken_episodes
 from .episode import DataError, Episode, EpisodeSource
 from .feature_statistics import DistinctValues, VectorStatistics
 
@@ -94,14 +94,15 @@ def inspect_source(
     instructions: Counter[str] = Counter()
     num_without_instruction = 0
     actions, states = _Vectors("actions"), _Vectors("states")
-    columns = ColumnChecker()
     resolution = None
     for episode in source:
         lengths.append((episode.index, episode.num_frames))
         if episode.index in broken:
             continue
         try:
-            columns.check(episode)
+            check_columns(episode)
+            actions.check(episode)
+            states.check(episode)
             if resolution is None:
                 resolution = _resolution(episode)
         except DataError as fault:
@@ -146,19 +147,24 @@ class _Vectors:
         self._what = what
         self._statistics = VectorStatistics()
         self._distinct = DistinctValues()
-        self._has_values = False
+        self._size: int | None = None
+
+    def check(self, episode: Episode) -> None:
+        """Raise `DataError` if an episode's values are of another size than those before."""
+        if getattr(episode, self._what) is not None:
+            checked_vectors(episode, self._what, self._size, "")
 
     def update(self, episode: Episode) -> None:
         """Add an episode's values, if it has any."""
         values = getattr(episode, self._what)
         if values is not None:
-            self._has_values = True
+            self._size = values.shape[1]
             self._statistics.update(values)
             self._distinct.update(values)
 
     def summary(self) -> VectorSummary | None:
         """The statistics so far; `None` if there was no value."""
-        if not self._has_values:
+        if self._size is None:
             return None
         statistics = self._statistics.result()
         return VectorSummary(

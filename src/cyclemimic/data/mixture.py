@@ -146,6 +146,10 @@ def open_mixture(
         except DataError as error:
             left_out[entry.data_name] = str(error)
             continue
+        if entry.name is None and source.name in {other.source.name for other in opened}:
+            # As two patterns of one folder.
+            named = dataclasses.replace(entry, name=entry.data_name)
+            source, faults = open_usable(named.open) if skip_broken else (named.open(), [])
         opened.append(WeightedSource(source, entry.weight, interval, shortest))
         broken |= {source.name: faults} if faults else {}
     errors = [f"{name}: {reason}" for name, reason in left_out.items()]

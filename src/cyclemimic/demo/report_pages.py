@@ -48,7 +48,7 @@ def write_demo_report(
     """Writes `report.html` into the output folder."""
     output = config.output
     labels = LatentLabels.from_folder(output / "labels")
-    pairs = FramePairDataset([data.videos], settings.interval_s, settings.min_interval_s, max_bytes=1)
+    pairs = FramePairDataset([data.videos], settings.interval_s, settings.min_interval_s)
     report = DemoReport(
         title="CycleMimic: from video to a moving robot",
         subtitle=_subtitle(settings, done),

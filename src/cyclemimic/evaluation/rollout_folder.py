@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,22 @@ class RolloutFolder:
         root (`Path`): The folder; nothing is written before `start`.
         settings (`dict`): What decides the result of an episode, as JSON.
         fps (`float`): Frame rate of the films.
+        open_settings (`Collection[str]`, *optional*): Those that may still be `None` where no episode has asked for them yet, and
+            given later.
 
     Raises:
         DataError: `root` holds something else, or settings that cannot be read.
         ValueError: it holds episodes of other settings.
     """
 
-    def __init__(self, root: Path, settings: dict[str, Any], fps: float) -> None:
+    def __init__(self, root: Path, settings: dict[str, Any], fps: float, open_settings: Collection[str] = ()) -> None:
         self.root, self.settings, self.fps = root, settings, fps
         if root.exists() and not (root / _SETTINGS).is_file() and any(root.iterdir()):
             raise DataError(f"{root} exists already, and holds no rollouts; give another folder")
         if (root / _SETTINGS).is_file():
             before = _read(root / _SETTINGS, set(), "give another folder, as nothing says what its episodes are of")
-            other = [name for name in sorted(before | settings) if before.get(name) != settings.get(name)]
+            decided = [name for name in before | settings if name not in open_settings or before.get(name) is not None]
+            other = [name for name in sorted(decided) if before.get(name) != settings.get(name)]
             if other:
                 raise ValueError(
                     f"`output` must be a folder of rollouts with the same settings, got {root}, whose `{other[0]}` is "

@@ -50,7 +50,10 @@ class Publication:
 
     def is_replaced(self, name: str) -> bool:
         """Whether a file that is on the Hub from before belongs to what this takes the place of, and would mix with it."""
-        return name not in self.files and _part_of(name) in set(map(_part_of, self.files)) - {None}
+        sent = set(map(_part_of, self.files)) - {None}
+        # An adapter of other weights would be put on these as they are loaded.
+        replaced = sent | ({"adapter_model"} if "model" in sent else set())
+        return name not in self.files and _part_of(name) in replaced
 
 
 def read_publication(
@@ -196,6 +199,8 @@ def _part_of(name: str) -> str | None:
     """What of a repository a file's name makes it a part of: the model's or the adapter's weights, or the labels."""
     if name.endswith(LABELS) and "/" not in name:
         return LABELS
+    if name == "adapter_config.json":
+        return "adapter_model"
     found = _WEIGHTS_NAME.fullmatch(name)
     return None if found is None else found[1]
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import yaml
+
+logger = logging.getLogger(__name__)
 
 # A prompt of megabytes would take all of the memory.
 _MAX_INSTRUCTION = 2000
@@ -45,17 +48,19 @@ class Gripper:
             file (`str`): Where it is described, for messages.
 
         Raises:
-            ValueError: they go beyond open and closed by more than a tenth, or move by half of the way or less.
+            ValueError: they go beyond open and closed by more than a tenth.
         """
         ends = sorted(dataclasses.astuple(self.demonstrations))
         slack = 0.1 * (ends[1] - ends[0])
-        is_beyond = lowest < ends[0] - slack or highest > ends[1] + slack
-        # Of 0 and 1, say, where -1 and 1 are described. One that never moves may be at either.
-        is_half = 0 < highest - lowest <= 0.5 * (ends[1] - ends[0])
-        if is_beyond or is_half:
+        if lowest < ends[0] - slack or highest > ends[1] + slack:
             raise ValueError(
                 f"`gripper` of {file} must have the demonstrations' values, which go from {lowest:g} to {highest:g}, got "
                 f"{dataclasses.asdict(self.demonstrations)}."
+            )
+        if 0 < highest - lowest <= 0.5 * (ends[1] - ends[0]):
+            logger.warning(
+                "`gripper` of %s: the demonstrations' go from %g to %g, half of the way that is described, or less; is open %g?",
+                *(file, lowest, highest, self.demonstrations.open),
             )
 
 

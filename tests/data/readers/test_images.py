@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cyclemimic.data import DataError
 from cyclemimic.data.readers import images as images_module
@@ -71,3 +71,19 @@ def test_a_photograph_stands_as_viewers_show_it():
     image.save(file, "PNG", exif=exif)
     frame = decode_image(file.getvalue(), "photo")
     assert frame.shape == (4, 2, 3) and frame[0, 1].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_as_pillow_turns(orientation):
+    image, exif, file = Image.new("RGB", (4, 2)), Image.Exif(), io.BytesIO()
+    image.putpixel((0, 0), (255, 0, 0))
+    exif[0x0112] = orientation
+    image.save(file, "PNG", exif=exif)
+    with Image.open(file) as opened:
+        np.testing.assert_array_equal(decode_image(file.getvalue(), "photo"), ImageOps.exif_transpose(opened))
+
+
+def test_damaged_remarks_leave_an_intact_picture():
+    file = io.BytesIO()
+    Image.new("RGB", (4, 2)).save(file, "PNG", exif=b"Exif\0\0no such thing")
+    assert decode_image(file.getvalue(), "photo").shape == (2, 4, 3)

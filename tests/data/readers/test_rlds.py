@@ -175,3 +175,12 @@ def test_each_step_has_its_own_instruction(tmp_path):
     source = RldsSource(write_rlds(tmp_path / "r", [[encode_episode(FRAMES[:3], language_instruction=texts)]]), 5)
     assert source[0].instruction == "close it" and source[0].instructions == ["close it", "open"]
     assert [source[0].instruction_at(index) for index in range(3)] == ["open", "close it", "close it"]
+
+
+def test_blank_steps_go_on_with_what_was_said(tmp_path):
+    texts = [b"open", b"", b"close"]
+    source = RldsSource(write_rlds(tmp_path / "r", [[encode_episode(FRAMES[:3], language_instruction=texts)]]), 5)
+    assert [source[0].instruction_at(index) for index in range(3)] == ["open", "open", "close"]
+    first_alone = [[encode_episode(FRAMES[:3], language_instruction=[b"open", b"", b""])]]
+    source = RldsSource(write_rlds(tmp_path / "s", first_alone), 5)
+    assert (source[0].instruction, source[0].instructions) == ("open", ["open"])

@@ -159,9 +159,10 @@ def _give_name(unfinished: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
             raise
-        # A file system without links, such as FAT.
-        with path.open("xb") as file:
-            file.write(unfinished.read_bytes())
+        # A file system without links, such as FAT. Between these two lines another may be faster, which `_check_plan` shows.
+        if path.exists():
+            raise FileExistsError(path) from None
+        os.replace(unfinished, path)
 
 
 def _flatten(plan: dict[str, Any]) -> dict[str, Any]:

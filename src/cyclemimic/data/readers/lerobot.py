@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -165,18 +165,16 @@ class _LeRobotReader:
         )
 
     def read_instruction(self) -> str | None:
-        said = self._read_said()
-        if said is None:
-            return (self.record.tasks[0].strip() or None) if self.record.tasks else None
-        # Several strings an episode: the one most frames carry, not a mark such as "valid" beside it.
-        (text, _), *_ = Counter(said).most_common(1)
-        return text
+        if self._said is not None:
+            # What frames carry, not a mark such as "valid" beside it.
+            return self._said[0]
+        return (self.record.tasks[0].strip() or None) if self.record.tasks else None
 
     def read_instructions(self) -> list[str | None] | None:
-        said = self._read_said()
-        return None if said is None or len(set(said)) == 1 else said
+        return None if self._said is None or len(set(self._said)) == 1 else self._said
 
-    def _read_said(self) -> list[str | None] | None:
+    @cached_property
+    def _said(self) -> list[str | None] | None:
         """What the frames carry, where `meta/` does not say one thing of the episode."""
         strings = self.metadata.tasks if len(self.record.tasks) != 1 else {}
         column = self._column("task_index") if strings else None

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -130,23 +130,25 @@ class _RldsReader:
         )
 
     def read_instruction(self) -> str | None:
-        said = self._read_said()
-        return Counter(said).most_common(1)[0][0] if said else None
+        return self._said[0] if self._said else None
 
     def read_instructions(self) -> list[str | None] | None:
-        said = self._read_said()
-        return None if len(set(said)) <= 1 else said
+        return None if len(set(self._said)) <= 1 else self._said
 
-    def _read_said(self) -> list[str | None]:
-        """What the steps carry; nothing where the data set has no words."""
+    @cached_property
+    def _said(self) -> list[str | None]:
+        """What the steps carry, where one is blank what was said last; nothing where the data set has no words."""
         key = next((key for key in _INSTRUCTIONS if key in self.features), None)
         texts = read_features(self.record, [key]).get(key) if key else None
         if not isinstance(texts, list):
             return []
         try:
-            return [text.decode().strip() or None for text in texts]
+            said = [text.decode().strip() or None for text in texts]
         except UnicodeDecodeError as error:
             raise self._error(f"{key} is not UTF-8 text") from error
+        for index, text in enumerate(said[1:], start=1):
+            said[index] = text or said[index - 1]
+        return said
 
     def read_actions(self) -> np.ndarray | None:
         # One vector, or parts by name, such as the arm's and the gripper's.

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +138,12 @@ class UploadLimits:
 
     def _is_full(self, num_bytes: int) -> bool:
         """Whether there is no room for so many bytes more."""
-        sizes = [file.stat().st_size for file in self.folder.rglob("*") if file.is_file()]
+        sizes = []
+        for file in self.folder.rglob("*"):
+            # Gradio may delete one meanwhile.
+            with suppress(FileNotFoundError):
+                found = file.stat()
+                sizes += [found.st_size] if stat.S_ISREG(found.st_mode) else []
         return len(sizes) >= MAX_FILES or sum(sizes) + num_bytes > MAX_TOTAL_BYTES
 
 
