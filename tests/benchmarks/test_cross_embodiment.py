@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,14 +28,34 @@ for name in ("body", "split", "output"):
 for name in ("episodes", "frames", "image_size", "seed"):
     parser.add_argument("--" + name, type=int)
 parser.add_argument("--sector", type=float, nargs=3)
+parser.add_argument("--goal", action="store_true")
 flags = parser.parse_args()
 print("a warning of the simulator", file=sys.stderr)
 for index in range(flags.episodes):
-    frames = np.full((flags.frames, flags.image_size, flags.image_size, 3), 10 * index, np.uint8)
+    frames = np.full((flags.frames, flags.image_size, flags.image_size, 3), 10 * index + 100 * flags.goal, np.uint8)
     steps = np.tile(np.float32([index, *flags.sector[:2]]), (flags.frames, 1))
     name = f"{index}.npz"
     np.savez(pathlib.Path(flags.output, name), frames=frames, actions=steps, states=steps / 2)
     print(json.dumps({"file": name}), flush=True)
+"""
+
+
+# Prints where it is red: of a frame without a ball, and of balls to the left, to the right and high up.
+DRAW_BALLS = """
+import json, mujoco, numpy as np
+from stage import Camera
+
+# As robosuite's front camera, it looks along -x at what is before the arm.
+model = mujoco.MjModel.from_xml_string(
+    '<mujoco><worldbody><light pos="1 0 3"/><camera name="frontview" pos="1.6 0 1.1"/></worldbody></mujoco>'
+)
+data = mujoco.MjData(model)
+camera = Camera(model, 64)
+mujoco.mj_forward(model, data)
+balls = [None, *np.array([[0, -0.2, 1], [0, 0.2, 1], [0, 0.2, 1.15]])]
+frames = [camera.render(data, ball).astype(int) for ball in balls]
+print(json.dumps([np.argwhere(frame[..., 0] > frame[..., 1] + 50).tolist() for frame in frames]))
+camera.close()
 """
 
 
@@ -155,6 +176,35 @@ def test_all_directions_for_all(run_record):
     np.testing.assert_array_equal(source[0].actions[0], [0, 0, 180])
 
 
+def test_goal(run_record):
+    output = run_record("--bodies", "Panda", "--goal")
+    assert abs(int(open_source(output / "train" / "Panda")[0].read_frames([0]).mean()) - 100) < 3
+    with pytest.raises(SystemExit, match="other goal"):
+        run_record("--bodies", "Panda")
+
+
+def test_settings_of_before_there_were_goals_are_of_none(run_record):
+    path = run_record("--bodies", "Panda") / "settings.json"
+    settings = json.loads(path.read_text())
+    assert settings.pop("goal") is False
+    path.write_text(json.dumps(settings))
+    run_record("--bodies", "Panda")
+
+
+def test_ball_is_shown_where_it_is():
+    pytest.importorskip("mujoco", reason="MuJoCo is of the extra [sim]")
+    # In a process of its own, which renders without a screen.
+    environment = {**os.environ, "MUJOCO_GL": "egl", "PYTHONPATH": str(FOLDER)}
+    finished = subprocess.run([sys.executable, "-c", DRAW_BALLS], env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    empty, left, right, high = json.loads(finished.stdout)
+    assert empty == []
+    for shown in (left, right, high):
+        assert 4 < len(shown) < 100
+    (row, column), (_, left_column), (high_row, _) = (np.mean(shown, axis=0) for shown in (right, left, high))
+    assert left_column < 32 < column and high_row < row - 5
+
+
 def test_goes_on_where_it_was(run_record, tmp_path):
     output = run_record("--bodies", "Panda", "--workers", "2")
     (output / "test" / "Panda").rename(tmp_path / "elsewhere")
@@ -223,7 +273,7 @@ def test_real_arm(run_record, monkeypatch):
     if not interpreter:
         pytest.skip("ROBOSUITE_PYTHON names no interpreter that has robosuite")
     output = run_record(
-        *["--bodies", "UR5e", "--simulator_python", interpreter, "--image_size", "64"],
+        *["--bodies", "UR5e", "--simulator_python", interpreter, "--image_size", "64", "--goal"],
         worker=f"import runpy, sys; sys.path.insert(0, {str(FOLDER)!r})\n"
         f"runpy.run_path({str(FOLDER / 'film_arms.py')!r}, run_name='__main__')",
     )

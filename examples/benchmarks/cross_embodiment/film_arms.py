@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Films one robosuite arm that moves without a task, a file an episode. `record.py` runs it, in robosuite's environment.
+"""Films one robosuite arm that moves without a task, or to a ball, a file an episode. `record.py` runs it, in robosuite's environment.
 
 All bodies obey one controller: deltas of the end effector in metres along the world's axes, with the same gains.
 """
@@ -103,20 +103,21 @@ class Arm:
         simulation.forward()
         self._controller.update(force=True)
 
-    def follow(self, path: np.ndarray, is_filmed: bool) -> FilmedEpisode | None:
+    def follow(self, path: np.ndarray, is_filmed: bool, ball: np.ndarray | None = None) -> FilmedEpisode | None:
         """
         Steps from point to point; `None` if the arm cannot, at a limit of its joints.
 
         Args:
             path (`np.ndarray` of shape `(num_steps + 1, 3)`): Commanded positions.
             is_filmed (`bool`): Render; else `frames` is empty.
+            ball (`np.ndarray` of shape `(3,)`, *optional*): Where frames show a ball.
         """
         frames, states, actions = [], [], np.diff(path, axis=0).astype(np.float32)
         for delta in actions:
             if np.abs(self.position - self._goal).max() > _MAX_ERROR:
                 return None
             if is_filmed:
-                frames.append(self.camera.render(self.data))
+                frames.append(self.camera.render(self.data, ball))
             states.append(self.position)
             self.step(delta)
         return FilmedEpisode(np.array(frames, dtype=np.uint8), actions, np.array(states, dtype=np.float32))
@@ -145,8 +146,8 @@ def _controller_config(body: str) -> dict[str, Any]:
     return config
 
 
-def film(arm: Arm, random: np.random.Generator, num_frames: int, sector: Sector) -> FilmedEpisode:
-    """One episode along a random path; another path where the arm cannot follow."""
+def film(arm: Arm, random: np.random.Generator, num_frames: int, sector: Sector, shows_goal: bool) -> FilmedEpisode:
+    """One episode along a random path, with a ball at its end or without; another path where the arm cannot follow."""
     for _ in range(_MAX_ATTEMPTS):
         path = sample_path(random, _RUN_UP_STEPS + num_frames, sector)
         arm.reset()
@@ -155,7 +156,7 @@ def film(arm: Arm, random: np.random.Generator, num_frames: int, sector: Sector)
         arm.approach(path[0])
         if arm.follow(path[: _RUN_UP_STEPS + 1], is_filmed=False) is None:
             continue
-        episode = arm.follow(path[_RUN_UP_STEPS:], is_filmed=True)
+        episode = arm.follow(path[_RUN_UP_STEPS:], is_filmed=True, ball=path[-1] if shows_goal else None)
         if episode is not None:
             check_frames(episode.frames, episode.states)
             return episode
@@ -183,6 +184,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--image_size", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--sector", type=float, nargs=3, required=True, help="centre, half width, depth share")
+    parser.add_argument("--goal", action="store_true")
     parser.add_argument("--output", type=Path, required=True, help="folder for the files")
     return parser.parse_args()
 
@@ -196,7 +198,7 @@ def main() -> None:
     check_upright(arm.model, arm.data, arm.camera)
     for index in range(arguments.episodes):
         random = episode_seed(arguments.seed, arguments.body, arguments.split, index)
-        episode = film(arm, random, arguments.frames, Sector(*arguments.sector))
+        episode = film(arm, random, arguments.frames, Sector(*arguments.sector), arguments.goal)
         path = arguments.output / f"{index}.npz"
         np.savez(path, frames=episode.frames, actions=episode.actions, states=episode.states)
         print(json.dumps({"file": path.name}), file=lines, flush=True)

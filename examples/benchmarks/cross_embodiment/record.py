@@ -85,7 +85,7 @@ def filmed_episodes(
         settings |= {name: getattr(arguments, name) for name in ("frames", "image_size", "seed")}
         flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
         worker = subprocess.Popen(
-            [*command, *flags, "--sector", *sector],
+            [*command, *flags, "--sector", *sector, *(["--goal"] if arguments.goal else [])],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -135,12 +135,12 @@ def check_settings(output: Path, arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: The folder was made with others.
     """
-    names = "bodies direction_range depth_share train_episodes test_episodes frames image_size seed".split()
+    names = "bodies direction_range depth_share goal train_episodes test_episodes frames image_size seed".split()
     settings = {name: getattr(arguments, name) for name in names}
     path = output / "settings.json"
     if path.exists():
         before = json.loads(path.read_text())
-        differing = [name for name in names if before.get(name) != settings[name]]
+        differing = [name for name in names if before.get(name, False) != settings[name]]
         if differing:
             raise ValueError(f"{output} was recorded with other {', '.join(differing)}; give another --output")
         return
@@ -165,6 +165,11 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--depth_share", type=float, default=0.0, help="largest share of the speed along the line of sight, below 1"
+    )
+    parser.add_argument(
+        "--goal",
+        action="store_true",
+        help="show a ball where an episode's path ends, so that frames tell where it goes",
     )
     parser.add_argument("--train_episodes", type=int, default=600)
     parser.add_argument("--test_episodes", type=int, default=200)

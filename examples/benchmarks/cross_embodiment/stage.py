@@ -9,6 +9,7 @@ import numpy as np
 CAMERA = "frontview"
 # Zoomed in and less tilted than robosuite's, which shows more table than arm.
 _CAMERA_FIELD, _CAMERA_TILT = 27.0, -5.5  # degrees
+_BALL_RADIUS, _BALL_COLOR = 0.03, np.float32([1, 0, 0, 1])
 _SURFACES = {
     "table": ["table_visual"],
     "floor": ["floor"],
@@ -39,9 +40,16 @@ class Camera:
         self._options.geomgroup[0] = 0  # the shapes that collide
         self._options.sitegroup[:] = 0
 
-    def render(self, data: mujoco.MjData) -> np.ndarray:
-        """uint8 of shape `(size, size, 3)`."""
+    def render(self, data: mujoco.MjData, ball: np.ndarray | None = None) -> np.ndarray:
+        """uint8 of shape `(size, size, 3)`; with a ball at a position `(3,)` of the world, which nothing runs into."""
         self._renderer.update_scene(data, CAMERA, self._options)
+        if ball is not None:
+            scene = self._renderer.scene
+            shape = scene.geoms[scene.ngeom]
+            mujoco.mjv_initGeom(
+                shape, mujoco.mjtGeom.mjGEOM_SPHERE, np.full(3, _BALL_RADIUS), ball, np.eye(3).ravel(), _BALL_COLOR
+            )
+            scene.ngeom += 1
         return self._renderer.render()
 
     def close(self) -> None:

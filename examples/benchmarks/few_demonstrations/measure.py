@@ -65,9 +65,14 @@ class Row:
     times_as_long: int = 1
 
     @property
-    def name(self) -> str:
+    def setting(self) -> str:
+        """What rows that are compared have in common, as the end of their names."""
         decoding = "" if self.action_decoding == "act" else f"-{self.action_decoding}"
-        return f"{self.pretraining}-{self.demonstrations}{decoding}"
+        return f"{self.demonstrations}{decoding}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.pretraining}-{self.setting}"
 
     def finetuning_steps(self, steps: int) -> int:
         """Of this row, where the others take `steps`."""
@@ -82,7 +87,8 @@ ROWS = {
             for number in (5, 1, 20)
             for pretraining in (NO_VIDEOS, "none", "genie", "ac3", OTHER_BODIES)
         ),
-        *(Row("ac3", 5, decoding) for decoding in ("latent", "discrete")),
+        *(Row(pretraining, 5, "latent") for pretraining in ("none", "genie", "ac3")),
+        Row("ac3", 5, "discrete"),
         # In as many steps as the others it would see each of its frames about once.
         Row("none", 100, times_as_long=10),
     )
@@ -331,8 +337,8 @@ def summarise(arguments: argparse.Namespace) -> dict[str, Any]:
         for name, outcomes in done.items()
     }
     differences = {}
-    for number in sorted({ROWS[name].demonstrations for name in done}):
-        for one, other in (tuple(f"{start}-{number}" for start in pair) for pair in COMPARED):
+    for setting in dict.fromkeys(ROWS[name].setting for name in done):
+        for one, other in (tuple(f"{start}-{setting}" for start in pair) for pair in COMPARED):
             if one in done and other in done and (found := paired_difference(done[one], done[other])):
                 differences[f"{one} - {other}"] = asdict(found)
     return {"evaluation_seed": arguments.evaluation_seed, "rows": rows, "differences": differences}
