@@ -82,7 +82,8 @@ def test_films_of_tasks(tmp_path):
     trial = Trial(HOSTILE, 0, filmed=True)
     folder.save(TrialResult(trial, success=True, num_steps=2, frames=list(frames)))
     assert files_of(tmp_path) == {
-        *("a/run/settings.json", "a/run/episodes/-outside-x_0.json", "a/run/clips/-outside-x_0.mp4")
+        *("a/run/settings.json", "a/run/seconds.json", "a/run/episodes/-outside-x_0.json"),
+        "a/run/clips/-outside-x_0.mp4",
     }
     described = folder.finished([trial])[trial]
     assert len(folder.load_clip(described).frames) == 2
