@@ -198,10 +198,8 @@ def _recorded_action_repeat(policy: EvenBatchPolicy, simulator: Simulator) -> in
 
 def _warn_of_rate(policy: EvenBatchPolicy, simulator: Simulator, action_repeat: int) -> None:
     """Says where an action lasts another time than it did in the demonstrations: no success may come of that."""
-    fps, rate_hz = (
-        policy.processor.action_statistics[policy.dataset].get("fps"),
-        simulator.control_rate_hz / action_repeat,
-    )
+    fps = policy.processor.action_statistics[policy.dataset].get("fps")
+    rate_hz = simulator.control_rate_hz / action_repeat
     if fps is not None and simulator.tells_rate and not math.isclose(fps, rate_hz, rel_tol=_SAME_RATE):
         logger.warning(
             "an action lasts %.3g s here, and lasted %.3g s in the demonstrations of %s; `action_repeat` is the control steps "

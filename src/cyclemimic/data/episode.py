@@ -37,7 +37,7 @@ class EpisodeReader(Protocol):
         ...
 
     def read_instruction(self) -> str | None:
-        """Return the language instruction, of several that of most frames, or `None` if the data set has none."""
+        """Return the language instruction of all frames, or `None` if the data set has none."""
         ...
 
     def read_actions(self) -> np.ndarray | None:

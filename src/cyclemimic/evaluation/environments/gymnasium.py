@@ -57,12 +57,8 @@ class GymnasiumEnvironment:
         terminated_is: str | None = None,
         **options: Any,
     ) -> None:
-        self.task, self.action_repeat, self._told, self._terminated_is = (
-            task,
-            action_repeat,
-            instruction,
-            terminated_is,
-        )
+        self.task, self.action_repeat = task, action_repeat
+        self._told, self._terminated_is = instruction, terminated_is
         self._env = _make(task, options)
         self.max_steps, self.control_rate_hz = _length_of(self._env), _rate_of(self._env)
         _check_takes_seed(self._env, task)
