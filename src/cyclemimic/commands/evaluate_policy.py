@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Rates as near as this are one: of 30 and 29.97, or of clocks that drift.
-_SAME_RATE = 0.05
 _GUESSES = {"policy": "policy", "mean_action": "the mean action", "last_action": "the last action"}
 
 
@@ -138,7 +135,9 @@ def _choose_episodes(arguments: argparse.Namespace, indices: list[int]) -> list[
 
 def _check_rate(fps: float, of_policy: float | None) -> None:
     """Raises `ValueError` where frames are further apart than the policy's actions; older policies do not know their rate."""
-    if of_policy is not None and not math.isclose(fps, of_policy, rel_tol=_SAME_RATE):
+    from cyclemimic.commands.inputs import is_same_rate
+
+    if of_policy is not None and not is_same_rate(fps, of_policy):
         raise ValueError(
             f"`data` must have the frame rate that the policy's actions are for, {of_policy:g}, got {fps:g} frames a second."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
@@ -213,6 +214,11 @@ def check_left_out(arguments: Any, names: Sequence[str], reason: str) -> None:
         value = getattr(arguments, field.name)
         if value != field.default:
             raise ValueError(f"`{field.name}` must be left out {reason}, got {value}.")
+
+
+def is_same_rate(one: float, other: float) -> bool:
+    """Whether two frame rates are as near as 30 and 29.97, or as those of clocks that drift."""
+    return math.isclose(one, other, rel_tol=0.05)
 
 
 def check_at_least_one(**numbers: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,8 +23,6 @@ logger = logging.getLogger(__name__)
 _FILM_EVERY = 2
 # Of these the result of an episode is independent.
 _WITHOUT_EFFECT = ("output", "num_workers", "num_environments", "episodes", "clips")
-# Rates as near as this are one.
-_SAME_RATE = 0.05
 # How many scenes a seed has before those of the next begin; the demo's data is of scenes before the first.
 _STATES_A_SEED = 500_000
 
@@ -198,9 +195,11 @@ def _recorded_action_repeat(policy: EvenBatchPolicy, simulator: Simulator) -> in
 
 def _warn_of_rate(policy: EvenBatchPolicy, simulator: Simulator, action_repeat: int) -> None:
     """Says where an action lasts another time than it did in the demonstrations: no success may come of that."""
+    from cyclemimic.commands.inputs import is_same_rate
+
     fps = policy.processor.action_statistics[policy.dataset].get("fps")
     rate_hz = simulator.control_rate_hz / action_repeat
-    if fps is not None and simulator.tells_rate and not math.isclose(fps, rate_hz, rel_tol=_SAME_RATE):
+    if fps is not None and simulator.tells_rate and not is_same_rate(fps, rate_hz):
         logger.warning(
             "an action lasts %.3g s here, and lasted %.3g s in the demonstrations of %s; `action_repeat` is the control steps "
             "it lasts",
