@@ -215,8 +215,3 @@ def test_a_value_that_is_missing_or_a_key_that_stands_twice(config_file, text, m
 def test_words_that_yaml_takes_for_truth_values(config_file):
     arguments = parse("--config", config_file("output_dir: out\nrun_name: no\nshuffle: no\n"))
     assert (arguments.run_name, arguments.shuffle) == ("no", False)
-
-
-def test_a_mapping_may_take_over_another(config_file):
-    text = "output_dir: out\n<<: {max_steps: 7, shuffle: false}\n"
-    assert (parse("--config", config_file(text)).max_steps, parse("--config", config_file(text)).shuffle) == (7, False)

@@ -11,8 +11,7 @@ from inspect import get_annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from .strict_yaml import load_yaml
 from .verb_parser import OneLineErrors, suggestion
 
 # argparse's own would have two hundred flags.
@@ -156,26 +155,13 @@ def _find_config_file(flags: Sequence[str]) -> Path | None:
     return finder.parse_known_args(flags)[0].config
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which the last would silently hold."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        # `<<` takes over another mapping's keys, before which one's own go.
-        own = (key for key, _ in node.value if not key.tag.endswith(":merge"))
-        keys = [self.construct_object(key, deep=True) for key in own]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"{key!r} stands in it more than once")
-        return super().construct_mapping(node, deep)
-
-
 def _read_config_file(path: Path, known: Mapping[str, str]) -> dict[str, Any]:
     """The values of a file, by names of fields, of which `known` has the types."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"`config` must be a YAML file, got {path}: {error.strerror}.") from error
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of argument names to values, got {type(values).__name__}")

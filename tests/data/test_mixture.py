@@ -144,6 +144,7 @@ def test_bad_entries_are_named(tmp_path, entry, message):
         ("- 1", "must hold one key, `sources`"),
         ("sources: x", "`sources` must be a list, got str"),
         ("sources: [", "is no readable mixture"),
+        ("sources: [{path: x, weight: 1, weight: 2}]", "'weight' stands in it more than once"),
         ("sources: !!python/object/apply:os.getcwd []", "is no readable mixture"),
     ],
 )

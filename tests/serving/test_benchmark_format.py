@@ -116,6 +116,7 @@ def test_policy_that_does_not_fit_is_refused(described, shape, reason):
         ("gripper: {demonstrations: {open: 1, closed: 1}, benchmark: {open: 1, closed: 0}}", "`gripper` of "),
         ("gripper: {benchmark: {open: 1, closed: 0}}", "must be a file such as"),
         ("images: [a", "must be a file such as"),
+        ("images: [a]\nimages: [b]", "'images' stands in it more than once"),
     ],
 )
 def test_faulty_file_is_refused(tmp_path, text, reason):

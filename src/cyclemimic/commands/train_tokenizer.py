@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from cyclemimic.commands.flags import ON_THE_HUB
 from cyclemimic.commands.mixture_arguments import MixtureArguments
+from cyclemimic.strict_yaml import load_yaml
 from cyclemimic.trainers.training_fields import LatentActionTokenizerTrainingFields
 
 if TYPE_CHECKING:
@@ -235,8 +234,8 @@ def read_tokenizer_config(text_or_file: str | None) -> dict[str, Any]:
     try:
         text = text_or_file if is_text else Path(text_or_file).read_text(encoding="utf-8")
         # YAML reads JSON too, but for numbers such as 1e-06, which it takes for text.
-        fields = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
+        fields = json.loads(text) if text.lstrip().startswith("{") else load_yaml(text)
+    except ValueError as error:
         raise ValueError(f"{allowed}, got {text_or_file}: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{allowed}, with a mapping of names to values, got {type(fields).__name__}.")

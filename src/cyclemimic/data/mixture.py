@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from ..hub.names import split_revision
+from ..strict_yaml import load_yaml
 from .checking import BrokenEpisode, open_usable
 from .episode import DataError, EpisodeSource
 from .mixture_dataset import WeightedSource
@@ -101,8 +101,8 @@ def read_mixture(path: str | Path) -> list[MixtureEntry]:
     """
     path = Path(path) if Path(path).suffix in _SUFFIXES else _SHIPPED / f"{path}.yaml"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is no readable mixture ({error}); shipped are {shipped_mixtures()}") from error
     if not isinstance(values, dict) or set(values) != {"sources"} or not values["sources"]:
         raise DataError(f"{path} must hold one key, `sources`, with a list of data sets")

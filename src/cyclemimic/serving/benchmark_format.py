@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+
+from ..strict_yaml import load_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -97,12 +98,12 @@ def read_benchmark_format(path: str | Path) -> BenchmarkFormat:
         ValueError: it cannot be read, or has a key or a value that [`BenchmarkFormat`] does not.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        values = load_yaml(Path(path).read_text(encoding="utf-8")) or {}
         gripper = values.pop("gripper", None)
         if gripper is not None:
             gripper = Gripper(**{name: GripperValues(**numbers) for name, numbers in gripper.items()})
         described = BenchmarkFormat(**values, gripper=gripper)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"`benchmark` must be a file such as examples/serving/libero.yaml, got {path}: {error}"
         ) from error
