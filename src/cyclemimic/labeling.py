@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,7 @@ def encode_pairs(
     pairs: FramePairDataset,
     indices: np.ndarray,
     batch_size: int = 128,
+    on_pair: Callable[[dict[str, Any]], object] | None = None,
 ) -> np.ndarray:
     """
     The latent actions of some frame pairs.
@@ -134,6 +135,8 @@ def encode_pairs(
         pairs ([`FramePairDataset`]): The pairs.
         indices (`np.ndarray` of shape `(n,)`): Which of them.
         batch_size (`int`, *optional*, defaults to 128): Pairs a forward.
+        on_pair (`Callable`, *optional*): Is given every pair in turn, for what else is to be read from its frames: to decode
+            them again may take as long.
 
     Returns:
         `np.ndarray` of shape `(n, num_latent_tokens)`: codes, int64.
@@ -142,6 +145,9 @@ def encode_pairs(
     with evaluating(tokenizer):
         for start in tqdm(range(0, len(indices), batch_size), desc="encode", unit="batch"):
             items = [pairs[int(index)] for index in indices[start : start + batch_size]]
+            if on_pair is not None:
+                for item in items:
+                    on_pair(item)
             inputs = image_processor([item["current"] for item in items], [item["future"] for item in items])
             frames = (inputs["pixel_values"], inputs["future_pixel_values"])
             codes.append(tokenizer.encode(*(frame.to(tokenizer.device) for frame in frames)).codes.cpu())

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from cyclemimic import (
     LatentActionTokenizerModel,
 )
 from cyclemimic.commands import gallery
-from cyclemimic.data import LeRobotWriter
+from cyclemimic.data import FramePairDataset, LeRobotWriter
 
 from .conftest import INTERVAL
 
@@ -72,6 +73,15 @@ def test_shows_what_bodies_share(verb, coarse_tokenizer, square_data, other_body
     assert page.count("square: ") >= shared and page.count("circle: stay") >= shared
     assert Image.open(output / "gallery.png").size[1] > 128
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gallery", "other"]
+
+
+def test_only_what_is_shown_is_decoded_twice(verb, coarse_tokenizer, square_data, tmp_path, monkeypatch):
+    read: Counter[int] = Counter()
+    get_item = FramePairDataset.__getitem__
+    monkeypatch.setattr(FramePairDataset, "__getitem__", lambda self, i: read.update([i]) or get_item(self, i))
+    flags = ["--tokenizer", coarse_tokenizer, "--data", square_data, "--output", tmp_path / "out", *INTERVAL]
+    assert verb("gallery", *flags, "--actions", "1", "--pairs", "2") == 0
+    assert len(read) > 20 and read.total() - len(read) == 2
 
 
 def test_defaults():

@@ -79,7 +79,7 @@ def _write(arguments: argparse.Namespace) -> str:
     from cyclemimic.data import FramePairDataset
     from cyclemimic.data.atomic import AtomicFolder
     from cyclemimic.evaluation.gallery import write_gallery
-    from cyclemimic.evaluation.pair_gallery import evenly_spread, gallery_of_pairs
+    from cyclemimic.evaluation.pair_gallery import evenly_spread, gallery_of_pairs, motion_of
     from cyclemimic.labeling import encode_pairs
 
     check_at_least_one(actions=arguments.actions, max_pairs=arguments.max_pairs)
@@ -93,8 +93,14 @@ def _write(arguments: argparse.Namespace) -> str:
         kept = _bytes_to_keep(sources, arguments.max_pairs)
         pairs = FramePairDataset(sources, arguments.interval_s, arguments.min_interval_s, max_bytes=kept)
         chosen = evenly_spread(pairs, arguments.max_pairs, arguments.seed)
-        codes = encode_pairs(tokenizer, image_processor, pairs, chosen, arguments.batch_size)
-        groups = gallery_of_pairs(pairs, chosen, codes, arguments.actions, arguments.pairs, arguments.seed)
+        motion: list[float] = []
+        codes = encode_pairs(
+            *(tokenizer, image_processor, pairs, chosen, arguments.batch_size),
+            on_pair=lambda item: motion.append(motion_of(item)),
+        )
+        groups = gallery_of_pairs(
+            *(pairs, chosen, codes, arguments.actions, arguments.pairs, arguments.seed), motion=motion
+        )
         with folder.one_line_errors():
             write_gallery(
                 partial / "gallery.html",

@@ -21,6 +21,7 @@ def gallery_of_pairs(
     num_groups: int = 6,
     per_group: int = 3,
     seed: int = 0,
+    motion: Sequence[float] | None = None,
 ) -> tuple[GalleryGroup, ...]:
     """
     Pairs that share one latent action across bodies; where all are of one body, across data sets; of one data set,
@@ -31,6 +32,7 @@ def gallery_of_pairs(
         indices (`np.ndarray` of shape `(n,)`): Which of them to choose from.
         codes (`np.ndarray` of shape `(n, num_latent_tokens)`): Their codes.
         num_groups, per_group, seed: As in [`select_groups`].
+        motion (`Sequence[float]` of length `n`, *optional*): [`motion_of`] each of them; by default their frames are read for it.
 
     Returns:
         `tuple[GalleryGroup]`: None where no action is shared.
@@ -38,13 +40,13 @@ def gallery_of_pairs(
     rows = pairs.pairs[indices]
     episodes = [pairs.episodes[row[0]] for row in rows]
     said = [episode.instruction_at(int(row[1])) for episode, row in zip(episodes, rows, strict=True)]
-    # One pair at a time: data sets differ in the size of their frames, and all of them would fill the memory.
-    items = (pairs[int(index)] for index in indices)
-    motion = np.array([motion_magnitude(item["current"], item["future"]) for item in items])
+    if motion is None:
+        # One pair at a time: data sets differ in the size of their frames, and all of them would fill the memory.
+        motion = [motion_of(pairs[int(index)]) for index in indices]
     chosen = select_groups(
         codes,
         np.array(names_to_cross(episodes, said)),
-        motion,
+        np.array(motion),
         num_groups,
         per_group,
         seed,
@@ -63,6 +65,11 @@ def gallery_of_pairs(
         )
         for group in chosen
     )
+
+
+def motion_of(item: dict[str, Any]) -> float:
+    """[`motion_magnitude`] of a pair of [`FramePairDataset`]."""
+    return motion_magnitude(item["current"], item["future"])
 
 
 def _gallery_pair(item: dict[str, Any], caption: str) -> GalleryPair:
