@@ -27,6 +27,12 @@ def test_only_given_pairs_are_drawn(make_sample):
     assert set(drawn) == {2}
 
 
+def test_of_a_single_held_out_episode_the_actions_are_of_the_others(make_sample):
+    sample, rows = make_sample([0] * 4, [0, 0, 1, 1], held_out=[1]), np.array([2, 3])
+    drawn = np.concatenate([draw_other_pairs(sample, rows, rows, np.random.default_rng(seed)) for seed in range(20)])
+    assert set(drawn) == {0, 1}
+
+
 def test_chance_is_that_of_the_commonest(one_body, faithful):
     for measurement in (one_body, faithful):
         cycle = measurement.metrics["cycle"]

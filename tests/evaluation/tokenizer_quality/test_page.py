@@ -39,7 +39,9 @@ def test_page_of_one_body(one_body):
 
 
 def test_page_names_a_body_that_stands_still(still_body, faithful):
-    assert re.search(r'class="card missing">sawyer: It moves alike', render_quality_page(still_body, "x"))
+    page = render_quality_page(still_body, "x")
+    assert re.search(r'class="card missing">sawyer: It moves alike', page)
+    assert '="nan"' not in page, "nor is there a point of it"
     assert 'class="card missing"' not in render_quality_page(faithful, "x")
 
 

@@ -127,6 +127,21 @@ def test_network_reads_what_a_line_cannot():
     assert scores["mlp"]["r2"] > 0.9 and scores["linear"]["r2"] < 0.2
 
 
+@pytest.mark.parametrize("fit", PROBES.values(), ids=PROBES)
+def test_what_is_read_does_not_depend_on_unit_and_origin(fit):
+    """A body that moves little beside others has motions of 0.03, in the standard deviations of all."""
+    random = np.random.default_rng(6)
+    features = random.normal(size=(300, 6))
+    motion = features[:, :2] + 0.3 * random.normal(size=(300, 2))
+    predicted, small, moved = (
+        fit(features[:240], targets[:240], EPISODES[:240], 0, None).predict(features[240:])
+        for targets in (motion, 0.03 * motion, motion + 5)
+    )
+    assert probe_scores(motion[240:], predicted)["r2"] > 0.8
+    np.testing.assert_allclose(small / 0.03, predicted, atol=1e-3)
+    np.testing.assert_allclose(moved - 5, predicted, atol=1e-3)
+
+
 def test_probe_depends_on_the_seed_alone():
     random = np.random.default_rng(4)
     features, targets = random.normal(size=(60, 3)), random.normal(size=(60, 1))

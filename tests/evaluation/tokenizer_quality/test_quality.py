@@ -10,7 +10,7 @@ import pytest
 
 from cyclemimic.data import DataError
 from cyclemimic.evaluation.tokenizer_quality import measure_tokenizer
-from cyclemimic.evaluation.tokenizer_quality.quality import json_ready
+from cyclemimic.evaluation.tokenizer_quality.quality import _not_measured, json_ready
 
 from .conftest import SETTINGS, SquareTokenizer, make_source
 
@@ -94,6 +94,14 @@ def test_a_body_that_stands_still_is_named(still_body, faithful):
     assert transfer["within_correlation"] > 0.7, "of the body that moves"
     assert transfer["shuffled"] is not None
     assert faithful.metrics["not_measured"] == {}
+
+
+@pytest.mark.parametrize("moving", [0, 1], ids=["in-training-alone", "held-out-alone"])
+def test_a_body_that_moves_in_half_of_its_episodes_is_named(make_sample, moving):
+    sample = make_sample([0] * 4 + [1] * 4, [0, 0, 1, 1, 2, 2, 3, 3], held_out=[1, 3])
+    moves = (sample.body == 0) | (sample.episode == 2 + moving)
+    object.__setattr__(sample, "motion", np.where(moves, np.arange(8), 0.0)[:, None])
+    assert list(_not_measured(sample)["bodies"]) == ["b"]
 
 
 def test_figures_are_json_and_describe_the_data(faithful):

@@ -57,9 +57,6 @@ def control_features(sample: PairSample, passes: TokenizerPasses, seed: int) -> 
         "pixel_difference": coarse[sample.future] - coarse[sample.current],
     }
     if passes.tokenizer.config.vision_config is not None:
-        vision = passes.vision_features(sample.frames, _VISION_GRID_SIZE)
-        if vision.shape[1] > _NUM_PROJECTIONS:
-            projection = np.random.default_rng(seed).standard_normal((vision.shape[1], _NUM_PROJECTIONS))
-            vision = vision @ (projection / np.sqrt(vision.shape[1])).astype(np.float32)
+        vision = passes.vision_features(sample.frames, _VISION_GRID_SIZE, _NUM_PROJECTIONS, seed)
         features["vision_difference"] = vision[sample.future] - vision[sample.current]
     return features

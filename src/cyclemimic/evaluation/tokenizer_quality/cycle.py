@@ -17,7 +17,7 @@ def cycle_accuracy(
 ) -> dict[str, Any]:
     """
     How often `E(o, D(o, z)) = z`, on held-out frames `o`, with actions `z` of held-out pairs of other bodies, or of
-    other episodes where there is one body. A watermark or a collapsed codebook wins it too: it says nothing without
+    other episodes where there is one body (not held out, where but one is). A watermark or a collapsed codebook wins it too: it says nothing without
     probes and transfer.
 
     Args:
@@ -48,7 +48,9 @@ def cycle_accuracy(
 def draw_other_pairs(
     sample: PairSample, frames_of: np.ndarray, actions_of: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """For each pair a pair whose action to apply to its frame: of another body, else of another episode, else any.
+    """
+    For each pair a pair whose action to apply to its frame: of another body, else of another episode; where none of these can
+    be drawn, of any other episode; where there is none, any.
 
     Args:
         sample ([`PairSample`]): The pairs.
@@ -57,15 +59,18 @@ def draw_other_pairs(
         random (`np.random.Generator`): Source of chance.
 
     Returns:
-        `np.ndarray` of shape `(m,)`: Positions out of `actions_of`.
+        `np.ndarray` of shape `(m,)`: Their positions, out of `actions_of` where one of these is of elsewhere.
     """
     drawn = np.empty(len(frames_of), dtype=np.int64)
     # Pair by pair would compare every pair with every other: all frames of an episode draw from one pool.
     for episode in np.unique(sample.episode[frames_of]):
         mine = np.flatnonzero(sample.episode[frames_of] == episode)
         body = sample.body[frames_of[mine[0]]]
-        pool = actions_of[sample.body[actions_of] != body]
-        if not len(pool):
-            pool = actions_of[sample.episode[actions_of] != episode]
-        drawn[mine] = random.choice(pool if len(pool) else actions_of, len(mine))
+        pools = (
+            actions_of[sample.body[actions_of] != body],
+            actions_of[sample.episode[actions_of] != episode],
+            np.flatnonzero(sample.episode != episode),
+            actions_of,
+        )
+        drawn[mine] = random.choice(next(pool for pool in pools if len(pool)), len(mine))
     return drawn

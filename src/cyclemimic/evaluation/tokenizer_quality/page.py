@@ -102,7 +102,12 @@ def _scatters(measurement: TokenizerMeasurement) -> list[tuple[str, list[Scatter
     held_out = sample.held_out_rows()
     body, count = sample.body[held_out], len(sample.bodies)
     true = sample.standardised[held_out]
-    probed = [(true[body == i], measurement.predictions.by_body[i][body == i]) for i in range(count)]
+    probed = []
+    for i in range(count):
+        decoded = measurement.predictions.by_body[i]
+        # Of a body that stands still there is none.
+        rows = (body == i) & np.isfinite(decoded).all(axis=1)
+        probed.append((true[rows], decoded[rows]))
     transferred = []
     for i, line in enumerate(measurement.transfers):
         cells = [cell for j, cell in enumerate(line) if i != j or count == 1]

@@ -88,17 +88,21 @@ class TokenizerPasses:
         return np.concatenate(generated)
 
     @torch.inference_mode()
-    def vision_features(self, frames: np.ndarray, grid_size: int) -> np.ndarray:
+    def vision_features(self, frames: np.ndarray, grid_size: int, max_features: int, seed: int) -> np.ndarray:
         """Patch features of the tokenizer's vision model, averaged over a coarse grid.
 
         Args:
             frames (`np.ndarray` of shape `(n, height, width, 3)`): uint8.
             grid_size (`int`): Cells along each side.
+            max_features (`int`): Where a frame has more, they are brought to as many by a random projection that keeps distances.
+            seed (`int`): Seed of the projection.
 
         Returns:
-            `np.ndarray` of shape `(n, grid_size * grid_size * vision_hidden_size)`: float32.
+            `np.ndarray` of shape `(n, min(grid_size * grid_size * vision_hidden_size, max_features))`: float32.
         """
         vision = self.tokenizer.vision_features
+        # Batch by batch, as those of all frames would take gigabytes.
+        project = _random_projection(grid_size**2 * vision.projection.in_features, max_features, seed)
         pooled = []
         for rows in self._batches(len(frames), "vision features"):
             pixel_values = self._pixel_values(frames[rows]).to(vision.vision_model.dtype)
@@ -106,7 +110,8 @@ class TokenizerPasses:
             patches = vision.vision_model(pixel_values=pixel_values).last_hidden_state[:, -vision.num_patches :]
             side = round(vision.num_patches**0.5)
             grid = patches.transpose(1, 2).unflatten(2, (side, side))
-            pooled.append(torch.nn.functional.adaptive_avg_pool2d(grid, grid_size).flatten(1).float().cpu().numpy())
+            cells = torch.nn.functional.adaptive_avg_pool2d(grid, grid_size).flatten(1).float().cpu().numpy()
+            pooled.append(cells if project is None else cells @ project)
         return np.concatenate(pooled)
 
     def _pixel_values(self, frames: np.ndarray) -> torch.Tensor:
@@ -116,6 +121,13 @@ class TokenizerPasses:
         starts = range(0, count, self.batch_size)
         for start in tqdm(starts, desc=description, unit="batch", disable=description is None):
             yield slice(start, start + self.batch_size)
+
+
+def _random_projection(num_features: int, max_features: int, seed: int) -> np.ndarray | None:
+    if num_features <= max_features:
+        return None
+    projection = np.random.default_rng(seed).standard_normal((num_features, max_features))
+    return (projection / np.sqrt(num_features)).astype(np.float32)
 
 
 def _squared_error(frames: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ chooses on a part of each body's episodes that it is fitted on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, TypedDict
 
 import numpy as np
@@ -142,24 +143,54 @@ def _ridge_probes(features: np.ndarray, targets: np.ndarray, penalties: np.ndarr
     return [LinearProbe(mean, found if has_few_features else centred.T @ found, bias) for found in solutions]
 
 
-class NetworkProbe:
-    """A fitted network, with the scaling of its input."""
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """To values around 0 of a mean square of 1. One scale for all dimensions: by its own, one that hardly varies, as a word
+    that is hardly used, would be blown up."""
 
-    def __init__(self, network: nn.Module, mean: np.ndarray, scale: float) -> None:
-        self.network, self.mean, self.scale = network, mean, scale
+    mean: np.ndarray
+    scale: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Scaling:
+        """The one of these values, of shape `(n, num_dims)`."""
+        mean = values.mean(axis=0, dtype=np.float64)
+        spread = float(np.sqrt(((values - mean) ** 2).mean()))
+        # Values that are all alike, as a collapsed codebook's, have no scale: others are not to be blown up by it.
+        return cls(mean, spread if spread > 1e-6 else 1.0)
+
+    def apply(self, values: np.ndarray) -> torch.Tensor:
+        """float32 of the shape of `values`."""
+        return torch.from_numpy((values - self.mean) / self.scale).float()
+
+    def invert(self, values: np.ndarray) -> np.ndarray:
+        """What [`apply`] made `values` of."""
+        return self.mean + self.scale * values
+
+
+class NetworkProbe:
+    """A fitted network, with the scaling of its input and, if it predicts a scaled motion, of that."""
+
+    def __init__(self, network: nn.Module, inputs: Scaling, outputs: Scaling | None = None) -> None:
+        self.network, self.inputs, self.outputs = network, inputs, outputs
 
     @torch.inference_mode()
     def predict(self, features: np.ndarray) -> np.ndarray:
-        return self.network(_scaled(features, self.mean, self.scale)).numpy().astype(np.float64)
+        values = self.network(self.inputs.apply(features)).numpy().astype(np.float64)
+        return values if self.outputs is None else self.outputs.invert(values)
 
 
 def fit_mlp_probe(
     features: np.ndarray, targets: np.ndarray, episodes: np.ndarray, seed: int = 0, bodies: np.ndarray | None = None
 ) -> NetworkProbe:
     """Fits a network with one hidden layer, as [`fit_linear_probe`]; the number of epochs is chosen on held-back
-    episodes. The same arguments give the same probe."""
-    outputs = torch.from_numpy(targets).float()
-    return _fit_network(features, outputs, F.mse_loss, targets.shape[1], _HIDDEN_SIZE, episodes, bodies, seed)
+    episodes. The same arguments give the same probe, and targets in another unit the same predictions in that."""
+    inputs, outputs = Scaling.of(features), Scaling.of(targets)
+    network = _fit_network(
+        *(inputs.apply(features), outputs.apply(targets), F.mse_loss, targets.shape[1], _HIDDEN_SIZE),
+        *(episodes, bodies, seed),
+    )
+    return NetworkProbe(network, inputs, outputs)
 
 
 def fit_classifier(
@@ -184,15 +215,16 @@ def fit_classifier(
     def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(logits, target, weight)
 
-    target = torch.from_numpy(labels).long()
-    return _fit_network(features, target, loss, len(counts), hidden_size, episodes, labels, seed)
+    inputs, target = Scaling.of(features), torch.from_numpy(labels).long()
+    network = _fit_network(inputs.apply(features), target, loss, len(counts), hidden_size, episodes, labels, seed)
+    return NetworkProbe(network, inputs)
 
 
 PROBES: dict[str, FitProbe] = {"linear": fit_linear_probe, "mlp": fit_mlp_probe}
 
 
 def _fit_network(
-    features: np.ndarray,
+    inputs: torch.Tensor,
     targets: torch.Tensor,
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     num_outputs: int,
@@ -200,20 +232,13 @@ def _fit_network(
     episodes: np.ndarray,
     bodies: np.ndarray | None,
     seed: int,
-) -> NetworkProbe:
-    # One scale for all features: dividing each by its own would blow up words that are hardly used.
-    mean = features.mean(axis=0, dtype=np.float64)
-    spread = float(np.sqrt(((features - mean) ** 2).mean()))
-    # Features that are all alike, as a collapsed codebook's, have no scale: others are not to be blown up by it.
-    scale = spread if spread > 1e-6 else 1.0
-    inputs = _scaled(features, mean, scale)
+) -> nn.Module:
     num_epochs, split = _MAX_EPOCHS // 4, _hold_back(episodes, bodies, seed)
     if split is not None:
         fitted, checked = (torch.from_numpy(rows) for rows in split)
         check = (inputs[checked], targets[checked])
         _, num_epochs = _train(inputs[fitted], targets[fitted], loss, num_outputs, hidden_size, seed, check=check)
-    network, _ = _train(inputs, targets, loss, num_outputs, hidden_size, seed, num_epochs)
-    return NetworkProbe(network, mean, scale)
+    return _train(inputs, targets, loss, num_outputs, hidden_size, seed, num_epochs)[0]
 
 
 def _train(
@@ -253,10 +278,6 @@ def _make_network(num_inputs: int, num_outputs: int, hidden_size: int | None) ->
     if hidden_size is None:
         return nn.Linear(num_inputs, num_outputs)
     return nn.Sequential(nn.Linear(num_inputs, hidden_size), nn.GELU(), nn.Linear(hidden_size, num_outputs))
-
-
-def _scaled(features: np.ndarray, mean: np.ndarray, scale: float) -> torch.Tensor:
-    return torch.from_numpy((features - mean) / scale).float()
 
 
 def _hold_back(episodes: np.ndarray, bodies: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -46,7 +46,10 @@ from .transfer import Transfers, measure_transfer
 logger = logging.getLogger(__name__)
 
 ONE_BODY = "The data is of one body; give data sets of two or more to see whether a code means the same on each."
-STILL = "It moves alike in all of its held-out pairs: there is no R² on it, and means over bodies are over the others."
+STILL = (
+    "It moves alike in all pairs that are held out, or in all the others: there is no R² on it, and means over bodies are over "
+    "the others."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,8 +218,14 @@ def _not_measured(sample: PairSample) -> dict[str, Any]:
     missing: dict[str, Any] = {}
     if len(sample.bodies) == 1:
         missing |= dict.fromkeys(("cross_embodiment", "embodiment_predictability"), ONE_BODY)
-    motions = {name: sample.standardised[sample.held_out_rows(body)] for body, name in enumerate(sample.bodies)}
-    still = [name for name, motion in motions.items() if not varying_dims(motion).any()]
+    still = [
+        name
+        for body, name in enumerate(sample.bodies)
+        if not all(
+            varying_dims(sample.standardised[rows]).any()
+            for rows in (sample.training_rows(body), sample.held_out_rows(body))
+        )
+    ]
     if still:
         missing["bodies"] = dict.fromkeys(still, STILL)
     return missing
