@@ -69,6 +69,13 @@ def cells_of(table: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows if not row[0].startswith("-")}
 
 
+def test_a_folder_of_other_settings_is_refused(run_compare, capsys):
+    run_compare("--variants", "genie", "--seeds", "0")
+    with pytest.raises(SystemExit):
+        run_compare("--variants", "genie", "--seeds", "0", "--learning_rate", "0.1")
+    assert "holds another run, whose `learning_rate` is 0.002 instead of 0.1" in capsys.readouterr().err
+
+
 def test_every_variant_gets_a_row_of_what_was_measured(run_compare, capsys):
     output = run_compare("--variants", "genie", "ac3", "genie-equal-compute", "--seeds", "0", "1")
     rows = cells_of((output / "table.md").read_text())

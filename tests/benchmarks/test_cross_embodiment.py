@@ -179,7 +179,7 @@ def test_all_directions_for_all(run_record):
 def test_goal(run_record):
     output = run_record("--bodies", "Panda", "--goal")
     assert abs(int(open_source(output / "train" / "Panda")[0].read_frames([0]).mean()) - 100) < 3
-    with pytest.raises(SystemExit, match="other goal"):
+    with pytest.raises(SystemExit, match="whose `goal` is True instead of False"):
         run_record("--bodies", "Panda")
 
 
@@ -212,7 +212,7 @@ def test_goes_on_where_it_was(run_record, tmp_path):
     run_record("--bodies", "Panda")
     assert (output / "test" / "Panda").is_dir()
     assert (output / "train" / "Panda" / "meta" / "info.json").stat().st_mtime_ns == kept
-    with pytest.raises(SystemExit, match="other seed"):
+    with pytest.raises(SystemExit, match="whose `seed` is 0 instead of 1"):
         run_record("--bodies", "Panda", "--seed", "1")
 
 

@@ -12,6 +12,7 @@ import pytest
 from cyclemimic import cli
 from cyclemimic.data import LatentLabels
 from cyclemimic.data.labels.label_writer import shard_name, to_table, write_shard
+from cyclemimic.evaluation.intervals import wilson_interval
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "benchmarks" / "few_demonstrations" / "measure.py"
 
@@ -199,7 +200,7 @@ def test_the_table_counts_what_the_rollouts_wrote(measure, arguments, roll_out):
     _, _, *rows = measure.table(summary).splitlines()
     assert rows[:3] == [
         "| none | 5 | act | 800 | 0.20 | 0.20 | 0.06 to 0.51 |",
-        "| ac3 | 5 | act | 800 | 0.50, 0.70 | 0.60 | 0.39 to 0.78 |",
+        "| ac3 | 5 | act | 800 | 0.50, 0.70 | 0.60 | 0.00 to 1.00 |",
         "| none | 100 | act | 8000 | 1.00 | 1.00 | 0.72 to 1.00 |",
     ]
     # Three more doors of ten scenes, in the one seed that both rows have.
@@ -207,6 +208,19 @@ def test_the_table_counts_what_the_rollouts_wrote(measure, arguments, roll_out):
     assert summary["rows"]["ac3-5"]["tasks"]["door"]["mean"] == pytest.approx(0.9)
     assert summary["rows"]["ac3-5"]["tasks"]["drawer"]["mean"] == pytest.approx(0.3)
     assert summary["evaluation_seed"] == 0 and json.loads(json.dumps(summary))["rows"]["none-5"]["mean"] == 0.2
+
+
+def test_interval_of_a_mean_by_hand(measure):
+    """As many trials of one policy, and of three: what these differ by is what counts."""
+    successes = (70, 73, 55)
+    outcomes = {
+        seed: {"door": {scene: scene < number for scene in range(100)}} for seed, number in enumerate(successes)
+    }
+    found = measure.mean_success(outcomes)
+    reach = 4.302653 * 0.01 * np.std(successes, ddof=1) / 3**0.5
+    assert found == pytest.approx({"mean": 0.66, "low": 0.66 - reach, "high": 0.66 + reach})
+    one = measure.mean_success({0: outcomes[0]})
+    assert (one["low"], one["high"]) == pytest.approx(wilson_interval(70, 100))
 
 
 def test_paired_difference_by_hand(measure):
@@ -255,9 +269,22 @@ def test_a_stage_is_made_once_and_whole(measure, tmp_path, capsys):
         (["--rows", "other-bodies-5"], "--arms must be given"),
         (["--rows", "other-bodies-5", "--arms", "arms"], "--arms_tokenizer must be given"),
         (["--rows", "none-100", "--demonstrations", "20"], "--demonstrations must be as many"),
+        (["--finetuning_steps", "9"], "holds another run, whose `finetuning_steps` is 800 instead of 9"),
     ],
 )
 def test_bad_input(arguments, capsys, flags, message):
+    arguments("--rows", "none-5")
     with pytest.raises(SystemExit):
         arguments(*flags)
     assert message in capsys.readouterr().err
+
+
+def test_rows_and_seeds_join_a_folder_and_arms_are_asked_after_where_they_are_used(arguments, capsys):
+    arms = ("--arms", "arms", "--arms_tokenizer", "tokenizer")
+    arguments("--rows", "none-5")
+    arguments("--rows", "ac3-1", "--seeds", "7", "--evaluation_seed", "1")
+    arguments("--rows", "other-bodies-5", *arms)
+    arguments("--rows", "ac3-5", "--arms", "others")
+    with pytest.raises(SystemExit):
+        arguments("--rows", "other-bodies-5", *arms[:2], "--arms_tokenizer", "another")
+    assert "whose `arms_tokenizer` is 'tokenizer' instead of 'another'" in capsys.readouterr().err

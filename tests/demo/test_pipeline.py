@@ -114,7 +114,7 @@ def test_a_reloaded_policy_that_acts_otherwise_ends_the_demo(
 
 
 def test_another_run_is_refused(output: Path, data: Path, tiny_settings) -> None:
-    with pytest.raises(ValueError, match=r"`output` .* holds a demo of another run, whose `seed` is 0 instead of 1"):
+    with pytest.raises(ValueError, match=r"`output` .* holds another run, whose `seed` is 0 instead of 1"):
         run_demo(DemoConfig(output, data=data, quick=True, seed=1), tiny_settings)
 
 

@@ -57,9 +57,7 @@ def test_results_that_are_not_json_leave_no_record(records):
 def test_the_folder_of_another_run_is_refused(records):
     StageRecords(records.folder, RUN)
     for other in (RUN | {"seed": 1, "quick": False}, {"sizes": (1, 2)}):
-        with pytest.raises(
-            ValueError, match="holds a demo of another run, whose `quick` is True instead of (False|None);"
-        ):
+        with pytest.raises(ValueError, match="holds another run, whose `quick` is True instead of (False|None);"):
             StageRecords(records.folder, other)
     assert json.loads((records.folder / "run.json").read_text()) == RUN | {"sizes": [1, 2]}
 

@@ -31,6 +31,7 @@ from cyclemimic import (
 )
 from cyclemimic.checkpoints import choose_device, load_tokenizer
 from cyclemimic.data import EpisodeSource, FramePairDataset, LatentActionTokenizerCollator, open_source
+from cyclemimic.demo.stage_records import keep_run
 from cyclemimic.evaluation.tokenizer_quality import QualitySettings, measure_tokenizer
 
 SIZES = {
@@ -61,6 +62,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 EQUAL_COMPUTE = "genie-equal-compute"
 """The Genie objective for as many operations as the `ac3` run of the same seed took."""
+
+# Arguments by which the runs of one folder, and of one table, may differ.
+FREE = {"output", "variants", "seeds", "workers"}
 
 # Column, key of the summary in `quality.json`, decimals.
 COLUMNS = (
@@ -105,7 +109,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--config", type=json.loads, default={}, metavar="JSON", help="fields of the tokenizer's configuration"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    run = {name: value for name, value in vars(arguments).items() if name not in FREE}
+    try:
+        keep_run(arguments.output / "settings.json", run, arguments.output)
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments
 
 
 def make_config(arguments: argparse.Namespace, variant: str) -> LatentActionTokenizerConfig:

@@ -23,6 +23,7 @@ from motion import FPS, Sector, own_sector
 from tqdm import tqdm
 
 from cyclemimic.data import DataError, LeRobotWriter
+from cyclemimic.demo.stage_records import keep_run
 
 WORKER = Path(__file__).with_name("film_arms.py")
 BODIES = ["Panda", "Sawyer", "UR5e", "Kinova3", "IIWA"]
@@ -30,6 +31,8 @@ ALL_BODIES = [*BODIES, "Jaco", "XArm7"]  # those that reach the whole workspace
 CAMERA = "observation.images.frontview"
 INSTRUCTION = "move the arm"
 AXES = ["x", "y", "z"]
+# Arguments of which every data set of a folder is made.
+DECIDING = "bodies direction_range depth_share goal train_episodes test_episodes frames image_size seed".split()
 # Without a screen. Frames and matrices are too small to share among threads.
 WORKER_ENVIRONMENT = {"MUJOCO_GL": "egl", "LP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -128,28 +131,6 @@ def record(
             raise RuntimeError(f"filming {recording.body} gave {count} episodes instead of {recording.episodes}")
 
 
-def check_settings(output: Path, arguments: argparse.Namespace) -> None:
-    """
-    Keeps the settings beside the data sets, so that a second run completes them only with the same.
-
-    Raises:
-        ValueError: The folder was made with others.
-    """
-    names = "bodies direction_range depth_share goal train_episodes test_episodes frames image_size seed".split()
-    settings = {name: getattr(arguments, name) for name in names}
-    path = output / "settings.json"
-    if path.exists():
-        before = json.loads(path.read_text())
-        differing = [name for name in names if before.get(name, False) != settings[name]]
-        if differing:
-            raise ValueError(f"{output} was recorded with other {', '.join(differing)}; give another --output")
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(settings, indent=2) + "\n")
-    os.replace(partial, path)
-
-
 def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder of the data sets")
@@ -196,7 +177,8 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     try:
-        check_settings(arguments.output, arguments)
+        run = {name: getattr(arguments, name) for name in DECIDING}
+        keep_run(arguments.output / "settings.json", run, arguments.output)
         recordings = record_all(arguments)
     except (DataError, RuntimeError, ValueError) as error:
         sys.exit(f"record.py: {error}")

@@ -28,6 +28,7 @@ from success import Outcomes, mean_success, paired_difference, rate, read_outcom
 
 from cyclemimic.demo.recording import Shot, record_shots
 from cyclemimic.demo.settings import DemoSettings
+from cyclemimic.demo.stage_records import keep_run
 from cyclemimic.evaluation.environments.metaworld import TASKS as INSTRUCTIONS
 
 TASKS = (
@@ -50,6 +51,8 @@ NO_VIDEOS = "no-videos"
 # Seconds between the frames of a pair, and the least of it at an episode's end. The arms move more slowly.
 INTERVALS = {"metaworld": ("0.15", "0.05"), OTHER_BODIES: ("0.8", "0.8")}
 CYCLE_OFF = {"cycle_weight": 0, "adversarial_weight": 0}
+# Arguments by which the rows of one folder may differ, and those that only rows of other bodies have.
+FREE, OF_ARMS = {"output", "rows", "seeds", "evaluation_seed"}, {"arms", "arms_tokenizer"}
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,19 @@ def parse() -> argparse.Namespace:
                 parser.error(f"--{name} must be given for the rows of {OTHER_BODIES}")
     if arguments.demonstrations < max(ROWS[row].demonstrations for row in arguments.rows):
         parser.error("--demonstrations must be as many as the rows ask for")
+    try:
+        keep_settings(arguments)
+    except ValueError as error:
+        parser.error(str(error))
     return arguments
+
+
+def keep_settings(arguments: argparse.Namespace) -> None:
+    """Refuses a folder of rows that came about otherwise, which would stand in the table under today's settings."""
+    values, output = vars(arguments), arguments.output
+    keep_run(output / "settings.json", {name: values[name] for name in values.keys() - FREE - OF_ARMS}, output)
+    if any(ROWS[row].pretraining == OTHER_BODIES for row in arguments.rows):
+        keep_run(output / "settings_of_arms.json", {name: values[name] for name in OF_ARMS}, output)
 
 
 def once(target: Path, make: Callable[[Path], None], goes_on: bool = False) -> Path:
@@ -345,7 +360,7 @@ def summarise(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(summary: dict[str, Any]) -> str:
-    """A row a policy: each seed's success, their mean, and Wilson's interval over all trials; then the differences."""
+    """A row a policy: each seed's success, and their mean with its interval; then the differences."""
     lines = [
         "| pretrained on | demonstrations a task | read from | fine-tuning steps | seeds | mean | 95 % |",
         "|---|---|---|---|---|---|---|",

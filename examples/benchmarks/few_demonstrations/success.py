@@ -34,10 +34,15 @@ def rate(outcomes: Outcomes) -> float:
 
 
 def mean_success(by_seed: Mapping[int, Outcomes]) -> dict[str, float]:
-    """Mean of the seeds, and Wilson's 95 % interval over all trials of theirs."""
-    trials = [success for outcomes in by_seed.values() for scenes in outcomes.values() for success in scenes.values()]
-    low, high = wilson_interval(sum(trials), len(trials))
-    return {"mean": statistics.mean(rate(outcomes) for outcomes in by_seed.values()), "low": low, "high": high}
+    """Mean of the seeds with its 95 % interval: Student's over the seeds, as another seed is another policy; of one, Wilson's over
+    its trials."""
+    rates = np.array([rate(outcomes) for outcomes in by_seed.values()])
+    if len(rates) > 1:
+        low, high = np.clip(_between_seeds(rates), 0, 1)
+    else:
+        trials = [success for scenes in next(iter(by_seed.values())).values() for success in scenes.values()]
+        low, high = wilson_interval(sum(trials), len(trials))
+    return {"mean": float(rates.mean()), "low": float(low), "high": float(high)}
 
 
 def task_success(by_seed: Mapping[int, Outcomes]) -> dict[str, dict[str, float]]:
@@ -76,10 +81,9 @@ def paired_difference(one: Mapping[int, Outcomes], other: Mapping[int, Outcomes]
     return Difference(float(of_seeds.mean()), low, high, len(of_seeds))
 
 
-def _between_seeds(differences: np.ndarray) -> tuple[float, float]:
-    num_seeds = len(differences)
-    reach = student.ppf(0.975, num_seeds - 1) * differences.std(ddof=1) / num_seeds**0.5
-    return float(differences.mean() - reach), float(differences.mean() + reach)
+def _between_seeds(values: np.ndarray) -> tuple[float, float]:
+    reach = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return float(values.mean() - reach), float(values.mean() + reach)
 
 
 def _between_scenes(differences: np.ndarray) -> tuple[float, float]:

@@ -32,20 +32,7 @@ class StageRecords:
 
     def __init__(self, folder: Path, run: dict[str, Any]) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        run = json.loads(json.dumps(run))
-        path = folder / "run.json"
-        if path.exists():
-            known = json.loads(path.read_text(encoding="utf-8"))
-            different = sorted(key for key in known | run if known.get(key) != run.get(key))
-            if different:
-                name = different[0]
-                raise ValueError(
-                    f"`output` ({folder.parent}) holds a demo of another run, whose `{name}` is {known.get(name)!r} instead of "
-                    f"{run.get(name)!r}; choose another folder, or remove this one."
-                )
-        else:
-            write_atomically(path, json.dumps(run, indent=2).encode())
+        keep_run(folder / "run.json", run, folder.parent)
 
     def run(self, name: str, stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The record of stage `name`: read if it is done, else made by running `stage`, whose results it holds."""
@@ -65,6 +52,33 @@ class StageRecords:
         }
         write_atomically(path, json.dumps(record, indent=2).encode())
         return json.loads(path.read_text(encoding="utf-8"))
+
+
+def keep_run(path: Path, run: dict[str, Any], output: Path) -> None:
+    """
+    Keeps what a run was asked for beside what it makes, so that nothing of it goes on under other settings.
+
+    Args:
+        path (`Path`): The JSON file to keep it in.
+        run (`dict`): What it is asked for; what is off or nothing counts as not asked for.
+        output (`Path`): The folder of the run, for the message.
+
+    Raises:
+        ValueError: the file is of a run that was asked for something else.
+    """
+    run = json.loads(json.dumps(run, default=str))
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(run, indent=2).encode())
+        return
+    known = json.loads(path.read_text(encoding="utf-8"))
+    for name in sorted(known | run):
+        before, now = known.get(name), run.get(name)
+        if before != now and (before or now):
+            raise ValueError(
+                f"`output` ({output}) holds another run, whose `{name}` is {before!r} instead of {now!r}; choose another folder, "
+                "or remove this one."
+            )
 
 
 def describe(value: Any) -> dict[str, Any]:
