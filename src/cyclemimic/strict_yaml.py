@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""YAML as every file of settings is read: plain values, each key once."""
+"""YAML as every file of settings is read: plain values, each key once, and 1e-6 a number."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -31,3 +32,9 @@ class _Loader(yaml.SafeLoader):
             if keys.count(key) > 1:
                 raise yaml.YAMLError(f"{key!r} stands in it more than once")
         return super().construct_mapping(node, deep)
+
+
+# As in YAML 1.2 and JSON; by YAML 1.1, without a point and a sign, such a number is text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+$"), "-+.0123456789"
+)

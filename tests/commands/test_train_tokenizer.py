@@ -60,7 +60,9 @@ def test_yaml_file_goes_on_from_a_checkpoint_and_resumes(verb, refuses, tokenize
     assert capsys.readouterr().out.splitlines()[-1] == f"Saved: {output}"
     assert int(LatentActionTokenizerForPreTraining.from_pretrained(output).steps) == 4
 
-    flags = ["--config", config, "--max_steps", "3", "--resume_from_checkpoint", "true"]
+    resumed = tmp_path / "resumed.yaml"
+    resumed.write_text(f"{config.read_text()}resume_from_checkpoint: true\n")
+    flags = ["--config", resumed, "--max_steps", "3"]
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     message = refuses("train-tokenizer", *flags, "--learning_rate", "0.5")
     assert f"the same settings, got {output / 'checkpoint-2'} with learning_rate 0.5 instead of 0.0001" in message

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from transformers import TrainingArguments
 
 from cyclemimic.commands import training
-from cyclemimic.commands.training import check_same_data
+from cyclemimic.commands.training import check_same_data, checkpoint_to_resume, stream_pairs
 from cyclemimic.data import Episode, FramePairDataset, InMemorySource, MixtureDataset, WeightedSource
 
 
@@ -30,6 +31,52 @@ def checkpoint(tmp_path, mixture):
     check_same_data(None, settings, MixtureDataset(mixture), mixture)
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     return str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"eval_strategy": "steps"},
+            "`eval_strategy` must be left out, got steps: training has no data to evaluate on",
+        ),
+        ({"eval_on_start": True, "eval_strategy": "no"}, "`eval_on_start` must be left out, got True"),
+        ({"report_to": ["comet_ml"]}, "`report_to` must be what is installed, got .*comet"),
+    ],
+)
+def test_what_trainer_would_refuse_after_all_else_is_refused_first(tmp_path, changes, message):
+    arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
+    for name, value in changes.items():
+        setattr(arguments, name, value)
+    with pytest.raises(ValueError, match=message):
+        checkpoint_to_resume(arguments, {})
+
+
+@pytest.mark.parametrize("wanted", ["true", "yes", "True"])
+def test_true_means_the_last_checkpoint_as_a_yaml_file_says_it_too(tmp_path, wanted):
+    for step in (1, 10):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in ("trainer_state.json", "scheduler.pt", "optimizer.pt"):
+            (folder / name).touch()
+    arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True, resume_from_checkpoint=wanted)
+    assert checkpoint_to_resume(arguments, {}) == str(tmp_path / "checkpoint-10")
+    arguments.resume_from_checkpoint = "no"
+    with pytest.raises(ValueError, match="`output_dir` must not hold checkpoints of another training"):
+        checkpoint_to_resume(arguments, {})
+
+
+def test_order_of_streamed_pairs(mixture, tmp_path):
+    arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True, seed=3)
+
+    def seed_of_order(data_seed):
+        arguments.data_seed = data_seed
+        return stream_pairs(mixture, lambda frame: frame, arguments)._seed
+
+    assert [seed_of_order(each) for each in (None, 3, 4)] == [3, 3, 4]
+    arguments.auto_find_batch_size = True
+    with pytest.raises(ValueError, match="`auto_find_batch_size` must be false for a mixture"):
+        seed_of_order(None)
 
 
 def test_the_same_mixture_goes_on(checkpoint, mixture):

@@ -267,9 +267,11 @@ def test_the_best_checkpoint_is_named_and_kept(tmp_path):
     assert saved.best_model_checkpoint == str(tmp_path / "checkpoint-2")
 
 
-def test_a_stopped_training_keeps_its_checkpoint_beside_the_best(tmp_path):
+@pytest.mark.parametrize("save_strategy", ["steps", "best"])
+def test_a_stopped_training_keeps_its_checkpoint_beside_the_best(tmp_path, save_strategy):
     fields = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "save_total_limit": 1}
-    trainer = make_tokenizer_trainer(tmp_path, save_strategy="steps", save_steps=1, max_steps=50, **fields)
+    fields |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+    trainer = make_tokenizer_trainer(tmp_path, save_strategy=save_strategy, save_steps=1, max_steps=50, **fields)
     trainer.eval_dataset = trainer.train_dataset
     losses = chain([5.0, 1.0], repeat(3.0))
     trainer.evaluate = lambda *_, **__: {"eval_loss": next(losses)}

@@ -72,6 +72,16 @@ def test_terms_of_models_in_bfloat16_are_not_lost_in_long_sums():
     assert terms.pop(alone) == {"term": 0.5}
 
 
+def test_evaluated_samples_that_are_repeated_for_another_process_count_once():
+    """Two processes, batches of one, three samples: behind the third the second process sees the first once more."""
+    gathered = iter([[100.0, 200.0], [600.0]])
+    terms = _TermMeans(["term", "absent"])
+    for own in (100.0, 600.0):
+        terms.add(ToyOutput(term=torch.tensor(own)), 1, lambda rows: torch.tensor(next(gathered)))
+    both = SimpleNamespace(device="cpu", reduce=lambda values: 2 * values)
+    assert terms.pop(both) == {"term": 300.0}
+
+
 def test_terms_with_gradient_accumulation(train):
     lines = [line for line in train(gradient_accumulation_steps=2).state.log_history if "loss" in line]
     # Batches 1 to 4 and 5 to 8; the loss of a step is the mean of its batches', not their sum.

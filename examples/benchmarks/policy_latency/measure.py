@@ -7,8 +7,8 @@ second forward of the backbone over the whole sequence, which is what there is w
     python measure.py --compile
     python measure.py --size 7b --device cuda --dtype bfloat16 --compile
 
-Weights are random: how long a chunk takes does not depend on them. Both compute the same actions, which is checked. They
-take turns, and the medians of the rounds, and of their ratios, are printed.
+Weights are random: how long a chunk takes does not depend on them. Both compute the same actions; the
+largest difference is printed. They take turns, and the medians of the rounds, and of their ratios, are printed.
 """
 
 from __future__ import annotations

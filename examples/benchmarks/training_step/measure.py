@@ -6,8 +6,8 @@ the same architecture written plainly (plain.py), and AC3 against the Genie obje
     python measure.py
     python measure.py --size paper --batch_size 32 --device cuda --dtype bfloat16 --compile
 
-Both have the same weights and the same loss, which is checked. They take turns, and the medians of the rounds, and of their
-ratios, are printed; on a GPU also the memory that each needs at most. TFLOP/s count the operations of a step by torch's own
+Both have the same weights and the same loss; by how much it differs is printed. They take turns, and the medians of the rounds, and
+of their ratios, are printed; on a GPU also the memory that each needs at most. TFLOP/s count the operations of a step by torch's own
 counter, those that the backward pass computes again left out; `--peak` puts them in relation to what the chip can do.
 """
 

@@ -233,7 +233,7 @@ def read_tokenizer_config(text_or_file: str | None) -> dict[str, Any]:
         raise ValueError(f"{allowed}, got {text_or_file}, which is no file.")
     try:
         text = text_or_file if is_text else Path(text_or_file).read_text(encoding="utf-8")
-        # YAML reads JSON too, but for numbers such as 1e-06, which it takes for text.
+        # YAML reads JSON too, but for tabs.
         fields = json.loads(text) if text.lstrip().startswith("{") else load_yaml(text)
     except ValueError as error:
         raise ValueError(f"{allowed}, got {text_or_file}: {error}") from error

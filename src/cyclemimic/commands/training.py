@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from accelerate.utils import gather_object
 from transformers import TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
 from cyclemimic.cards.card import CardData
 from cyclemimic.commands.settings import check_same_settings
@@ -37,12 +38,14 @@ def checkpoint_to_resume(arguments: TrainingArguments, settings: Mapping[str, An
 
     Raises:
         ValueError: there is no such checkpoint, it lacks what training goes on from, or is of a training with other
-            settings; or training is to start where a finished model lies.
+            settings; or training is to start where a finished model lies; or Trainer would refuse, hours later.
     """
+    _check_what_trainer_checks_late(arguments)
     output_dir, wanted = Path(arguments.output_dir), arguments.resume_from_checkpoint
     if output_dir.exists() and not output_dir.is_dir():
         raise ValueError(f"`output_dir` must be a folder, got the file {output_dir}.")
-    if wanted is None or wanted.lower() == "false":
+    # Of a YAML file, "no" and "yes".
+    if wanted is None or wanted.lower() in ("false", "no"):
         if (output_dir / "config.json").exists():
             raise ValueError(
                 f"`output_dir` must not hold a model yet, got {output_dir}, which does; give another folder, or go on "
@@ -54,7 +57,7 @@ def checkpoint_to_resume(arguments: TrainingArguments, settings: Mapping[str, An
                 "go on from it with `resume_from_checkpoint`."
             )
         return None
-    if wanted.lower() == "true":
+    if wanted.lower() in ("true", "yes"):
         wanted = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
         if wanted is None:
             raise ValueError(
@@ -69,6 +72,25 @@ def checkpoint_to_resume(arguments: TrainingArguments, settings: Mapping[str, An
         )
     check_same_settings(wanted, settings)
     return wanted
+
+
+def _check_what_trainer_checks_late(arguments: TrainingArguments) -> None:
+    """Refuses what Trainer does when all data is open, labels are written and the model is loaded."""
+    for name, value in (
+        ("eval_strategy", IntervalStrategy(arguments.eval_strategy).value),
+        ("eval_on_start", arguments.eval_on_start),
+    ):
+        if value not in ("no", False):
+            raise ValueError(
+                f"`{name}` must be left out, got {value}: training has no data to evaluate on; `evaluate-tokenizer`, "
+                "`evaluate-policy` and `rollout` do, afterwards."
+            )
+    for make_callback in get_reporting_integration_callbacks(arguments.report_to):
+        try:
+            make_callback()
+        except RuntimeError as error:
+            # A logger that is not installed.
+            raise ValueError(f"`report_to` must be what is installed, got {arguments.report_to}: {error}") from error
 
 
 def _has_states(checkpoint: Path) -> bool:
@@ -160,8 +182,11 @@ def stream_pairs(
     """Pairs that are decoded as training goes, for the processes that it will have.
 
     Raises:
-        ValueError: workers are to outlive an epoch: they would not hear of the next, and repeat the first.
+        ValueError: workers are to outlive an epoch: they would not hear of the next, and repeat the first; or batches are to
+            shrink, on whose size the order of pairs depends.
     """
+    if arguments.auto_find_batch_size:
+        raise ValueError("`auto_find_batch_size` must be false for a mixture or data beyond memory, got true.")
     if arguments.dataloader_persistent_workers:
         raise ValueError(
             "`dataloader_persistent_workers` must be false for a mixture or data beyond memory, got true."
@@ -169,7 +194,8 @@ def stream_pairs(
     # They come in random order already, and in this one each frame is decoded about once.
     arguments.train_sampling_strategy = "sequential"
     readers = arguments.world_size * max(1, arguments.dataloader_num_workers)
-    return MixtureDataset(sources, transform, arguments.seed, arguments.train_batch_size, readers)
+    seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+    return MixtureDataset(sources, transform, seed, arguments.train_batch_size, readers)
 
 
 def train_and_save(

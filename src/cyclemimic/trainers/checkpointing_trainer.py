@@ -180,6 +180,8 @@ class _StopSignal(TrainerCallback):
         if self._has_any_been_told(args.world_size, state.global_step):
             self.is_told = True
             control.should_save = control.should_training_stop = True
+            # It takes the time that is left, and by `save_strategy="best"` could say that nothing is to be saved.
+            control.should_evaluate = False
             logger.warning(
                 "SIGTERM: training ends after step %d with a checkpoint in %s; `resume_from_checkpoint` goes on from it",
                 state.global_step,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -62,7 +62,8 @@ class TermLoggingTrainer(PublishingTrainer):
             self._training_terms.add(outputs, batch_size)
             self._pace.add(batch_size)
         else:
-            self._evaluation_terms.add(outputs, batch_size)
+            # As Trainer gathers the loss: without the samples that are repeated to give every process as many.
+            self._evaluation_terms.add(outputs, batch_size, self.gather_function)
         return (loss, outputs) if return_outputs else loss
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -128,15 +129,22 @@ class _TermMeans:
         """Count from here."""
         self._sums, self._count = {}, 0
 
-    def add(self, outputs: ModelOutput, batch_size: int) -> None:
-        """Count in the output of a batch, whose terms are means over its samples."""
+    def add(
+        self, outputs: ModelOutput, batch_size: int, gather: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> None:
+        """Count in the output of a batch, whose terms are means over its samples; by `gather` those of all processes' batches."""
+        count = batch_size
         for name in self.names:
             value = outputs.get(name)
             if value is not None:
                 # In fp32 at least: a sum in bfloat16 soon grows no more.
                 precise = value.detach().to(torch.promote_types(value.dtype, torch.float32))
-                self._sums[name] = self._sums.get(name, 0) + precise * batch_size
-        self._count += batch_size
+                total = precise * batch_size
+                if gather is not None:
+                    each = gather(precise.expand(batch_size, *precise.shape).contiguous())
+                    total, count = each.sum(dim=0), len(each)
+                self._sums[name] = self._sums.get(name, 0) + total
+        self._count += count
 
     def pop(self, accelerator: Accelerator) -> dict[str, float]:
         """The means since the last time, of all processes."""
