@@ -54,7 +54,7 @@ class StageRecords:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def keep_run(path: Path, run: dict[str, Any], output: Path) -> None:
+def keep_run(path: Path, run: dict[str, Any], output: Path, argument: str = "output") -> None:
     """
     Keeps what a run was asked for beside what it makes, so that nothing of it goes on under other settings.
 
@@ -62,6 +62,7 @@ def keep_run(path: Path, run: dict[str, Any], output: Path) -> None:
         path (`Path`): The JSON file to keep it in.
         run (`dict`): What it is asked for; what is off or nothing counts as not asked for.
         output (`Path`): The folder of the run, for the message.
+        argument (`str`, *optional*, defaults to `"output"`): Which argument named it, for the message.
 
     Raises:
         ValueError: the file is of a run that was asked for something else.
@@ -76,7 +77,7 @@ def keep_run(path: Path, run: dict[str, Any], output: Path) -> None:
         before, now = known.get(name), run.get(name)
         if before != now and (before or now):
             raise ValueError(
-                f"`output` ({output}) holds another run, whose `{name}` is {before!r} instead of {now!r}; choose another folder, "
+                f"`{argument}` ({output}) holds another run, whose `{name}` is {before!r} instead of {now!r}; choose another folder, "
                 "or remove this one."
             )
 

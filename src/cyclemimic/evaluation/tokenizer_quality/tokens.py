@@ -14,7 +14,8 @@ from .passes import EncodedPairs
 def write_tokens(path: str | Path, sample: PairSample, encoded: EncodedPairs) -> None:
     """
     Writes the tokens of every pair as plain arrays, to be read with `numpy.load(path, allow_pickle=False)`. Row by
-    row, `tokens` and `indices` are what LARYBench keeps of an image pair under these names.
+    row, `tokens` and `indices` are what LARYBench keeps of an image pair under these names; `examples/larybench` makes them of its own
+    pairs.
 
     - **tokens** (float32, `(n, num_latent_tokens, codebook_dim)`): vectors of the words.
     - **indices** (int64, `(n, num_latent_tokens)`): the words.
