@@ -66,3 +66,16 @@ def test_pairs_without_labels_are_an_error_before_training(counts):
     pairs = make_pairs([make_source("a", 12), make_source("b", 9)])
     with pytest.raises(DataError, match="b: episode 0 has 7 pairs, but . labels; label the data again"):
         LabelledMixture(pairs, make_labels(counts))
+
+
+def test_a_pair_in_the_middle_without_a_label_is_an_error_before_training():
+    columns = {
+        "source": ["a"] * 10,
+        "episode_index": np.zeros(10, int),
+        "frame_index": [*range(8), 9, 10],
+        "future_index": np.arange(10),
+        "codes": np.zeros((10, 2), int),
+    }
+    labels = LatentLabels(columns, {"codebook_size": 16, "num_latent_tokens": 2})
+    with pytest.raises(DataError, match="a: episode 0 has 10 pairs, but 10 labels; label the data again"):
+        LabelledMixture(make_pairs([make_source("a", 12)]), labels)

@@ -244,3 +244,16 @@ def test_weights_and_times_are_checked(arguments, message):
 def test_numbers_are_checked(name):
     with pytest.raises(ValueError, match="must be at least 1"):
         make_mixture(**{name: 0})
+
+
+def test_every_pair_of_a_segment_has_an_interval_of_its_own():
+    mixture = MixtureDataset([WeightedSource(make_source("b", [40]), 1.0, (0.3, 1.0), 0.2)])
+    gaps = {future - frame for _, _, frame, future in keys(mixture, range(20)) if frame < 30}
+    assert len(gaps) > 3
+
+
+def test_data_sets_of_one_size_have_orders_of_their_own():
+    mixture = MixtureDataset([WeightedSource(make_source(name, [40]), 1.0, 0.5, 0.2) for name in "ab"])
+    drawn = keys(mixture)
+    first, second = ([frame for source, _, frame, _ in drawn if source == name] for name in "ab")
+    assert first[:20] != second[:20]

@@ -96,3 +96,9 @@ def test_a_segment_longer_than_the_data_set_is_the_data_set():
     order = SegmentOrder(3, 128, 4, 0, 1, [0])
     assert order.segment_pairs == 3
     assert {pair_of(order, draw) for draw in range(40)} == {0, 1, 2}
+
+
+def test_pairs_of_a_segment_come_in_random_order():
+    order = SegmentOrder(1000, 128, 1, 0, 1, [0])
+    steps = np.diff([pair_of(order, draw) for draw in range(1000)])
+    assert (np.abs(steps) == 1).mean() < 0.1

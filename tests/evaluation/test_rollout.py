@@ -108,10 +108,11 @@ def test_chunks_are_averaged_within_a_trial(walk):
 
 
 def test_a_trial_that_is_repeated_begins_without_chunks(walk, tmp_path):
-    trials = [Trial("die once", 4)]
+    trials = [Trial("die once", 4, filmed=True)]
     (result,) = run_rollouts(RisingPolicy(), trials, walk, 10, 1, num_workers=1, temporal_ensemble_coeff=0.0)
     assert (tmp_path / "died").exists()
     assert result.num_steps == 3
+    assert [int(frame[0, 0, 0]) for frame in result.frames] == [0, 3, 5], "nor is what the dead one showed on its film"
 
 
 def test_averaging_looks_before_every_action(walk):

@@ -11,7 +11,7 @@ from transformers import AutoModel
 
 from cyclemimic import LatentActionTokenizerModel
 from cyclemimic.data import DataError, LatentLabels, open_source
-from cyclemimic.hub.integrity import check_downloads
+from cyclemimic.hub.integrity import check_downloads, hash_files
 
 from . import conftest
 from .conftest import Repository
@@ -97,3 +97,17 @@ def test_what_has_no_etag_is_left_alone(tmp_path):
         (tmp_path / "link").symlink_to(name)
         check_downloads([tmp_path / "link", tmp_path / name])
     assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"],
+)
+def test_what_decides_is_hashed(tmp_path, name):
+    for each in ("config.json", "model.safetensors", name, "README.md"):
+        (tmp_path / each).write_text("{}")
+    before = hash_files(tmp_path)
+    (tmp_path / name).write_text("[]")
+    after = hash_files(tmp_path)
+    assert [each for each in before if before[each] != after[each]] == [name]
+    assert "README.md" not in before

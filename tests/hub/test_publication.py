@@ -32,7 +32,14 @@ def copy(tokenizer, tmp_path):
 def test_what_is_no_result_stays_here(copy):
     expected = {path.name for path in copy.iterdir()}
     (copy / "README.md").write_text("A card.")
-    for name in ("training_args.bin", "optimizer.pt", ".env", "trainer_state.json", "events.out.tfevents.1"):
+    for name in (
+        "training_args.bin",
+        "optimizer.pt",
+        ".env",
+        ".secrets.json",
+        "trainer_state.json",
+        "events.out.tfevents.1",
+    ):
         (copy / name).write_bytes(b"x")
     (copy / "checkpoint-1").mkdir()
     found = read_publication(copy)

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModel, AutoModelForPreTraining
 
 from cyclemimic import cli
+from cyclemimic.trainers import publishing_trainer
 
 from ..trainers.small_trainers import make_policy_trainer, make_tokenizer_trainer
 
@@ -123,3 +124,14 @@ def test_a_verb_that_pushes_says_which_commit_to_load(hub, square_data, tmp_path
     assert end.keys() == during.keys() and b'checkpoint = "me/run"' in end["README.md"]
     commit = hub.repositories["me/run"].at("main")[0]
     assert capsys.readouterr().out.rstrip().endswith(f'loaded exactly so with revision="{commit}"')
+
+
+def test_the_arguments_say_where_it_is_published(tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr(publishing_trainer, "push_folder", lambda *args, **kwargs: sent.append(kwargs))
+    trainer = make_policy_trainer(tmp_path, hub_revision="next", hub_private_repo=True, hub_token="a token")
+    trainer.hub_model_id = "me/made"
+    trainer.push_saved(tmp_path)
+    assert [sent[0][name] for name in ("revision", "private", "token")] == ["next", True, "a token"]
+    trainer.push_saved(tmp_path, revision="main", private=False, token="another")
+    assert [sent[1][name] for name in ("revision", "private", "token")] == ["main", False, "another"]

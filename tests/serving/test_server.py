@@ -8,9 +8,10 @@ import urllib.request
 import numpy as np
 import pytest
 
-from cyclemimic.serving.benchmark_format import BenchmarkFormat
+from cyclemimic.serving.batcher import PolicyBatcher
+from cyclemimic.serving.benchmark_format import BenchmarkFormat, Observation
 
-from .harness_client import CHUNK_SIZE, actions_of, connect, observation, pack, run_with_server
+from .harness_client import ACTION_DIM, CHUNK_SIZE, StubPolicy, actions_of, connect, observation, pack, run_with_server
 
 exceptions = pytest.importorskip("websockets.exceptions")
 
@@ -62,6 +63,22 @@ def test_others_who_are_silent_are_not_waited_for_long():
             await client.act(observation())
 
     assert run_with_server(talk, max_wait_ms=1).batches == [1]
+
+
+def test_who_has_gone_while_waiting_takes_nobody_else():
+    async def main():
+        batcher = PolicyBatcher(StubPolicy(), 2, 0.01)
+        answering = asyncio.create_task(batcher.run())
+        seen = Observation([np.zeros((4, 4, 3), np.uint8)], "go")
+        gone, other = (asyncio.create_task(batcher.predict(seen)) for _ in range(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        async with asyncio.timeout(5):
+            for waiting in (other, batcher.predict(seen)):
+                assert (await waiting).shape == (CHUNK_SIZE, ACTION_DIM)
+        answering.cancel()
+
+    asyncio.run(main())
 
 
 def test_chunk_is_carried_out_and_forgotten_with_the_episode():

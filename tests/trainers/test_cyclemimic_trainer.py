@@ -115,3 +115,28 @@ def test_a_loss_of_ones_own(tmp_path):
     trainer.compute_loss_func = loss
     trainer.train()
     assert len(calls) == trainer.args.max_steps
+
+
+def test_the_collator_learns_of_every_epoch(tmp_path, monkeypatch):
+    trainer = make_policy_trainer(tmp_path, save_strategy="no")
+    epochs: list[int] = []
+    monkeypatch.setattr(trainer.data_collator, "set_epoch", epochs.append)
+    trainer.train()  # four steps, of which an epoch has three
+    assert epochs == [0, 1]
+
+
+def test_evaluation_sees_images_and_tokens_as_they_are(tmp_path):
+    trainer = make_policy_trainer(tmp_path)
+    collator = trainer.data_collator
+    items = [trainer.eval_dataset[index] for index in range(4)]
+    (seen,) = trainer.get_eval_dataloader()
+    expected, augmented = collator.for_evaluation()(items), collator(items)
+    for name in ("pixel_values", "input_ids"):
+        assert torch.equal(seen[name], expected[name]) and not torch.equal(seen[name], augmented[name])
+    assert trainer.data_collator is collator
+
+
+def test_adapters_drop_what_the_arguments_say(tmp_path):
+    trainer = make_policy_trainer(tmp_path, lora_rank=4, lora_alpha=8, lora_dropout=0.25)
+    config = trainer.model.active_peft_config
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (4, 8, 0.25)

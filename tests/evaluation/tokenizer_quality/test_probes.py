@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from cyclemimic.evaluation.tokenizer_quality import probes
 from cyclemimic.evaluation.tokenizer_quality.probes import (
     PROBES,
     _hold_back,
@@ -95,6 +96,18 @@ def test_of_single_episodes_the_last_pairs_are_held_back():
     fitted, checked = _hold_back(np.repeat([5, 8], [8, 4]), np.repeat([0, 1], [8, 4]), 0)
     assert checked.tolist() == [6, 7, 11] and fitted.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, 10]
     assert _hold_back(np.array([0, 1]), np.array([0, 1]), 0) is None
+
+
+@pytest.mark.parametrize("fit", PROBES.values(), ids=PROBES)
+def test_what_a_probe_chooses_it_checks_on_every_body(fit, monkeypatch):
+    seen, hold_back = [], probes._hold_back
+    monkeypatch.setattr(
+        probes, "_hold_back", lambda episodes, bodies, seed: seen.append(bodies) or hold_back(episodes, bodies, seed)
+    )
+    bodies = np.repeat([0, 1], 20)
+    features = np.random.default_rng(0).normal(size=(40, 2))
+    fit(features, features[:, :1], np.repeat(np.arange(4), 10), 0, bodies)
+    assert len(seen) == 1 and seen[0] is bodies
 
 
 def test_bodies_of_one_episode_are_told_apart():

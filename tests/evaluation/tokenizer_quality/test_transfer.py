@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from cyclemimic.evaluation.tokenizer_quality.motion import TrueMotion
 from cyclemimic.evaluation.tokenizer_quality.pair_sample import sample_pairs
 from cyclemimic.evaluation.tokenizer_quality.pixel_probe import fit_pixel_probe
-from cyclemimic.evaluation.tokenizer_quality.transfer import Transfers, _r2_per_dim
+from cyclemimic.evaluation.tokenizer_quality.transfer import Transfers, _r2_per_dim, _transfer
 
 from .conftest import SETTINGS, make_source
 
@@ -80,3 +81,16 @@ def test_transfers_are_of_held_out_pairs(faithful):
         for cell in line:
             assert set(cell.actions_of) <= set(sample.held_out_rows(body))
             np.testing.assert_array_equal(cell.true, sample.standardised[cell.actions_of])
+
+
+def test_actions_are_applied_to_held_out_frames_of_other_episodes(make_sample):
+    sample = make_sample([0] * 40, np.repeat(np.arange(4), 10).tolist(), [2, 3])
+    frames = np.zeros((40, 4, 4, 3), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None, None]
+    shown = []
+    passes = SimpleNamespace(decode=lambda frames, codes: shown.append(frames) or frames)
+    probe = SimpleNamespace(predict=lambda frames, generated: np.zeros((len(frames), 1)))
+    encoded = SimpleNamespace(codes=np.zeros((40, 2), int))
+    random = np.random.default_rng(0)
+    cell = _transfer(dataclasses.replace(sample, frames=frames), encoded, passes, probe, 0, 0, random)
+    rows = shown[0][:, 0, 0, 0]
+    assert sample.held_out[rows].all() and (sample.episode[rows] != sample.episode[cell.actions_of]).all()

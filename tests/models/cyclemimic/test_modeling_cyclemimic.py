@@ -488,3 +488,21 @@ def test_bad_arguments(config, processor, batch, action_model):
     config.latent_token_ids = None
     with pytest.raises(ValueError, match="`latent_token_ids` and `act_token_ids`"):
         CycleMimicForLatentActionPrediction(config)
+
+
+def test_from_backbone_keeps_the_action_decoder_out_of_float16(config, processor):
+    backbone = AutoModelForImageTextToText.from_config(config.backbone_config).to(torch.float16)
+    model = CycleMimicForActionPrediction.from_backbone(backbone, processor, action_decoder_hidden_size=64)
+    assert {weight.dtype for weight in model.action_decoder.parameters()} == {torch.float32}
+    assert {weight.dtype for weight in model.backbone.parameters()} == {torch.float16}
+
+
+def test_each_step_looks_by_its_own_query_and_the_act_states(action_model, batch):
+    decoder = action_model.action_decoder
+    given, asked = record_inputs(decoder), record_inputs(decoder.layers[0])
+    action_model(**batch)
+    (visual, act), (queries, context) = given[0], asked[0]
+    act = decoder.act_proj(decoder.act_norm(act))
+    torch.testing.assert_close(queries, decoder.step_queries + act.mean(dim=1, keepdim=True))
+    seen = torch.cat([decoder.visual_proj(decoder.visual_norm(visual)), act], dim=1)
+    torch.testing.assert_close(context, seen + decoder.context_positions)

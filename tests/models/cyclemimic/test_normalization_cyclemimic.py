@@ -46,3 +46,10 @@ def test_which_data_set():
         resolve_dataset("statistics", STATISTICS, "arn")
     with pytest.raises(ValueError, match="`statistics` must hold the statistics of a data set, got none"):
         resolve_dataset("statistics", {}, None)
+
+
+def test_no_command_leaves_the_range_of_the_demonstrations():
+    values = np.array([[3.0, -1.5, 2.0, 9.0]])
+    bounds = bounds_of("statistics", {"arm": ARM}, None, values.shape)
+    # Clipped; without width; the last left alone.
+    np.testing.assert_allclose(denormalize(values, bounds), [[2, 0, 5, 9]])

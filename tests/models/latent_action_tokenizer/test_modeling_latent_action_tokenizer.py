@@ -1013,3 +1013,29 @@ def test_a_tokenizer_on_a_pretrained_vision_model(is_saved, tiny_dinov2, tmp_pat
     # The model that was given is as it was.
     assert vision_model.config._attn_implementation == "eager"
     assert all(weight.requires_grad for weight in vision_model.parameters())
+
+
+def test_reconstruction_leaves_the_codebook_alone(make_config):
+    torch.manual_seed(0)
+    model = LatentActionTokenizerForPreTraining(make_config(dead_code_steps=0)).train()
+    shake(model)
+    output = model(*moving_squares(6))
+    quantizer, projection = model.tokenizer.quantizer, model.tokenizer.encoder.projection.weight
+    wanted = [quantizer.codebook, projection]
+    words, encoder = torch.autograd.grad(output.reconstruction_loss, wanted, allow_unused=True, retain_graph=True)
+    assert words is None and encoder.any()
+    words, encoder = torch.autograd.grad(output.codebook_loss, wanted, allow_unused=True, retain_graph=True)
+    assert words.any() and encoder is None
+    words, encoder = torch.autograd.grad(output.commitment_loss, wanted, allow_unused=True)
+    assert words is None and encoder.any()
+
+
+def test_generated_frames_are_measured_by_the_statistics_of_real_pairs(make_joined_model):
+    model = make_joined_model()
+    shake(model)
+    norm, by_batch = model.tokenizer.encoder.embedding_norm, []
+    norm.register_forward_pre_hook(lambda _, args, kwargs: by_batch.append(kwargs["by_batch"]), with_kwargs=True)
+    model(*moving_squares(6))
+    assert by_batch == [True, False]
+    model.eval()(*moving_squares(6))
+    assert by_batch[2:] == [False, False]

@@ -65,3 +65,13 @@ def test_codebook_larger_than_the_actions_of_a_batch(make_config):
     for seed in range(5):
         output = model.train()(*moving_squares(1, first=seed))
         assert torch.isfinite(output.loss) and output.codes.shape == (1, 1)
+
+
+def test_a_revived_word_has_all_its_steps_again(make_config):
+    config = make_config(codebook_size=2, dead_code_steps=3, normalize_codebook=False)
+    quantizer = LatentActionTokenizerQuantizer(config).train()
+    quantizer.codebook.data = torch.eye(4)[:2]
+    quantizer.idle_steps.copy_(torch.tensor([0, 3]))
+    # All there is is the first word already: the second comes to stand there too, and is not taken.
+    quantizer(torch.eye(4)[0].expand(4, 2, 4))
+    assert torch.equal(quantizer.words[1], torch.eye(4)[0]) and quantizer.idle_steps.tolist() == [0, 1]
