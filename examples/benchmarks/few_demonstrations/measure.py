@@ -90,7 +90,7 @@ ROWS = {
             for number in (5, 1, 20)
             for pretraining in (NO_VIDEOS, "none", "genie", "ac3", OTHER_BODIES)
         ),
-        *(Row(pretraining, 5, "latent") for pretraining in ("none", "genie", "ac3")),
+        *(Row(pretraining, 5, "latent") for pretraining in ("none", "genie", "ac3", OTHER_BODIES)),
         Row("ac3", 5, "discrete"),
         # In as many steps as the others it would see each of its frames about once.
         Row("none", 100, times_as_long=10),

@@ -23,8 +23,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         "--rows_per_shard",
         type=int,
         default=10_000,
-        help="pairs a file, which is what a run that is killed loses at most, up to whole episodes "
-        "(default: %(default)s)",
+        help="pairs a file, rounded to whole episodes: what a killed run loses at most (default: %(default)s)",
     )
     return parser.parse_args(argv)
 

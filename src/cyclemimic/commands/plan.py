@@ -20,7 +20,8 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         "--model",
         nargs="+",
         required=True,
-        help="tokenizer (the paper's size), policy-0.5b, policy-2b, policy-7b, or a checkpoint's folder or Hub id",
+        help="tokenizer (the paper's size), policy-0.5b, policy-2b, policy-7b (Prismatic's vision models before a language "
+        "model of that size), or a checkpoint's folder or Hub id",
     )
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 16], help="how many (default: 1 8 16)")
     parser.add_argument("--batch_size", type=int, default=32, help="samples a GPU (default: %(default)s, the paper's)")

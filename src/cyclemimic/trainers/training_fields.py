@@ -35,7 +35,9 @@ class CycleMimicTrainingFields(SharedTrainingFields):
     """The fields that [`CycleMimicTrainingArguments`] adds and describes."""
 
     image_shift: int = field(default=0, metadata={"help": "random shift of training images, in pixels"})
-    corrupted_share: float = field(default=0.0, metadata={"help": "share of the latent tokens read that are replaced"})
+    corrupted_share: float = field(
+        default=0.0, metadata={"help": "share of the latent tokens that are read as random ones in training"}
+    )
     backbone_learning_rate: float | None = field(
         default=None, metadata={"help": "peak learning rate of the backbone, by default that of all"}
     )

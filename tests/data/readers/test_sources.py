@@ -30,6 +30,13 @@ def test_lerobot_set_is_opened_with_its_arguments(v30):
             lambda path: [(path / "drawer" / "meta").mkdir(parents=True), (path / "drawer/meta/info.json").touch()],
             r"holds \['drawer'\]; give one of those folders",
         ),
+        (
+            lambda path: [
+                (path / "bridge" / "1.0.0").mkdir(parents=True),
+                (path / "bridge/1.0.0/features.json").touch(),
+            ],
+            r"holds \['bridge'\]; give one of those folders",
+        ),
     ],
 )
 def test_what_is_no_data_set_is_said_in_one_line(tmp_path, make, message):
@@ -40,7 +47,10 @@ def test_what_is_no_data_set_is_said_in_one_line(tmp_path, make, message):
     assert "\n" not in str(raised.value) and str(path) in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["bridge_rlds", "franka_vjepa2_npz"])
-def test_real_sets_of_other_formats_are_refused(shared_data, name):
-    with pytest.raises(DataError, match="not supported"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("bridge_rlds", r"holds \['bridge_dataset'\]; give one"), ("franka_vjepa2_npz", "not supported")],
+)
+def test_real_folders_that_are_no_data_set(shared_data, name, message):
+    with pytest.raises(DataError, match=message):
         open_source(shared_data(name))

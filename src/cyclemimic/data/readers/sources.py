@@ -25,6 +25,8 @@ _OTHER_KINDS = {
     "*.jpg": "images that no number names",
     "*.png": "images that no number names",
 }
+# Of a LeRobot data set, and of a version of RLDS, where a folder holds several.
+_WITHIN = ("*/meta/info.json", "*/*/features.json")
 _WANTED = (
     "give a LeRobot data set (v2.0, v2.1 or v3.0), RLDS, numbered images, video files or a Video column of `datasets`"
 )
@@ -87,7 +89,7 @@ def open_source(
         if fps is None:
             raise DataError(f"{path} is RLDS, which does not tell its frame rate; give it as `fps`")
         return RldsSource(version, fps, camera, embodiment, episodes, name)
-    nested = sorted(info.parent.parent.name for info in path.glob("*/meta/info.json"))
+    nested = sorted({info.relative_to(path).parts[0] for each in _WITHIN for info in path.glob(each)})
     if nested:
         raise DataError(f"{path} is no data set, but holds {nested}; give one of those folders")
     if has_video_column(path):
