@@ -119,6 +119,25 @@ def test_loss_equals_one_worked_out_from_logits(inputs):
     assert torch.allclose(model(**inputs, logits_to_keep=1).logits, output.logits[:, -1:], atol=1e-6)
 
 
+def test_images_go_where_the_whole_embedding_is_the_placeholders(inputs):
+    """In bfloat16, single numbers of two embeddings often are the same."""
+    model = make_model()
+    embeddings = model.get_input_embeddings()
+    with torch.no_grad():
+        embeddings.weight[9, 0] = embeddings.weight[IMAGE, 0]
+    given = {name: value for name, value in inputs.items() if name != "input_ids"}
+    logits = model(inputs_embeds=embeddings(inputs["input_ids"]), **given).logits
+    torch.testing.assert_close(logits, model(**inputs).logits)
+
+
+def test_a_new_projector_keeps_the_spread_of_the_features():
+    """Not transformers' 0.02, of which three layers leave next to nothing."""
+    projector = make_model().model.projector
+    for layer in (projector.fc1, projector.fc2, projector.fc3):
+        spread = (2 / (layer.in_features + layer.out_features)) ** 0.5
+        assert layer.weight.std().item() == pytest.approx(spread, rel=0.1)
+
+
 def test_gradients_reach_every_weight(inputs):
     model = make_model().train()
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
@@ -154,6 +173,7 @@ def test_bad_inputs(inputs):
         input_ids = inputs["input_ids"].clone()
         input_ids[0, 1] = 9
         model(**{**inputs, "input_ids": input_ids})
+    with pytest.raises(ValueError, match=r"must hold 8 image placeholders \(id 5\), one a patch, got 7"):
         model(inputs_embeds=model.get_input_embeddings()(input_ids), pixel_values=inputs["pixel_values"])
     with pytest.raises(ValueError, match="Exactly one of `input_ids` and `inputs_embeds`"):
         model(attention_mask=inputs["attention_mask"])

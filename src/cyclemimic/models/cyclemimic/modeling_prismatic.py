@@ -50,6 +50,10 @@ class PrismaticCausalLMOutputWithPast(ModelOutput):
     image_hidden_states: torch.Tensor | None = None
 
 
+class PrismaticProjectorLayer(nn.Linear):
+    """A layer of [`PrismaticProjector`]: transformers asks for the initialisation of modules with weights of their own alone."""
+
+
 class PrismaticProjector(nn.Module):
     """Three layers from the features of a patch, of both towers, to an embedding of the language model."""
 
@@ -57,9 +61,9 @@ class PrismaticProjector(nn.Module):
         super().__init__()
         vision_width = config.vision_config.hidden_size + config.fused_vision_config.hidden_size
         text_width = config.text_config.hidden_size
-        self.fc1 = nn.Linear(vision_width, 4 * vision_width)
-        self.fc2 = nn.Linear(4 * vision_width, text_width)
-        self.fc3 = nn.Linear(text_width, text_width)
+        self.fc1 = PrismaticProjectorLayer(vision_width, 4 * vision_width)
+        self.fc2 = PrismaticProjectorLayer(4 * vision_width, text_width)
+        self.fc3 = PrismaticProjectorLayer(text_width, text_width)
         self.activation = nn.GELU()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -105,10 +109,9 @@ class PrismaticPreTrainedModel(SafeWeightsModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise the projector and the vocabulary head; the towers and the language model initialise themselves."""
         super()._init_weights(module)
-        if isinstance(module, PrismaticProjector):
+        if isinstance(module, PrismaticProjectorLayer):
             # Three layers of the usual 0.02 would leave next to nothing of the features.
-            for layer in (module.fc1, module.fc2, module.fc3):
-                init.xavier_uniform_(layer.weight)
+            init.xavier_uniform_(module.weight)
 
 
 class PrismaticModel(PrismaticPreTrainedModel):
