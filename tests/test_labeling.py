@@ -186,6 +186,13 @@ def test_failure_leaves_what_is_done_and_the_next_call_goes_on(label, tokenizer,
     assert len(LatentLabels.from_folder(tmp_path / "labels")) == 17
 
 
+def test_each_process_makes_its_own_shards(label, tmp_path):
+    label(rows_per_shard=1, rank=1, world_size=2)
+    assert [path.name for path in (tmp_path / "labels.partial").glob("*.parquet")] == ["labels-00001.parquet"]
+    label(rows_per_shard=1, rank=0, world_size=2)
+    assert len(LatentLabels.from_folder(tmp_path / "labels")) == 17
+
+
 def test_a_card_comes_with_the_last_shard(label, tmp_path):
     card = (label() / "README.md").read_text()
     assert "# labels" in card and "Latent actions of 17 pairs" in card and "the tokenizer toy at" in card
@@ -222,6 +229,25 @@ def test_other_settings_are_refused(is_complete, change, message, label, tokeniz
     with pytest.raises(DataError, match=message):
         label(**({"rows_per_shard": 1} | change))
     assert [contents(path) for path in tmp_path.iterdir()] == before
+
+
+def test_a_tokenizer_that_sees_otherwise_is_another(label):
+    label(rows_per_shard=1)
+    with pytest.raises(DataError, match="tokenizer_revision was"):
+        label(rows_per_shard=1, image_processor=LatentActionTokenizerImageProcessor(size=16, image_mean=[0.4] * 3))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "indices"), [((5, 9, 1), (0, 3, 6)), ((9, 5, 1), (0, 3, 7))], ids=["lengths", "indices"]
+)
+def test_other_episodes_are_refused_though_they_are_as_many(lengths, indices, label, sources):
+    label(rows_per_shard=1)
+    arm = [
+        Episode.from_arrays(np.zeros((length, 20, 24, 3), np.uint8), 10.0, "push", source="arm", index=index)
+        for length, index in zip(lengths, indices)
+    ]
+    with pytest.raises(DataError, match=r"data set arm was 3 episodes, 15 frames .*, now it is 3 episodes, 15 frames"):
+        label(rows_per_shard=1, sources=[InMemorySource(arm), sources[1]])
 
 
 def test_killed_at_ten_random_moments(label, tmp_path, monkeypatch):

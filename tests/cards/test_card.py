@@ -20,6 +20,7 @@ from cyclemimic.data import (
     MixtureDataset,
     WeightedSource,
 )
+from cyclemimic.data.checking import BrokenEpisode
 
 FACTS = {"steps": "4, of 8 samples", "seed": "3"}
 INSTRUCTION = 'say "hello"\n```'
@@ -102,6 +103,23 @@ def test_metadata_names_what_is_on_the_hub(data, monkeypatch):
     }
     text = render_label_card("l", data=known, metadata=metadata, num_pairs=7)
     assert DatasetCard(text).data.source_datasets == ["me/arms", "me/codes"]
+
+
+def test_labels_of_the_hub_are_named_beside_its_data_sets():
+    source = InMemorySource([Episode.from_arrays(np.zeros((6, 8, 8, 3), np.uint8), 10.0, source="a")])
+    columns = {"source": ["a"], "episode_index": [0], "frame_index": [0], "future_index": [5], "codes": [[0]]}
+    labels = LatentLabels(columns, {"codebook_size": 2, "num_latent_tokens": 1})
+    assert CardData.of_sources([source], labels=labels).hub_ids == ()
+    labels.name = "me/codes"
+    assert CardData.of_sources([source], labels=labels).hub_ids == ("me/codes",)
+
+
+@pytest.mark.parametrize(("count", "named"), [(20, "19)"), (21, "19, …)")])
+def test_episodes_left_out_are_named_up_to_twenty(count, named):
+    source = InMemorySource([Episode.from_arrays(np.zeros((6, 8, 8, 3), np.uint8), 10.0, source="a")])
+    broken = {"a": [BrokenEpisode(index, "is damaged") for index in range(count)]}
+    cell = CardData.of_sources([source], broken=broken).rows[0][7]
+    assert cell.startswith(f"{count} (0, 1, ") and cell.endswith(f", 18, {named}")
 
 
 def test_data_of_each_kind_of_data_set():

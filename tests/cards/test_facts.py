@@ -24,6 +24,12 @@ def test_time_of_a_resumed_training_is_of_its_last_part(trainer):
     assert training_facts(trainer)["time"] == "0.50 h, of the steps from 3 on"
 
 
+def test_samples_of_a_step_are_those_of_all_its_batches(tmp_path):
+    trainer = make_policy_trainer(tmp_path, False, gradient_accumulation_steps=3, max_steps=1)
+    trainer.train()
+    assert training_facts(trainer)["steps"] == "1, of 12 samples"
+
+
 def test_parameters_that_zero3_has_shared_out_count(trainer, monkeypatch):
     trainer.train()
     shared = torch.nn.Parameter(torch.empty(0))

@@ -34,6 +34,8 @@ def test_visible_motion_is_preferred():
     assert chosen[0].codes == (1,)
     second = select_groups(codes, tasks, motion, num_groups=2, per_group=4)[1]
     assert all(motion[i] == 1.0 for i in second.indices)
+    # All that carry it are counted, not those alone that were looked at.
+    assert (second.codes, second.num_pairs) == ((0,), 40)
 
 
 def test_members_alternate_between_tasks_and_episodes_and_never_overlap():
@@ -51,6 +53,21 @@ def test_members_alternate_between_tasks_and_episodes_and_never_overlap():
         for second in chosen[position + 1 :]:
             apart = spans[first, 1] < spans[second, 0] or spans[second, 1] < spans[first, 0]
             assert episodes[first] != episodes[second] or apart
+
+
+def test_another_task_is_before_another_episode():
+    # Of the second task there is a single episode, of the first there are more than are asked for.
+    tasks, episodes = np.array([0] * 6 + [1] * 3), np.array([*range(6), 6, 6, 6])
+    spans = np.stack([np.arange(9) * 10, np.arange(9) * 10 + 5], axis=1)
+    (shared,) = select_groups(np.zeros((9, 1), int), tasks, np.ones(9), 1, 6, episode_ids=episodes, spans=spans)
+    assert sorted(tasks[list(shared.indices)]) == [0, 0, 0, 1, 1, 1]
+
+
+def test_pairs_that_meet_in_a_frame_are_not_shown_together():
+    tasks = episodes = np.array([0, 0, 1])
+    spans = np.array([[0, 5], [5, 10], [0, 5]])
+    (shared,) = select_groups(np.zeros((3, 1), int), tasks, np.ones(3), 1, 3, episode_ids=episodes, spans=spans)
+    assert sorted(tasks[list(shared.indices)]) == [0, 1]
 
 
 def test_without_spans_an_episode_appears_once():

@@ -207,6 +207,27 @@ def test_executes_as_many_actions_as_the_checkpoint_says(checkpoints, tmp_path):
         assert make_config(checkpoint_path=tmp_path, **sizes).n_action_steps == 4
 
 
+def test_training_is_in_full_precision_and_acting_in_that_of_the_checkpoint(checkpoints, dataset_stats, tmp_path):
+    model, processor = loaded(checkpoints.finetuned)
+    model.to(torch.bfloat16).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    config = make_config(checkpoint_path=tmp_path)
+    assert make_policy(config).model.dtype == torch.bfloat16
+    config = make_config(checkpoint_path=tmp_path)
+    assert make_policy(config, dataset_stats=dataset_stats, dataset_meta=KITCHEN).model.dtype == torch.float32
+
+
+def test_chunks_that_are_averaged_have_no_number_of_steps(checkpoints, tmp_path):
+    model, processor = loaded(checkpoints.finetuned)
+    model.config.temporal_ensemble_coeff = 0.1
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "averaging")
+    policy = make_policy(make_config(checkpoint_path=tmp_path / "averaging", n_action_steps=3))
+    policy.save_pretrained(tmp_path / "lerobot")
+    again, _ = loaded(tmp_path / "lerobot" / "cyclemimic")
+    assert (again.config.temporal_ensemble_coeff, again.config.num_executed_steps) == (0.1, 1)
+
+
 def test_further_training_acts_by_the_statistics_of_its_data(checkpoints, dataset_stats):
     config = make_config(checkpoint_path=checkpoints.finetuned, dataset="arm", cameras=["observation.image"])
     policy = make_policy(config, dataset_stats=dataset_stats, dataset_meta=KITCHEN)

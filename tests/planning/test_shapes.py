@@ -62,10 +62,19 @@ def test_activations_grow_with_the_batch_and_shrink_by_checkpoints(tokenizer, po
         assert shape.activation_bytes(8, True) < shape.activation_bytes(8, False)
 
 
-@pytest.mark.parametrize(("share", "tokens"), [(1.0, [60, 40, 60]), (0.25, [45, 25, 15])])
-def test_stacks_of_a_tokenizer_by_the_share_of_frames_that_ac3_plays_on(share, tokens):
+@pytest.mark.parametrize(
+    ("settings", "tokens"),
+    [
+        ({"generated_share": 1.0}, [60, 40, 60]),
+        ({"generated_share": 0.25}, [45, 25, 15]),
+        ({"generated_share": 1.0, "cycle_weight": 0}, [40, 40, 60]),
+        ({"generated_share": 1.0, "adversarial_weight": 0}, [60, 40]),
+        ({"generated_share": 1.0, "cycle_weight": 0, "adversarial_weight": 0}, [40, 20]),
+    ],
+)
+def test_stacks_of_a_tokenizer_by_the_frames_that_ac3_plays_on(settings, tokens):
     sizes = {"image_size": 32, "patch_size": 8, "vision_config": None, "num_discriminator_layers": 1}
-    config = LatentActionTokenizerConfig(generated_share=share, **sizes, **TINY)
+    config = LatentActionTokenizerConfig(**settings, **sizes, **TINY)
     # Sixteen patches and four latent tokens a frame; E, D, Ψ, and E's attention over time.
     assert [stack.num_tokens for stack in _tokenizer_stacks(config)] == [*tokens, tokens[0]]
 
@@ -95,6 +104,9 @@ def test_towers_see_patches_before_they_are_merged(backbone, num_image_tokens, n
     vision, text = _policy_stacks(config)
     assert (vision.num_tokens, vision.hidden_size) == (num_patches, width)
     assert text.num_tokens == num_image_tokens + 32
+    config.camera_names = ["front", "wrist"]
+    vision, text = _policy_stacks(config)
+    assert (vision.num_tokens, text.num_tokens) == (2 * num_patches, 2 * num_image_tokens + 32)
 
 
 def test_sizes_of_the_presets():

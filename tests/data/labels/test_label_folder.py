@@ -31,6 +31,24 @@ def test_interrupted_writing_leaves_no_shard(labels, tmp_path, monkeypatch):
     assert labels.finish()
 
 
+def test_what_a_killed_process_left_is_not_kept(labels, tmp_path):
+    (tmp_path / "labels.partial" / ".unfinished-0123").write_bytes(b"half a shard")
+    labels.write(0, make_columns(ROWS))
+    assert labels.finish("# labels")
+    assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == [
+        ".plan.json",
+        "README.md",
+        "labels-00000.parquet",
+    ]
+
+
+def test_the_cause_of_a_difference_is_named_before_what_follows_from_it(tmp_path):
+    before, now = (SETTINGS | {"data": {"arm": f"{count} episodes"}} for count in (1, 2))
+    LabelFolder(tmp_path / "labels", before, 1).start()
+    with pytest.raises(DataError, match="data set arm was 1 episodes, now it is 2 episodes"):
+        LabelFolder(tmp_path / "labels", now, 2).start()
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -41,6 +41,11 @@ def test_labels_are_found_again(tmp_path):
     assert labels.episodes == [("a", 2), ("a", 7), ("b", 0)] and ("a", 2) in labels and ("a", 3) not in labels
 
 
+def test_episodes_of_one_number_are_of_their_own_data_sets():
+    labels = LatentLabels(make_columns([("a", 0, 1), ("b", 0, 2)]), SETTINGS)
+    assert labels.episodes == [("a", 0), ("b", 0)] and labels.lookup("b", 0, 2).tolist() == [0, 2, 3, 15]
+
+
 @pytest.mark.parametrize(
     "key, message",
     [

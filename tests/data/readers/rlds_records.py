@@ -85,6 +85,7 @@ OBSERVATION = {
     "image": picture(),
     "wrist_image": picture(),
     "depth": picture("uint16", 1),
+    "normals": picture("uint16"),
     "state": tensor("float32", 2),
 }
 STEPS = {

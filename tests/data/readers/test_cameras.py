@@ -20,3 +20,19 @@ from cyclemimic.data.readers.cameras import choose_camera
 def test_what_is_no_picture_comes_last(cameras, chosen):
     assert choose_camera(cameras, None, "root", "set") == chosen
     assert choose_camera(cameras, cameras[0], "root", "set") == cameras[0]
+
+
+@pytest.mark.parametrize(
+    ("cameras", "chosen"),
+    [
+        # A name of its own is before one that only holds such a word.
+        (["image_left", "observation.images.top"], "observation.images.top"),
+        (["front_left", "main_left"], "main_left"),
+        # Written large.
+        (["side_view", "observation/Image_0"], "observation/Image_0"),
+        (["Wrist", "camera_1"], "camera_1"),
+    ],
+)
+def test_scene_cameras_have_an_order(cameras, chosen):
+    assert choose_camera(cameras, None, "root", "set") == chosen
+    assert choose_camera(cameras[::-1], None, "root", "set") == chosen

@@ -120,6 +120,7 @@ def test_text_with_commas_quotes_and_lines(films):
         ("clips.csv", "file,text,start_s,end_s\na.mp4,x,-1,2\n", "must be at least 0, got '-1'"),
         ("clips.csv", "file,text,start_s,end_s\na.mp4,x,1,1\n", "must end after it starts, got 1 to 1 s"),
         ("clips.csv", "file,text,start_s,end_s\na.mp4,x,5,6\n", "is 2 s long, but a clip starts at 5 s"),
+        ("clips.csv", "file,text,start_s,end_s\na.mp4,x,2,3\n", "is 2 s long, but a clip starts at 2 s"),
         ("clips.jsonl", "{\n", "clips.jsonl, line 1: is not JSON"),
         ("clips.jsonl", "\n[1]\n", "clips.jsonl, line 2: must be an object, got list"),
         ("clips.jsonl", '{"file": ["a"], "text": "x"}\n', "line 1: .* is no video file of the folder"),

@@ -105,6 +105,17 @@ def test_wrong_chunk_template_falls_back_to_the_standard_one(make_v21):
     assert len(source[1].actions) == len(source[1].read_frames()) == 9
 
 
+def test_episodes_are_in_chunks_of_the_size_that_the_data_set_says(make_v21):
+    root = make_v21({"chunks_size": 1})
+    for path in root.glob("*/chunk-000/**/episode_000001.*"):
+        moved = root / path.relative_to(root).as_posix().replace("chunk-000", "chunk-001")
+        moved.parent.mkdir(parents=True)
+        path.rename(moved)
+    source = LeRobotSource(root)
+    assert [len(episode.actions) for episode in source] == [6, 9]
+    assert read_frame_numbers(source[1].read_frames()) == list(range(10, 19))
+
+
 def test_wider_and_scalar_columns_become_vectors(make_v21):
     root = make_v21(
         features={"observation.state": {"dtype": "float32"}},
@@ -194,14 +205,14 @@ def test_images_of_version_2_are_the_files_own_whatever_its_rows_number(make_v21
 
 @pytest.mark.parametrize("shape", [[480, 640, 1], [1, 480, 640]])
 def test_pictures_of_one_channel_are_not_chosen_where_there_are_others(make_v21, shape):
-    """They may be depth that nothing marks."""
+    """They may be depth that nothing marks, not even the name."""
     root = make_v21(
-        features={"cam_top_depth": {"dtype": "image", "shape": shape}},
-        columns={"cam_top_depth": lambda n: [encode_image(i) for i in range(n)]},
+        features={"cam_top_ir": {"dtype": "image", "shape": shape}},
+        columns={"cam_top_ir": lambda n: [encode_image(i) for i in range(n)]},
         camera="camera_1",
     )
     assert LeRobotSource(root).camera == "camera_1"
-    assert LeRobotSource(root, camera="cam_top_depth").camera == "cam_top_depth"
+    assert LeRobotSource(root, camera="cam_top_ir").camera == "cam_top_ir"
 
 
 def test_a_grey_camera_is_read_where_it_is_the_only_one(make_v21):

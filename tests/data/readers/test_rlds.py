@@ -68,6 +68,13 @@ def test_without_words_actions_and_states(tmp_path):
     assert (source[0].instruction, source[0].actions, source[0].states) == (None, None, None)
 
 
+def test_states_are_those_of_the_first_name_alone(tmp_path):
+    observation = STEPS["observation"]["featuresDict"]["features"] | {"proprio": tensor("float32", 1)}
+    episode = encode_episode(FRAMES[:2], observation__proprio=np.array([8, 9], np.float32))
+    source = RldsSource(write_rlds(tmp_path / "r", [[episode]], {**STEPS, "observation": tree(observation)}), 5)
+    assert source[0].states.tolist() == [[0, 1], [2, 3]]
+
+
 def test_the_bridge_sample(shared_data):
     source = open_source(shared_data("bridge_rlds") / "bridge_dataset", fps=5)
     # Its README: 17 episodes of 10 steps, 64 x 64 pixels, actions and states of 7 dimensions.
@@ -106,6 +113,13 @@ def test_an_episode_without_steps_is_refused(tmp_path):
     with pytest.raises(DataError, match="has no step, or a part of one"):
         RldsSource(root, 5)
     assert len(RldsSource(root, 5, episodes=[0])) == 1
+
+
+def test_a_part_of_a_step_is_refused(tmp_path):
+    steps = {name: STEPS[name] for name in ("observation", "action")}
+    episode = encode_episode(FRAMES[:3], state=np.zeros(5, np.float32))
+    with pytest.raises(DataError, match="has no step, or a part of one"):
+        RldsSource(write_rlds(tmp_path / "r", [[episode]], steps), 5)
 
 
 def edit(path, change):

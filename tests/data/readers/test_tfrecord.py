@@ -95,6 +95,14 @@ def test_every_flipped_bit_is_noticed(tmp_path):
             read_example(index_records(path)[0])
 
 
+def test_nothing_is_read_out_of_the_next_record(tmp_path):
+    path = write_records(tmp_path / "x.tfrecord", [encode_example({"a": [b"x" * 40]})[:-30], encode_example(EXAMPLE)])
+    record = index_records(path)[0]
+    for read in (read_example, lambda record: read_features(record, ["a"])):
+        with pytest.raises(DataError, match="no tf.train.Example"):
+            read(record)
+
+
 def test_a_payload_that_is_no_example_is_one_line(tmp_path):
     random = np.random.default_rng(0)
     refused = 0

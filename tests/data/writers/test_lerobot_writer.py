@@ -96,6 +96,15 @@ def test_episode_that_does_not_fit_is_refused_and_the_others_kept(tmp_path, chan
     assert [read_frame_numbers(episode.read_frames()) for episode in episodes] == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
+def test_attributes_keep_the_types_of_the_first_episode(tmp_path):
+    with LeRobotWriter(tmp_path / "set", 10, "arm", ["a", "b"]) as writer:
+        add(writer, attributes={"score": 1.0})
+        with pytest.raises(ValueError, match="those of the first episode"):
+            add(writer, attributes={"score": True})
+        add(writer, attributes={"score": 0.5})
+    assert [episode.attributes["score"] for episode in LeRobotSource(tmp_path / "set")] == [1.0, 0.5]
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -159,9 +168,19 @@ def test_files_roll_over_and_chunks_after_them(tmp_path):
 
     rows = RollingParquet(tmp_path, max_bytes=1)
     rows.file_index = CHUNKS_SIZE - 2
-    places = [rows.append({"index": np.arange(3)}) for _ in range(3)]
+    places = [rows.append({"index": np.arange(3)}) for _ in range(4)]
     rows.close()
-    assert [(place["data/chunk_index"], place["data/file_index"]) for place in places] == [(0, 998), (0, 999), (1, 0)]
+    found = [(place["data/chunk_index"], place["data/file_index"]) for place in places]
+    assert found == [(0, 998), (0, 999), (1, 0), (1, 1)]
+
+
+def test_every_file_takes_as_many_episodes_of_one_size(tmp_path):
+    random = np.random.default_rng(0)
+    rows = RollingParquet(tmp_path, max_bytes=27_000)
+    # 9.4 kB each: a third one would make 28.1 kB of a file.
+    places = [rows.append({"index": random.integers(0, 1 << 62, 1000)}) for _ in range(6)]
+    rows.close()
+    assert [place["data/file_index"] for place in places] == [0, 0, 1, 1, 2, 2]
 
 
 def test_a_file_an_episode_is_read_back_the_same(tmp_path, monkeypatch):

@@ -4,11 +4,12 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from cyclemimic.data import decode_frames, encode_video
-from cyclemimic.data.writers.video import VideoWriter
+from cyclemimic.data.writers.video import KEYFRAME_INTERVAL, VideoWriter
 
 from ..conftest import make_frames, read_frame_numbers
 
@@ -25,6 +26,14 @@ def test_fractional_rates_stay_exact(tmp_path, fps):
     path = tmp_path / "video.mp4"
     encode_video(path, make_frames(40), fps=fps)
     assert read_frame_numbers(decode_frames(path, fps, 10, start_s=30 / fps)) == list(range(30, 40))
+
+
+def test_keyframes_come_regularly_where_the_picture_does_not_change(tmp_path):
+    """In other films of these tests, scenes change with nearly every frame, each of which is a keyframe by itself."""
+    encode_video(tmp_path / "still.mp4", np.repeat(make_frames(1), 40, axis=0), fps=10)
+    with av.open(str(tmp_path / "still.mp4")) as container:
+        keyframes = [index for index, packet in enumerate(container.demux(video=0)) if packet.is_keyframe]
+    assert keyframes == list(range(0, 40, KEYFRAME_INTERVAL))
 
 
 def test_writer_refuses_what_does_not_fit(tmp_path):

@@ -93,6 +93,13 @@ class Grey(Climb):
     def render(self):
         return np.zeros((4, 6), np.uint8)
 
+class Redrawing(Climb):
+    picture = np.zeros((4, 6, 3), np.uint8)
+
+    def render(self):
+        self.picture[:] = int(abs(self.height) * 100)
+        return self.picture
+
 class Seedless(Climb):
     def reset(self):
         return super().reset()
@@ -133,6 +140,15 @@ def climb(tmp_path, monkeypatch):
 def make(env, terminated_is=None, **settings):
     simulator = open_simulator(env, terminated_is=terminated_is)
     return simulator.make_environment(simulator.tasks[0], **settings)
+
+
+def test_a_frame_stays_as_it_was_where_all_are_drawn_into_one():
+    environment = make("gym:stand_in_climb:Redrawing")
+    environment.reset(0)
+    first = environment.render()
+    before = first.copy()
+    environment.step(np.array([0.3, 0]))
+    assert (environment.render() != first).all() and (first == before).all()
 
 
 def test_by_id():

@@ -53,6 +53,10 @@ def test_resamples_without_motion_do_not_count():
     episodes, true = np.array([0, 0, 1, 1]), np.array([[1.0], [1.0], [3.0], [3.0]])
     scores = EpisodeBootstrap(episodes, np.zeros(4), 100).r2(true, true, np.arange(4))
     assert np.isnan(scores).any() and (scores[np.isfinite(scores)] == 1).all()
+    # Nor where no motion is what rounding leaves of it.
+    true = np.array([[0.1], [0.1], [0.1], [0.7], [0.7], [0.7]])
+    scores = EpisodeBootstrap(np.repeat([0, 1], 3), np.zeros(6), 100).r2(true, true + 0.1, np.arange(6))
+    assert np.isnan(scores).any() and np.nanmin(scores) == np.nanmax(scores) == pytest.approx(1 - 0.01 / 0.09)
 
 
 def test_resamples_without_any_of_the_pairs_do_not_count():
@@ -68,6 +72,9 @@ def test_estimate():
     resampled = np.append(np.linspace(0, 1, 101), np.nan)
     assert estimate(0.4, resampled) == {"value": 0.4, "low": 0.025, "high": 0.975}
     assert estimate(float("nan"), resampled)["value"] is None
+    # Where it is not known in half of the resamples or more, the others say too little.
+    assert estimate(0.4, np.repeat([0.5, np.nan], 50)) == {"value": 0.4, "low": None, "high": None}
+    assert estimate(0.4, np.repeat([0.5, np.nan], [51, 49])) == {"value": 0.4, "low": 0.5, "high": 0.5}
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():

@@ -88,6 +88,21 @@ def test_labels_that_split_the_values():
     assert discrete_mutual_information(labels, values) == pytest.approx(0.0, abs=0.06)
 
 
+def test_labels_of_few_rows_by_the_definition():
+    """Ross 2014, equation 2; where a label has fewer than three other rows, by all of them."""
+    labels = np.repeat(np.arange(4), [2, 3, 4, 9])
+    values = np.random.default_rng(0).random(18) + 0.3 * labels
+    total = 0.0
+    for i, label in enumerate(labels):
+        size = int((labels == label).sum())
+        k = min(3, size - 1)
+        distances = np.delete(abs(values - values[i]), i)
+        reach = np.sort(distances[np.delete(labels, i) == label])[k - 1]
+        total += digamma(k) - digamma(size) - digamma(int((distances <= reach).sum()))
+    found = discrete_mutual_information(labels, values[:, None])
+    assert found == pytest.approx(digamma(18) + total / 18, abs=1e-9)
+
+
 def test_labels_that_occur_once_are_left_out():
     random = np.random.default_rng(0)
     labels, values = random.integers(0, 2, 200), random.random((200, 1))

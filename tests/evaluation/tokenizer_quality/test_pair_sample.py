@@ -50,6 +50,13 @@ def test_fewer_pairs_are_spread_evenly(max_pairs):
     assert np.diff(places).max() <= 2 * np.ceil(100 / max_pairs)
 
 
+def test_the_seed_draws_which_pair_of_a_stretch():
+    """The first of each would be at one phase of whatever repeats itself."""
+    first, again, other = (sample([make_source("panda", 10, 11)], max_pairs=10, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.frame_index, again.frame_index)
+    assert len(np.unique(first.frame_index)) > 3 and (first.frame_index != other.frame_index).any()
+
+
 def test_held_out_episodes_are_a_share_of_each_body():
     sources = [make_source("panda", 10, 9), make_source("sawyer", 3, 9)]
     pairs = sample(sources)
@@ -59,6 +66,11 @@ def test_held_out_episodes_are_a_share_of_each_body():
         assert not set(kept) & set(out)
     assert (sample(sources).held_out == pairs.held_out).all()
     assert any((sample(sources, seed=seed).held_out != pairs.held_out).any() for seed in range(1, 5))
+
+
+def test_an_episode_is_left_to_fit_probes_on():
+    pairs = sample([make_source("panda", 2, 9)], held_out_share=0.9)
+    assert len(pairs.training_rows()) == len(pairs.held_out_rows()) == 8
 
 
 def test_data_sets_of_one_body_are_one():

@@ -201,6 +201,8 @@ def test_other_statistics_of_a_name_replace_it_and_are_logged(processor, caplog)
     processor.add_action_statistics("arm", known | {"q99": [5] * 4})
     assert caplog.messages == ["the action statistics of arm are replaced by others"]
     assert processor.action_statistics["arm"]["q99"] == [5] * 4
+    processor.add_action_statistics("base", {"q01": [-1] * 4, "q99": [1] * 4, "mask": [True, True, True, False]})
+    assert caplog.messages[1:] == ["the action statistics of base are replaced by others"]
 
 
 @pytest.mark.parametrize("loader", [CycleMimicProcessor, AutoProcessor])

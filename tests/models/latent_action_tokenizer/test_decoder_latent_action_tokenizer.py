@@ -69,6 +69,18 @@ def test_parts_that_meet_share_the_pixel(transport):
 
 
 @torch.no_grad()
+def test_as_much_is_painted_as_may_move(transport):
+    """One third of each pixel stays."""
+    frames, scene = torch.randn(2, 3, 16, 16).double(), torch.zeros(2, 16, 16).double()
+    for parameter in transport.parameters():
+        parameter.zero_()
+    transport.outline_head.bias[3:] = 6.0
+    moving, behind = transport._parts(frames, scene)
+    torch.testing.assert_close(moving, torch.full_like(moving, 1 / 3))
+    torch.testing.assert_close(behind, frames + 4)
+
+
+@torch.no_grad()
 def test_transport_against_a_reference_pixel_by_pixel(transport):
     frames, actions = torch.randn(2, 3, 16, 16).double(), torch.randn(2, 2, 4).double()
     scene = torch.randn(2, 16, 16).double()
@@ -98,6 +110,12 @@ def test_motions_are_the_actions_alone_and_parts_the_frames(make_config):
     torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=0)
     assert (first - second).abs().max() > 1e-6
     assert (decoder.num_scene_layers, len(decoder.layers)) == (1, 2)
+
+
+@pytest.mark.parametrize(("num_layers", "num_scene_layers"), [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3)])
+def test_the_first_half_of_the_layers_sees_the_frame_alone(num_layers, num_scene_layers, make_config):
+    config = make_config(num_motions=2, num_decoder_layers=num_layers)
+    assert LatentActionTokenizerDecoder(config).num_scene_layers == num_scene_layers
 
 
 @pytest.mark.parametrize(("num_motions", "num_scene_layers"), [(0, 0), (2, 1)])
