@@ -147,6 +147,7 @@ def test_goes_on_where_it_was(extract, tokenizer, tmp_path):
             {"video_path": "images/frame_0.png", "sample_indices": "0,x"},
             "row 00000001 cannot be read: invalid literal",
         ),
+        ({"video_path": "film.mp4", "sample_indices": "3"}, "`sample_indices` must name two frames or more, got 3"),
         ({"video_path": "empty.mp4", "sample_indices": "0,1"}, "row 00000001 cannot be read"),
     ],
 )
@@ -156,3 +157,9 @@ def test_bad_input_is_one_line_and_leaves_no_table(extract, tmp_path, row, messa
     with pytest.raises(SystemExit, match=message) as error:
         extract([{name: good[name] for name in row}, row])
     assert "\n" not in str(error.value) and not (tmp_path / "output.csv").exists()
+
+
+def test_a_table_that_could_not_be_written_is_refused_before_anything_is_read(extract, tmp_path):
+    with pytest.raises(SystemExit, match="`output` must be in a folder that exists, got .*absent"):
+        extract([pair(0, 1)], "--output", str(tmp_path / "absent" / "output.csv"))
+    assert not (tmp_path / "tokens").exists()

@@ -57,6 +57,8 @@ class Row:
         try:
             if VIDEO[0] in self.values:
                 indices = [max(0, int(index)) for index in str(self.values[VIDEO[1]]).split(",")]
+                if len(indices) < 2:
+                    raise ValueError(f"`{VIDEO[1]}` must name two frames or more, got {self.values[VIDEO[1]]}")
                 return _read_video(self._path(VIDEO[0]), indices)
             return [_read_image(self._path(column)) for column in PAIR]
         except (OSError, ValueError) as error:
@@ -196,6 +198,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError, OSError: an argument, or a file of the benchmark, is not as it must be.
     """
+    if not arguments.output.parent.is_dir():
+        raise ValueError(f"`output` must be in a folder that exists, got {arguments.output}")
     rows, columns = read_rows(arguments)
     tokenizer, image_processor = load_tokenizer(arguments.tokenizer, choose_device(arguments.device))
     made_of = {"tokenizer": tokenizer_revision(tokenizer, image_processor), "rows": arguments.rows.name}
