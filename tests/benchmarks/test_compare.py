@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from cyclemimic.data import LeRobotWriter
 
@@ -74,6 +75,18 @@ def test_a_folder_of_other_settings_is_refused(run_compare, capsys):
     with pytest.raises(SystemExit):
         run_compare("--variants", "genie", "--seeds", "0", "--learning_rate", "0.1")
     assert "holds another run, whose `learning_rate` is 0.002 instead of 0.1" in capsys.readouterr().err
+
+
+def test_trains_on_a_mixture(run_compare, arms, tmp_path, capsys):
+    mixture = tmp_path / "mixture.yaml"
+    times = {"interval_s": 0.4, "min_interval_s": 0.3}
+    sources = [{"path": str(path), "weight": 1 + index, **times} for index, path in enumerate(arms)]
+    mixture.write_text(yaml.safe_dump({"sources": sources}))
+    output = run_compare("--train", str(mixture), "--variants", "ac3", "--seeds", "0")
+    assert (output / "ac3" / "seed-0" / "quality.json").exists()
+    with pytest.raises(SystemExit):
+        run_compare("--train", str(mixture), *map(str, arms), "--output", str(tmp_path / "other"))
+    assert "`--train` must be one mixture, or data sets without one" in capsys.readouterr().err
 
 
 def test_every_variant_gets_a_row_of_what_was_measured(run_compare, capsys):

@@ -66,6 +66,29 @@ def test_a_pattern_is_looked_for_beside_the_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("entry", "indices"),
+    [
+        ({"last_episode": 1}, [0, 1]),
+        ({"first_episode": 0, "last_episode": 0}, [0]),
+        ({"first_episode": 2}, [2]),
+        ({"first_episode": 1, "last_episode": 99}, [1, 2]),
+    ],
+)
+def test_an_entry_may_hold_episodes_out(v30, tmp_path, entry, indices):
+    path = write(tmp_path, [{"path": str(v30), "weight": 1, **entry}])
+    (weighted,) = open_mixture(read_mixture(path), 0.5, 0.2).sources
+    assert [episode.index for episode in weighted.source] == indices
+
+
+def test_an_entry_without_an_episode_says_what_there_is(v30, tmp_path):
+    path = write(tmp_path, [{"path": str(v30), "weight": 1, "first_episode": 3}])
+    with pytest.raises(
+        DataError, match=r"no episode from `first_episode` \(3\) to `last_episode` \(the end\); it has 0 to 2"
+    ):
+        open_mixture(read_mixture(path), 0.5, 0.2)
+
+
+@pytest.mark.parametrize(
     ("entry", "message"),
     [
         ({"interval_s": 0.3}, r"`interval_s` \(0.3\), got 0.5, which holds for sources without; give the source one"),
@@ -107,6 +130,23 @@ def test_broken_episodes_are_left_out_if_asked_for(make_v21, tmp_path, caplog):
     assert broken.index == 1 and f"{root.name}: episode 1 left out: {broken.reason}" in caplog.text
 
 
+def test_a_broken_episode_that_is_held_out_does_not_matter(tmp_path, caplog):
+    (tmp_path / "films").mkdir()
+    for name in ("a.mp4", "c.mp4"):
+        encode_video(tmp_path / "films" / name, np.zeros((12, 16, 16, 3), np.uint8), fps=10)
+    (tmp_path / "films" / "b.mp4").write_bytes(b"no film")
+    entry = {"path": "films", "weight": 1}
+    others = read_mixture(write(tmp_path, [{**entry, "first_episode": 2}]))
+    (weighted,) = open_mixture(others, 0.5, 0.2).sources
+    assert [episode.index for episode in weighted.source] == [2]
+    with_broken = read_mixture(write(tmp_path, [{**entry, "last_episode": 1}]))
+    with pytest.raises(DataError, match="b.mp4"):
+        open_mixture(with_broken, 0.5, 0.2)
+    opened = open_mixture(with_broken, 0.5, 0.2, skip_broken=True)
+    assert [episode.index for episode in opened.sources[0].source] == [0]
+    assert [episode.index for episode in opened.broken["films"]] == [1]
+
+
 def test_nothing_is_no_mixture(tmp_path):
     entries = read_mixture(write(tmp_path, [{"path": str(tmp_path / "x"), "weight": 1}]))
     with pytest.raises(DataError, match="1 of 1 data sets cannot be opened"):
@@ -130,6 +170,15 @@ def test_nothing_is_no_mixture(tmp_path):
         ({"path": 3, "weight": 1}, "`path` must be text, got 3"),
         ({"path": None, "weight": 1}, "`path` must be text, got None"),
         ({"path": "x", "weight": 1, "camera": 0}, "`camera` must be text, got 0"),
+        (
+            {"path": "x", "weight": 1, "first_episode": -1},
+            "`first_episode` must be an episode's index, 0 or above, got -1",
+        ),
+        (
+            {"path": "x", "weight": 1, "last_episode": 2.5},
+            "`last_episode` must be an episode's index, 0 or above, got 2.5",
+        ),
+        ({"path": "x", "weight": 1, "last_episode": True}, "`last_episode` must be .* got True"),
     ],
 )
 def test_bad_entries_are_named(tmp_path, entry, message):

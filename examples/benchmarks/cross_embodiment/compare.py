@@ -5,7 +5,8 @@ AC3 against the Genie objective on bodies whose true motion is known, with the p
     python compare.py --train arms/train/* --test arms/test/* --output comparison
 
 Trains each variant with each seed on the same pairs for the same number of steps, measures it with
-`evaluate-tokenizer`'s own function on test episodes, and writes `table.md`. A run that is done is not done again.
+`evaluate-tokenizer`'s own function on test episodes, and writes `table.md`. A run that is done is not done again. `--train` may
+also be one mixture, a YAML file with weights and intervals.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,17 @@ from cyclemimic import (
     LatentActionTokenizerTrainingArguments,
 )
 from cyclemimic.checkpoints import choose_device, load_tokenizer
-from cyclemimic.data import EpisodeSource, FramePairDataset, LatentActionTokenizerCollator, open_source
+from cyclemimic.commands.training import stream_pairs
+from cyclemimic.data import (
+    EpisodeSource,
+    FramePairDataset,
+    LatentActionTokenizerCollator,
+    MixtureDataset,
+    open_mixture,
+    open_source,
+    read_mixture,
+)
+from cyclemimic.data.mixture import is_mixture
 from cyclemimic.demo.stage_records import keep_run
 from cyclemimic.evaluation.tokenizer_quality import QualitySettings, measure_tokenizer
 
@@ -85,7 +97,9 @@ COLUMNS = (
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", nargs="+", required=True, metavar="DIR", help="data sets to train on")
+    parser.add_argument(
+        "--train", nargs="+", required=True, metavar="DIR", help="data sets to train on, or one mixture"
+    )
     parser.add_argument("--test", nargs="+", required=True, metavar="DIR", help="data sets to measure on")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder a run, and the table")
     parser.add_argument(
@@ -112,10 +126,24 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     run = {name: value for name, value in vars(arguments).items() if name not in FREE}
     try:
+        run["mixture"] = describe_mixture(arguments.train)
         keep_run(arguments.output / "settings.json", run, arguments.output)
     except ValueError as error:
         parser.error(str(error))
     return arguments
+
+
+def describe_mixture(paths: Sequence[str]) -> list[dict[str, Any]]:
+    """What is in the mixture that `--train` names; nothing of plain data sets.
+
+    Raises:
+        ValueError: a mixture that is not alone, or cannot be read.
+    """
+    if not any(map(is_mixture, paths)):
+        return []
+    if len(paths) > 1:
+        raise ValueError(f"`--train` must be one mixture, or data sets without one, got {list(paths)}.")
+    return [asdict(entry) for entry in read_mixture(paths[0])]
 
 
 def make_config(arguments: argparse.Namespace, variant: str) -> LatentActionTokenizerConfig:
@@ -153,18 +181,25 @@ def open_sources(paths: Sequence[str]) -> list[EpisodeSource]:
     return [open_source(path, name=f"{index}-{Path(path).name}") for index, path in enumerate(paths)]
 
 
+def make_pairs(
+    arguments: argparse.Namespace,
+    training: LatentActionTokenizerTrainingArguments,
+    image_processor: LatentActionTokenizerImageProcessor,
+) -> FramePairDataset | MixtureDataset:
+    """The pairs of some data sets, in memory; or those of a mixture, by its weights and intervals, as they are needed."""
+    times = arguments.interval_s, arguments.interval_s
+    if is_mixture(arguments.train[0]):
+        sources = open_mixture(read_mixture(arguments.train[0]), *times).sources
+        return stream_pairs(sources, image_processor.resize_frames, training)
+    return FramePairDataset(open_sources(arguments.train), *times, transform=image_processor.resize_frames)
+
+
 def train(arguments: argparse.Namespace, variant: str, seed: int, folder: Path) -> dict[str, Any]:
     """Trains one tokenizer into `folder`; returns what it took."""
     set_seed(seed)
     steps = equal_compute_steps(arguments, seed) if variant == EQUAL_COMPUTE else arguments.steps
     image_processor = LatentActionTokenizerImageProcessor(size=arguments.image_size)
     model = make_model(arguments, variant)
-    pairs = FramePairDataset(
-        open_sources(arguments.train),
-        arguments.interval_s,
-        arguments.interval_s,
-        transform=image_processor.resize_frames,
-    )
     training = LatentActionTokenizerTrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -184,12 +219,12 @@ def train(arguments: argparse.Namespace, variant: str, seed: int, folder: Path) 
         color_jitter=arguments.color_jitter,
         dataloader_num_workers=arguments.workers,
         # An epoch of few scenes is short, and new workers would decode them all again.
-        dataloader_persistent_workers=arguments.workers > 0,
+        dataloader_persistent_workers=arguments.workers > 0 and not is_mixture(arguments.train[0]),
     )
     trainer = LatentActionTokenizerTrainer(
         model=model,
         args=training,
-        train_dataset=pairs,
+        train_dataset=make_pairs(arguments, training, image_processor),
         data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..hub.names import split_revision
 from ..strict_yaml import load_yaml
-from .checking import BrokenEpisode, open_usable
+from .checking import BrokenEpisode, BrokenEpisodesError, open_usable
 from .episode import DataError, EpisodeSource
 from .mixture_dataset import WeightedSource
 from .readers.sources import open_source
@@ -39,6 +39,8 @@ class MixtureEntry:
         interval_s (`float` or `list[float]`, *optional*): Seconds between the frames of a pair, or the range they are drawn
             from; default is what training asks for.
         min_interval_s (`float`, *optional*): Shortest pair near an episode's end; default as above.
+        first_episode (`int`, *optional*), last_episode (`int`, *optional*): Use the episodes of these indices and between alone, so
+            that others are held out.
     """
 
     path: str
@@ -50,13 +52,32 @@ class MixtureEntry:
     revision: str | None = None
     interval_s: float | tuple[float, float] | None = None
     min_interval_s: float | None = None
+    first_episode: int | None = None
+    last_episode: int | None = None
 
     def open(self, episodes: Sequence[int] | None = None) -> EpisodeSource:
-        """Open the data set, all of it or the episodes of these indices.
+        """Open the data set: of the entry's episodes all, or those of these indices.
 
         Raises:
-            DataError, ValueError: As [`open_source`].
+            DataError, ValueError: As [`open_source`], or there is no such episode.
         """
+        if self.first_episode is self.last_episode is None:
+            return self._open(episodes)
+        try:
+            indices = [episode.index for episode in self._open(episodes)]
+        except BrokenEpisodesError as error:
+            # Of these, only those that are wanted matter.
+            indices = sorted([*error.usable, *(episode.index for episode in error.broken)])
+        first, last = self.first_episode or 0, self.last_episode
+        wanted = [index for index in indices if first <= index and (last is None or index <= last)]
+        if not wanted:
+            raise DataError(
+                f"{self.data_name}: no episode from `first_episode` ({first}) to `last_episode` "
+                f"({'the end' if last is None else last}); it has {indices[0]} to {indices[-1]}"
+            )
+        return self._open(wanted)
+
+    def _open(self, episodes: Sequence[int] | None) -> EpisodeSource:
         return open_source(self.path, self.camera, self.embodiment, episodes, self.name, self.fps, self.revision)
 
     @property
@@ -197,6 +218,10 @@ def _entry(value: Any, where: str, folder: Path) -> MixtureEntry:
     for key, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
             raise DataError(f"{where}: `{key}` must be a number above 0, got {number!r}")
+    for key in ("first_episode", "last_episode"):
+        index = value.get(key)
+        if index is not None and (isinstance(index, bool) or not isinstance(index, int) or index < 0):
+            raise DataError(f"{where}: `{key}` must be an episode's index, 0 or above, got {index!r}")
     if not isinstance(value["path"], str):
         raise DataError(f"{where}: `path` must be text, got {value['path']!r}")
     for key in ("name", "camera", "embodiment", "revision"):
