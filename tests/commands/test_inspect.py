@@ -33,7 +33,7 @@ def test_says_what_is_in_a_data_set(verb, square_data, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[:7] == [
         "squares",
-        "  episodes      4, of 12 frames (episode 0) to 12 (episode 0)",
+        "  episodes      4, of 12 frames",
         "  frames        48, 4.8 s at 10 fps",
         "  camera        observation.images.main, 32 x 32",
         "  embodiment    square",
@@ -165,7 +165,7 @@ def test_what_shows_on_opening_is_listed_too(verb, clips, capsys):
     (clips / "b.mp4").write_bytes(b"no video")
     assert verb("inspect", clips) == 2
     lines = capsys.readouterr().out.splitlines()
-    assert "  episodes      2, of 20 frames (episode 0) to 20 (episode 0)" in lines
+    assert "  episodes      2, of 20 frames" in lines
     assert lines[-1].startswith("    episode 1: ") and "b.mp4" in lines[-1]
 
 

@@ -59,7 +59,10 @@ def main() -> None:
         Way("one by one, batches of four", 1, 1, 4),
         Way("eight at once, two processes", 8, 2, 4),
     ]
-    play = make_player(arguments)
+    try:
+        play = make_player(arguments)
+    except ValueError as error:
+        raise SystemExit(f"measure.py: {error}") from error
     for _ in range(arguments.rounds):
         for way in ways:
             play(way)
@@ -79,15 +82,20 @@ def parse() -> argparse.Namespace:
 
 
 def make_player(arguments: argparse.Namespace) -> Callable[[Way], None]:
-    """What plays all episodes in one way, and notes what that took."""
+    """
+    What plays all episodes in one way, and notes what that took.
+
+    Raises:
+        ValueError: there is no such policy or simulator, or the policy cannot act.
+    """
     # Here, because the simulator's processes import this file again, and need none of it.
-    from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+    from cyclemimic.checkpoints import choose_device, load_finetuned, load_processor, read_finetuned_config
     from cyclemimic.evaluation.environments.simulator import open_simulator
     from cyclemimic.evaluation.even_batches import EvenBatchPolicy
     from cyclemimic.evaluation.rollout import Trial, run_rollouts
 
-    processor = CycleMimicProcessor.from_pretrained(arguments.policy)
-    model = CycleMimicForActionPrediction.from_pretrained(arguments.policy)
+    read_finetuned_config("policy", arguments.policy)
+    processor, model = load_processor(arguments.policy), load_finetuned(arguments.policy, choose_device("cpu"))
     simulator = open_simulator(arguments.env)
     num_tasks = len(simulator.tasks)
     trials = [Trial(simulator.tasks[index % num_tasks], 500_000 + index) for index in range(arguments.episodes)]
