@@ -2,8 +2,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import threading
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,6 +152,18 @@ def test_failing_policy_is_an_error_for_those_who_asked():
     run_with_server(talk)
 
 
+@pytest.mark.parametrize("shape", [(CHUNK_SIZE, ACTION_DIM), (2, CHUNK_SIZE, ACTION_DIM)])
+def test_a_policy_of_other_chunks_is_an_error_and_asked_again(shape):
+    async def talk(parts):
+        client = await parts.connect()
+        parts.policy.predict = lambda *seen: np.zeros(shape, np.float32)
+        for _ in range(2):
+            answer = await client.ask("observation", observation())
+            assert f"1 observations became actions of shape {shape}" in answer["payload"]["error"]
+
+    run_with_server(talk)
+
+
 def test_one_bad_observation_of_a_batch_is_not_the_others_error():
     async def talk(parts):
         clients = [await parts.connect() for _ in range(4)]
@@ -203,3 +219,95 @@ def test_stop_answers_who_waits_and_takes_nobody_else():
             await parts.serving
 
     run_with_server(talk)
+
+
+def test_a_policy_that_hangs_holds_nobody_for_ever(monkeypatch):
+    monkeypatch.setattr("cyclemimic.serving.server._STOP_TIMEOUT_S", 0.1)
+
+    async def talk(parts):
+        computing, go_on = threading.Event(), threading.Event()
+        parts.policy.gate = lambda: (computing.set(), go_on.wait(60))
+        client, queued = await parts.connect(), await parts.connect()
+        asking = asyncio.create_task(client.ask("observation", observation()))
+        await asyncio.to_thread(computing.wait, 10)
+        late = asyncio.create_task(queued.ask("observation", observation()))
+        await asyncio.sleep(0.05)
+        try:
+            parts.server.stop()
+            async with asyncio.timeout(5):
+                await parts.serving
+            for answer in (await asking, await late):
+                assert answer["payload"] == {"error": "the server stops"}
+            with pytest.raises(exceptions.ConnectionClosed, match="the server stops"):
+                await client.receive()
+        finally:
+            go_on.set()
+
+    run_with_server(talk)
+
+
+def test_a_client_that_does_not_leave_is_sent_away(monkeypatch):
+    monkeypatch.setattr("cyclemimic.serving.server._STOP_TIMEOUT_S", 0.1)
+
+    async def talk(parts):
+        client = await parts.connect()
+        talking = asyncio.create_task(talk_on(client))
+        await asyncio.sleep(0.1)
+        parts.server.stop()
+        async with asyncio.timeout(5):
+            await parts.serving
+            with pytest.raises(exceptions.ConnectionClosed, match="the server stops"):
+                await talking
+
+    async def talk_on(client):
+        for _ in range(3):  # so that there always is another when one is answered
+            await client.connection.send(pack("observation", observation(), 1))
+        while True:
+            await client.receive()
+            await client.connection.send(pack("observation", observation(), 1))
+
+    run_with_server(talk)
+
+
+def test_a_signal_stops_and_handlers_are_as_before():
+    def handler(*_):
+        pytest.fail("the server did not take the signal")
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+
+        async def talk(parts):
+            signal.raise_signal(signal.SIGTERM)
+            async with asyncio.timeout(5):
+                await parts.serving
+            assert signal.getsignal(signal.SIGTERM) is handler
+
+        run_with_server(talk)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_second_signal_ends_the_process_whatever_the_policy_is_at(tmp_path):
+    """Where the first is waited out: the policy's thread never comes back."""
+    code = """
+import asyncio, signal, sys, threading
+sys.path.insert(0, sys.argv[1])
+from tests.serving.harness_client import observation, pack, run_with_server
+
+async def talk(parts):
+    computing = threading.Event()
+    parts.policy.gate = lambda: (computing.set(), threading.Event().wait())
+    client = await parts.connect()
+    await client.connection.send(pack("observation", observation(), 1))
+    await asyncio.to_thread(computing.wait, 10)
+    signal.raise_signal(signal.SIGINT)
+    await asyncio.sleep(0.3)
+    print("stopping", flush=True)
+    signal.raise_signal(signal.SIGINT)
+    print("still here", flush=True)
+
+run_with_server(talk)
+"""
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, timeout=60)
+    assert process.returncode == -signal.SIGINT and process.stdout == "stopping\n", process.stderr

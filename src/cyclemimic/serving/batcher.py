@@ -15,6 +15,9 @@ from .benchmark_format import Observation
 
 logger = logging.getLogger(__name__)
 
+_STOPS = "the server stops"
+_Request = tuple[Observation, "asyncio.Future[np.ndarray]"]
+
 
 class ServedPolicy(Protocol):
     """Anything that maps camera images and instructions to action chunks, as [`~evaluation.policy.ChunkPolicy`] does."""
@@ -40,35 +43,43 @@ class PolicyBatcher:
         self.num_calls = self.num_observations = 0
         self.num_clients = max_batch_size
         """How many may ask at once: a batch of them all waits for nobody. Who knows better sets it."""
-        self._waiting: asyncio.Queue[tuple[Observation, asyncio.Future[np.ndarray]]] = asyncio.Queue()
+        self._waiting: asyncio.Queue[_Request] = asyncio.Queue()
+        self._is_over = False
 
     async def predict(self, observation: Observation) -> np.ndarray:
         """The policy's action chunk `(T, A)` for one observation.
 
         Raises:
-            RuntimeError: the policy failed.
+            RuntimeError: the policy failed, or is not asked any more.
         """
+        if self._is_over:
+            raise RuntimeError(_STOPS)
         answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         await self._waiting.put((observation, answer))
         return await answer
 
     async def run(self) -> None:
-        """Answers until it is cancelled."""
-        with ThreadPoolExecutor(1, thread_name_prefix="policy") as executor:
+        """Answers until it is cancelled; who then waits is refused."""
+        executor = ThreadPoolExecutor(1, thread_name_prefix="policy")
+        batch: list[_Request] = []
+        try:
             while True:
-                batch = await self._gather()
+                batch = []
+                await self._gather(batch)
                 observations = [observation for observation, _ in batch]
-                chunks = await asyncio.get_running_loop().run_in_executor(executor, self._predict, observations)
-                for (_, answer), chunk in zip(batch, chunks, strict=True):
-                    if answer.done():  # its client has gone
-                        continue
-                    if isinstance(chunk, Exception):
-                        answer.set_exception(chunk)
-                    else:
-                        answer.set_result(chunk)
+                results = await asyncio.get_running_loop().run_in_executor(executor, self._predict, observations)
+                _answer(batch, results)
+        finally:
+            self._is_over = True
+            # Not waited for: a call that hangs would hold the loop, and with it everything else.
+            executor.shutdown(wait=False, cancel_futures=True)
+            while not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            _answer(batch, [RuntimeError(_STOPS) for _ in batch])
 
-    async def _gather(self) -> list[tuple[Observation, asyncio.Future[np.ndarray]]]:
-        batch = [await self._waiting.get()]
+    async def _gather(self, batch: list[_Request]) -> None:
+        """Adds those who ask to `batch`, where they are found if this is cancelled."""
+        batch.append(await self._waiting.get())
         deadline = asyncio.get_running_loop().time() + self.max_wait_s
         while len(batch) < min(self.max_batch_size, self.num_clients):
             try:
@@ -76,7 +87,6 @@ class PolicyBatcher:
                     batch.append(await self._waiting.get())
             except TimeoutError:
                 break
-        return batch
 
     def _predict(self, observations: Sequence[Observation]) -> list[np.ndarray | RuntimeError]:
         """A chunk or an error an observation; those of a batch that fails are tried one by one, as one may be to blame."""
@@ -95,5 +105,18 @@ class PolicyBatcher:
         instructions = [seen.instruction for seen in observations]
         states = [seen.robot_state for seen in observations if seen.robot_state is not None]
         chunks = self.policy.predict(images, instructions, states or None)
+        if np.ndim(chunks) != 3 or len(chunks) != len(observations):
+            raise ValueError(f"{len(observations)} observations became actions of shape {np.shape(chunks)}")
         self.num_observations += len(observations)
         return chunks
+
+
+def _answer(batch: Sequence[_Request], results: Sequence[np.ndarray | RuntimeError]) -> None:
+    """A result each, but for those whose client has gone."""
+    for (_, answer), result in zip(batch, results, strict=True):
+        if answer.done():
+            continue
+        if isinstance(result, RuntimeError):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)

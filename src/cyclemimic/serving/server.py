@@ -8,7 +8,7 @@ import contextlib
 import json
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -115,13 +115,12 @@ class PolicyServer:
         Raises:
             OSError: the address cannot be had.
         """
+        with _stopped_by_signals(self.stop) as let_the_next_kill:
+            await self._serve(started, let_the_next_kill)
+
+    async def _serve(self, started: Callable[[int], None] | None, on_stop: Callable[[], None]) -> None:
         from websockets.asyncio.server import serve
 
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # Only the main thread of a program may; others call `stop`.
-            with contextlib.suppress(ValueError, RuntimeError):
-                loop.add_signal_handler(number, self.stop)
         server = await serve(
             self._handle,
             self.settings.host,
@@ -140,6 +139,7 @@ class PolicyServer:
             if started is not None:
                 started(server.sockets[0].getsockname()[1])
             await self._stopping.wait()
+            on_stop()
             logger.info("stopping: who waits is answered")
             server.close(close_connections=False)
             with contextlib.suppress(TimeoutError):
@@ -147,7 +147,11 @@ class PolicyServer:
                     await server.wait_closed()
         finally:
             server.close()
+            # Who still waits hears so, and those who go on sending are sent away.
             answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
+            leaving = [connection.close(_GOING_AWAY, "the server stops") for connection in server.connections]
+            await asyncio.gather(*leaving, return_exceptions=True)
 
     async def _handle(self, connection: Any) -> None:
         """One client, its messages one after the other, so that answers come in their order."""
@@ -209,6 +213,31 @@ class PolicyServer:
             "capabilities": {},
             "observation_params": self.translator.settings,
         }
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """
+    Meanwhile a signal to end calls `stop`. What it gives is to be called when that is under way: the next signal then ends the
+    process at once, whatever the policy's thread is at.
+    """
+    loop, former = asyncio.get_running_loop(), {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        # Only the main thread of a program may; others call `stop`.
+        with contextlib.suppress(ValueError, RuntimeError):
+            loop.add_signal_handler(number, stop)
+            former[number] = signal.SIG_DFL if handler is None else handler
+
+    def handle(handlers: Mapping[signal.Signals, Any]) -> None:
+        for number, handler in handlers.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+    try:
+        yield lambda: handle(dict.fromkeys(former, signal.SIG_DFL))
+    finally:
+        handle(former)
 
 
 def _answer_health(connection: Any, request: Any) -> Any:
