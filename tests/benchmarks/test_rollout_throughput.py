@@ -113,5 +113,7 @@ def test_other_results_are_an_error(measure, ways):
 
 def test_a_policy_that_is_not_there_is_named_before_anything_starts(measure, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["measure.py", "--policy", str(tmp_path / "nothing")])
-    with pytest.raises(SystemExit, match="^measure.py: `policy` must be a checkpoint folder or a Hub id, got .*nothing"):
+    with pytest.raises(
+        SystemExit, match="^measure.py: `policy` must be a checkpoint folder or a Hub id, got .*nothing"
+    ):
         measure.main()

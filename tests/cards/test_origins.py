@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import huggingface_hub
 import pytest
+from httpx import RemoteProtocolError
 
 from cyclemimic.cards.origins import describe_checkpoint, describe_labels, id_on_the_hub
 from cyclemimic.data import LatentLabels
@@ -26,7 +27,7 @@ def test_a_checkpoint_of_the_hub_is_asked_for_its_card(tmp_path, monkeypatch):
     def download(repository, name, revision=None):
         asked.append((repository, name, revision))
         if repository == "me/none":
-            raise OSError("offline")
+            raise RemoteProtocolError("peer closed connection without sending complete message body")
         (tmp_path / name).write_text(CARD)
         return str(tmp_path / name)
 

@@ -24,7 +24,7 @@ def test_verb_says_which_commit_to_load(hub, tokenizer, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("repo_id", "me/a/b: nothing was committed"),
+        ("repo_id", "`repo_id` must be OWNER/NAME, got me/a/b."),
         ("labels", "holds no latent action labels"),
         ("branch", "Revision Not Found"),
         ("token", "me/x: nothing was committed"),

@@ -101,6 +101,22 @@ def test_token_is_in_no_error_log_or_file(hub, tokenizer, caplog, monkeypatch):
     assert not any(hub.token.encode() in content for content in published.values())
 
 
+@pytest.mark.parametrize("repo_id", ["labels", "me/you/labels", "me/../labels", ""])
+def test_what_is_no_id_is_not_made(hub, labels, repo_id):
+    with pytest.raises(ValueError, match=f"`repo_id` must be OWNER/NAME, got {repo_id}"):
+        push_folder(labels, repo_id)
+    assert hub.repositories == {}
+
+
+def test_the_log_names_what_is_published(hub, tokenizer, caplog):
+    with caplog.at_level("INFO", "cyclemimic"):
+        push_folder(tokenizer, "me/tokenizer")
+    (line,) = [record.getMessage() for record in caplog.records if "to be published" in record.getMessage()]
+    assert sorted(line.removeprefix("me/tokenizer: to be published are ").split(", ")) == sorted(
+        path.name for path in tokenizer.iterdir()
+    )
+
+
 def test_without_token_nothing_is_sent(hub, tokenizer, monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     with pytest.raises(ValueError, match="`HF_TOKEN` must be set .* got none"):

@@ -44,5 +44,6 @@ def _folder_of_card(checkpoint: str | Path) -> Path | None:
     try:
         name, revision = split_revision(checkpoint)
         return Path(hf_hub_download(name, "README.md", revision=revision)).parent
-    except (OSError, ValueError):
+    # Whatever the client or its libraries raise: a card is written behind a training, which no line of it may cost.
+    except Exception:
         return None

@@ -112,7 +112,9 @@ def _describe(inspection: SourceInspection) -> Iterator[str]:
     width, height = inspection.resolution or ("?", "?")
     others = [camera for camera in inspection.cameras if camera != inspection.camera]
     (shortest, fewest), (longest, most) = inspection.shortest, inspection.longest
-    lengths = f"{fewest} frames" if fewest == most else f"{fewest} frames (episode {shortest}) to {most} (episode {longest})"
+    lengths = (
+        f"{fewest} frames" if fewest == most else f"{fewest} frames (episode {shortest}) to {most} (episode {longest})"
+    )
     yield inspection.name
     yield f"  episodes      {inspection.num_episodes}, of {lengths}"
     yield f"  frames        {inspection.num_frames}, {duration} at {inspection.fps:g} fps"

@@ -14,8 +14,9 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser = VerbParser(
         prog=prog,
         description="Publishes a folder that a verb has made on the Hugging Face Hub, in one commit: weights, configs, "
-        "processor, statistics, card and code, or labels and card. Other files stay here. The access token is HF_TOKEN, or "
-        "the one that `hf auth login` has stored.",
+        "processor, statistics, card and code, or labels and card. Of a checkpoint's folder that is every file of JSON, text, "
+        "Markdown or Python, which the log names; folders, pickles and other files stay here. The access token is HF_TOKEN, "
+        "or the one that `hf auth login` has stored.",
     )
     parser.add_argument("folder", help="checkpoint, adapter or labels")
     parser.add_argument("repo_id", help="repository on the Hub, OWNER/NAME; made if it is not there")

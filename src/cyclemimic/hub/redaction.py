@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import re
 
-TOKEN_PATTERN = r"\bhf_[A-Za-z0-9]{30,}"
-"""What looks like an access token of the Hub."""
+TOKEN_PATTERN = r"hf_(?:oauth_|jwt_)?[A-Za-z0-9]{30,}"
+"""What looks like an access token of the Hub, of a person or of an app."""
 
 
 def redacted(text: str, token: str | None = None) -> str:

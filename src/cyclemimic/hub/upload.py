@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .names import is_repository_id
 from .publication import Publication, read_publication
 from .redaction import describe_error
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
+
+logger = logging.getLogger(__name__)
 
 
 def push_folder(
@@ -40,15 +44,18 @@ def push_folder(
         `CommitInfo`: Its `oid` is the revision to load by, for exactly these files.
 
     Raises:
-        ValueError: the folder is not fit to be published, or there is no token.
+        ValueError: the folder is not fit to be published, `repo_id` is none, or there is no token.
         OSError: the Hub refuses, or the connection breaks.
     """
     from huggingface_hub import get_token
 
+    if not is_repository_id(repo_id):
+        raise ValueError(f"`repo_id` must be OWNER/NAME, got {repo_id}.")
     token = token or get_token()
     if token is None:
         raise ValueError("`HF_TOKEN` must be set to an access token, or stored by `hf auth login`, got none.")
     publication = read_publication(folder, base_model, token, repo_id)
+    logger.info("%s: to be published are %s", repo_id, ", ".join(publication.files))
     try:
         return _commit(publication, repo_id, private, revision, commit_message or "Upload with cyclemimic", token)
     # Whatever the client or its libraries raise.

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import numpy as np
 import pytest
+from httpx import RemoteProtocolError
 from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
 
 from cyclemimic.data import DataError, LeRobotSource, open_source
@@ -112,11 +113,11 @@ def test_a_file_that_does_not_download_is_one_line(hub, monkeypatch):
     source = open_source("someone/arms")
 
     def fail(*args, **kwargs):
-        raise OSError("connection reset\nby peer")
+        raise RemoteProtocolError("connection reset\nby peer")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     with pytest.raises(
-        DataError, match=r"someone/arms: data/.* does not download \(OSError: connection reset by peer\)"
+        DataError, match=r"someone/arms: data/.* does not download \(RemoteProtocolError: connection reset by peer\)"
     ):
         _ = source[0].actions
 

@@ -42,7 +42,8 @@ class HubFolder:
             hf_hub_download(self.repository, relative, repo_type="dataset", revision=self.path.name)
             check_downloads([self.path / relative])
             return
-        except (OSError, ValueError) as error:
+        # Whatever the client or its libraries raise, as here and below: a transfer that breaks off is no `OSError`.
+        except Exception as error:
             if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
                 return
             reason = describe_error(error)
@@ -85,7 +86,7 @@ def open_hub_folder(
         asked = {name for name in files for pattern in patterns if fnmatch(name, pattern)}
         check_downloads(files[name] for name in sorted(asked))
         return HubFolder(repository, Path(folder))
-    except (OSError, ValueError) as error:
+    except Exception as error:
         reason = describe_error(error)
     at = f" at revision {revision!r}" if revision else ""
     raise DataError(f"{repository} is no folder here, and no data set that the Hub gives{at} ({reason})")
