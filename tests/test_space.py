@@ -31,5 +31,16 @@ def test_app_serves_what_the_variables_name():
     assert verb == "gallery" and arguments.serve and arguments.host == "0.0.0.0"
     assert (arguments.tokenizer, arguments.data) == ("me/tokenizer", ["me/a", "me/b"])
     assert (arguments.interval_s, arguments.min_interval_s, arguments.max_pairs) == (0.5, 0.25, 200)
+    unset = {
+        "TOKENIZER": " me/tokenizer ",
+        "DATA": "me/a",
+        "INTERVAL_S": "",
+        "MAX_PAIRS": " ",
+        "GRADIO_SERVER_PORT": "",
+    }
+    arguments = gallery.parse(flags(unset)[1:], "cyclemimic gallery")
+    assert (arguments.tokenizer, arguments.interval_s, arguments.max_pairs) == ("me/tokenizer", 1.0, 200)
+    with pytest.raises(SystemExit, match="INTERVAL_S must be seconds, got a second"):
+        flags(unset | {"INTERVAL_S": "a second"})
     with pytest.raises(SystemExit, match="set DATA in the variables of the Space"):
         flags({"TOKENIZER": "me/tokenizer", "DATA": " "})

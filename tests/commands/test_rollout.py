@@ -4,11 +4,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionPrediction, CycleMimicProcessor
-from cyclemimic.commands.rollout import _settings, format_table, parse
+from cyclemimic.commands.rollout import _gripper_opens_at_one, _settings, format_table, parse
 from cyclemimic.data import decode_frames
 from cyclemimic.evaluation.environments.metaworld import MetaworldEnvironment, SimulatorError
 from cyclemimic.evaluation.environments.simulator import open_simulator
@@ -159,7 +160,7 @@ def test_the_same_seed_is_the_same_episodes_whatever_runs_them(roll, tmp_path):
     assert {episode["initial_state"] for episode in other.values()} == set(range(2_000_000, 2_000_006))
 
 
-def test_a_run_that_was_stopped_goes_on(roll, refuses, tmp_path, monkeypatch, capsys):
+def test_a_run_that_was_stopped_goes_on(roll, refuses, tmp_path, monkeypatch, caplog):
     from cyclemimic.evaluation import rollout_folder
 
     output, save = tmp_path / "rollout", rollout_folder.RolloutFolder.save
@@ -187,7 +188,10 @@ def test_a_run_that_was_stopped_goes_on(roll, refuses, tmp_path, monkeypatch, ca
     assert sum(trial["success"] for trial in results["trials"]) == results["success"]["mean"]["successes"]
     assert "Rollouts in gym:stand_in_dot:Dot" in (output / "report.html").read_text()
     assert [path.name for path in (output / "clips").iterdir()] == ["stand_in_dot-Dot_500000.mp4"]
-    assert roll(output) == 0  # there is nothing left to do
+    monkeypatch.setattr("cyclemimic.checkpoints.load_finetuned", lambda *_: pytest.fail("nothing is left to do"))
+    with caplog.at_level("INFO"):
+        assert roll(output) == 0
+    assert f"6 of 6 episodes are in {output} from before, and are not played again" in caplog.text
 
 
 def test_the_settings_say_how_the_policy_acted(roll, refuses, verb, policy, tmp_path):
@@ -242,6 +246,42 @@ def test_a_folder_of_something_else_is_left_alone(roll, refuses, tmp_path):
     (tmp_path / "rollout" / "thesis.txt").touch()
     assert "exists already, and holds no rollouts" in roll(tmp_path / "rollout", run=refuses)
     assert [path.name for path in (tmp_path / "rollout").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("flags", [["--num_action_steps", 99], ["--output", "thesis"]])
+def test_what_is_refused_is_refused_before_weights_are_loaded(roll, refuses, tmp_path, monkeypatch, flags):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cyclemimic.checkpoints.load_finetuned", lambda *_: pytest.fail("weights were loaded"))
+    assert "`num_action_steps`" in (message := roll(tmp_path / "rollout", *flags, run=refuses)) or "thesis" in message
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "opens_at_one"),
+    [
+        (0, 1, True),
+        (-0.0001, 1, True),  # a stray value
+        (0, 0.996, True),
+        (0, 0, True),  # never moves
+        (1, 1, True),
+        (-1, 1, False),
+        (-1.02, 1.05, False),
+        (-1, -1, False),
+    ],
+)
+def test_the_range_tells_how_a_gripper_opens(lowest, highest, opens_at_one):
+    assert _gripper_opens_at_one(policy_with_gripper(lowest, highest)) is opens_at_one
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(0, 100), (0, 0.04), (-0.3, 0.3), (-2, 1)])
+def test_another_gripper_is_refused(lowest, highest):
+    with pytest.raises(ValueError, match=f"`policy` must have a gripper .* got one of {lowest} to {highest} in arm"):
+        _gripper_opens_at_one(policy_with_gripper(lowest, highest))
+
+
+def policy_with_gripper(lowest, highest):
+    return SimpleNamespace(dataset="arm", statistics={"q01": [-3.0, lowest], "q99": [3.0, highest]})
 
 
 def test_table():

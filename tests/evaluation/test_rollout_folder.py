@@ -2,13 +2,15 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import numpy as np
 import pytest
 
 from cyclemimic.data import DataError
+from cyclemimic.evaluation.report import DemoReport, Provenance, write_report
 from cyclemimic.evaluation.rollout import Trial, TrialResult
-from cyclemimic.evaluation.rollout_folder import RolloutFolder
+from cyclemimic.evaluation.rollout_folder import Films, RolloutFolder
 
 
 def test_films_of_odd_frames_lose_the_odd_row_and_column(tmp_path):
@@ -48,6 +50,24 @@ def test_a_film_that_is_lost_or_broken_is_named_with_the_way_to_a_new_one(filmed
     assert "skip_broken" not in str(caught.value)
     episode.unlink()
     assert folder.finished([trial]) == {}  # it is pending again
+
+
+def test_a_report_holds_one_film_at_a_time(filmed, tmp_path, monkeypatch):
+    folder, trial = filmed
+    (described,) = folder.finished([trial]).values()
+    alive, load = weakref.WeakSet(), RolloutFolder.load_clip
+
+    def count(folder, described):
+        clip = load(folder, described)
+        alive.add(clip)
+        assert len(alive) <= 2  # the one before goes when this one takes its place
+        return clip
+
+    monkeypatch.setattr(RolloutFolder, "load_clip", count)
+    films = Films(folder, [described | {"task": task} for task in ("go", "go", "go", "stop", "stop")])
+    provenance = Provenance("30 November 2026", 0, "machine", 1.0)
+    page = write_report(tmp_path / "report.html", DemoReport("Rollouts", provenance, clips=films)).read_text()
+    assert page.count("<video") == 5 and page.count('<h3 class="task">') == 2
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"task": "go"}'])

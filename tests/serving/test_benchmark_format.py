@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cyclemimic.serving.benchmark_format import BenchmarkFormat, Translator, read_benchmark_format
+from cyclemimic.serving.benchmark_format import (
+    BenchmarkFormat,
+    Gripper,
+    GripperValues,
+    Translator,
+    read_benchmark_format,
+)
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "serving"
 BENCHMARKS = ("libero", "calvin", "simpler")
@@ -80,6 +86,13 @@ def test_images_are_turned_where_it_says_so():
         .images
     )
     np.testing.assert_array_equal(seen, np.rot90(IMAGE, 2))
+
+
+def test_a_gripper_is_not_scaled():
+    gripper = Gripper(demonstrations=GripperValues(open=1, closed=0), benchmark=GripperValues(open=-1, closed=1))
+    described = BenchmarkFormat(action_scale=[0.5, 0.02], gripper=gripper)
+    written = Translator(described, 1, 2).write(np.array([[1.0, 1.0], [-1.0, 0.0]]))
+    np.testing.assert_array_equal(written, np.float32([[0.5, -1], [-0.5, 1]]))
 
 
 @pytest.mark.parametrize("state", [None, [0.0] * 8, np.zeros(7), np.array([np.nan] * 8), np.array(["a"] * 8)])

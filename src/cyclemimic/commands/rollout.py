@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,9 @@ from cyclemimic.commands.flags import add_action_steps_flag, add_policy_flags
 from cyclemimic.verb_parser import VerbParser
 
 if TYPE_CHECKING:
+    import torch
+
+    from cyclemimic import CycleMimicConfig, CycleMimicProcessor
     from cyclemimic.evaluation.environments.environment import Environment
     from cyclemimic.evaluation.environments.simulator import Simulator
     from cyclemimic.evaluation.even_batches import EvenBatchPolicy
@@ -22,7 +27,9 @@ logger = logging.getLogger(__name__)
 
 _FILM_EVERY = 2
 # Of these the result of an episode is independent.
-_WITHOUT_EFFECT = ("output", "num_workers", "num_environments", "episodes", "clips")
+_WITHOUT_EFFECT = ("output", "num_workers", "num_environments", "episodes", "clips", "timeout_s")
+# How far a gripper may go beyond open and closed.
+_GRIPPER_SLACK = 0.1
 # How many scenes a seed has before those of the next begin; the demo's data is of scenes before the first.
 _STATES_A_SEED = 500_000
 
@@ -81,6 +88,12 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         help="rows of every call of the policy, padded where fewer trials are running: it alone changes the last digits "
         "of actions (default: %(default)s)",
     )
+    parser.add_argument(
+        "--timeout_s",
+        type=float,
+        default=120.0,
+        help="seconds of silence after which a simulator's process is started anew (default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 
@@ -106,41 +119,48 @@ def run(arguments: argparse.Namespace) -> str:
     check_at_least_one(**{name: value for name in names if (value := getattr(arguments, name)) is not None})
     if min(arguments.seed, arguments.clips) < 0:
         raise ValueError(f"`seed` and `clips` must be at least 0, got {arguments.seed}, {arguments.clips}.")
+    if not 0 < arguments.timeout_s < math.inf:
+        raise ValueError(f"`timeout_s` must be seconds above 0, got {arguments.timeout_s:g}.")
     simulator = open_simulator(arguments.env, arguments.image_size, arguments.instruction, arguments.terminated_is)
     trials = _make_trials(arguments, simulator)
-    policy = _load_policy(arguments, simulator)
+    policy = _read_policy(arguments, simulator)
     action_repeat = arguments.action_repeat or _recorded_action_repeat(policy, simulator)
     _warn_of_rate(policy, simulator, action_repeat)
-    acting = {
+    acting: dict[str, Any] = {
         "max_steps": arguments.max_steps or _max_steps(simulator, action_repeat),
-        "num_action_steps": choose_action_steps(arguments.num_action_steps, policy.model.config),
-        "temporal_ensemble_coeff": policy.model.config.temporal_ensemble_coeff,
+        "num_action_steps": choose_action_steps(arguments.num_action_steps, policy.config),
+        "temporal_ensemble_coeff": policy.config.temporal_ensemble_coeff,
     }
     make_environment = _environment_maker(simulator, action_repeat, policy)
     fps = simulator.control_rate_hz / action_repeat / _FILM_EVERY
     settings = (
-        _settings(arguments, str(policy.model.device))
-        | acting
-        | {"action_repeat": action_repeat, "dataset": policy.dataset}
+        _settings(arguments, str(policy.device)) | acting | {"action_repeat": action_repeat, "dataset": policy.dataset}
     )
     # An episode that asks what it is to terminate ends the run: none of those that are there did.
     folder = RolloutFolder(arguments.output, settings, fps, open_settings=("terminated_is",))
     finished = folder.finished(trials)
     pending = [trial for trial in trials if trial not in finished]
+    if finished:
+        logger.info(
+            "%d of %d episodes are in %s from before, and are not played again; another `output` plays all",
+            *(len(finished), len(trials), arguments.output),
+        )
     if pending:
         make_environment(simulator.tasks[0]).close()  # says now what would fail in every trial
-    folder.start()
-    run_rollouts(
-        policy,
-        pending,
-        make_environment,
-        num_workers=arguments.num_environments if simulator.one_a_process else arguments.num_workers,
-        num_environments=arguments.num_environments,
-        film_every=_FILM_EVERY,
-        use_robot_state=policy.model.config.state_dim is not None,
-        on_result=folder.save,
-        **acting,
-    )
+        acting_policy = _load_policy(arguments, policy)
+        folder.start()
+        run_rollouts(
+            acting_policy,
+            pending,
+            make_environment,
+            num_workers=arguments.num_environments if simulator.one_a_process else arguments.num_workers,
+            num_environments=arguments.num_environments,
+            film_every=_FILM_EVERY,
+            use_robot_state=policy.config.state_dim is not None,
+            on_result=folder.save,
+            timeout_s=arguments.timeout_s,
+            **acting,
+        )
     finished = folder.finished(trials)
     rates = success_rates([TrialResult(trial, finished[trial]["success"]) for trial in trials])
     results = {"success": rates, "trials": [finished[trial] for trial in trials], "seconds": folder.seconds}
@@ -164,9 +184,24 @@ def _make_trials(arguments: argparse.Namespace, simulator: Simulator) -> list[An
     ]
 
 
-def _load_policy(arguments: argparse.Namespace, simulator: Simulator) -> EvenBatchPolicy:
-    from cyclemimic.checkpoints import choose_device, load_finetuned, load_processor, read_finetuned_config
-    from cyclemimic.evaluation.even_batches import EvenBatchPolicy
+@dataclass(frozen=True, eq=False)
+class _Policy:
+    """What is known of a policy before its weights are loaded."""
+
+    config: CycleMimicConfig
+    processor: CycleMimicProcessor
+    dataset: str
+    device: torch.device
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """Of the actions that it learned."""
+        return self.processor.action_statistics[self.dataset]
+
+
+def _read_policy(arguments: argparse.Namespace, simulator: Simulator) -> _Policy:
+    """Raises `ValueError` unless the policy can act in the simulator."""
+    from cyclemimic.checkpoints import choose_device, load_processor, read_finetuned_config
 
     device = choose_device(arguments.device)
     config = read_finetuned_config("policy", arguments.policy)
@@ -180,24 +215,30 @@ def _load_policy(arguments: argparse.Namespace, simulator: Simulator) -> EvenBat
         size = "" if simulator.state_dim is None else f" or one of size {simulator.state_dim}"
         raise ValueError(f"`policy` must read no robot state{size} for {arguments.env}, got {config.state_dim}.")
     processor = load_processor(arguments.policy)
-    dataset = processor.resolve_dataset(arguments.dataset)
-    model = load_finetuned(arguments.policy, device, arguments.dtype)
-    return EvenBatchPolicy(model, processor, dataset, arguments.batch_size)
+    return _Policy(config, processor, processor.resolve_dataset(arguments.dataset), device)
 
 
-def _recorded_action_repeat(policy: EvenBatchPolicy, simulator: Simulator) -> int:
+def _load_policy(arguments: argparse.Namespace, policy: _Policy) -> EvenBatchPolicy:
+    from cyclemimic.checkpoints import load_finetuned
+    from cyclemimic.evaluation.even_batches import EvenBatchPolicy
+
+    model = load_finetuned(arguments.policy, policy.device, arguments.dtype)
+    return EvenBatchPolicy(model, policy.processor, policy.dataset, arguments.batch_size)
+
+
+def _recorded_action_repeat(policy: _Policy, simulator: Simulator) -> int:
     """Control steps that an action of the demonstrations lasted; 1 where the policy does not know their frame rate."""
     if not simulator.repeats_actions:
         return 1
-    fps = policy.processor.action_statistics[policy.dataset].get("fps", simulator.control_rate_hz)
+    fps = policy.statistics.get("fps", simulator.control_rate_hz)
     return max(1, round(simulator.control_rate_hz / fps))
 
 
-def _warn_of_rate(policy: EvenBatchPolicy, simulator: Simulator, action_repeat: int) -> None:
+def _warn_of_rate(policy: _Policy, simulator: Simulator, action_repeat: int) -> None:
     """Says where an action lasts another time than it did in the demonstrations: no success may come of that."""
     from cyclemimic.commands.inputs import is_same_rate
 
-    fps = policy.processor.action_statistics[policy.dataset].get("fps")
+    fps = policy.statistics.get("fps")
     rate_hz = simulator.control_rate_hz / action_repeat
     if fps is not None and simulator.tells_rate and not is_same_rate(fps, rate_hz):
         logger.warning(
@@ -213,15 +254,33 @@ def _max_steps(simulator: Simulator, action_repeat: int) -> int:
     return max(1, simulator.max_steps // action_repeat)
 
 
-def _environment_maker(
-    simulator: Simulator, action_repeat: int, policy: EvenBatchPolicy
-) -> Callable[[str], Environment]:
+def _environment_maker(simulator: Simulator, action_repeat: int, policy: _Policy) -> Callable[[str], Environment]:
     settings: dict[str, Any] = {"action_repeat": action_repeat}
     if simulator.accepts_gripper:
-        # Of data sets by OpenVLA's conventions the gripper is in [0, 1], of others in [-1, 1].
-        lowest = policy.processor.action_statistics[policy.dataset]["q01"][-1]
-        settings["gripper_opens_at_one"] = lowest >= 0
+        settings["gripper_opens_at_one"] = _gripper_opens_at_one(policy)
     return partial(simulator.make_environment, **settings)
+
+
+def _gripper_opens_at_one(policy: _Policy) -> bool:
+    """
+    Whether the demonstrations' gripper is 1 for open and 0 for closed, by OpenVLA's conventions, or -1 and 1, by LIBERO's: their
+    range tells.
+
+    Raises:
+        ValueError: it is neither, and would be played closed, or the wrong way.
+    """
+    lowest, highest = (policy.statistics[name][-1] for name in ("q01", "q99"))
+    opens_at_one = lowest > -_GRIPPER_SLACK
+    width = 1 if opens_at_one else 2
+    # One that never moves may be at either end.
+    too_little = 0 < highest - lowest < width / 2
+    if lowest < -1 - _GRIPPER_SLACK or highest > 1 + _GRIPPER_SLACK or too_little:
+        raise ValueError(
+            "`policy` must have a gripper of 0, closed, to 1, open, or of -1, open, to 1, closed, got one of "
+            f"{lowest:g} to {highest:g} in {policy.dataset}."
+        )
+    logger.info("the gripper of %s is taken to be open at %d", policy.dataset, 1 if opens_at_one else -1)
+    return opens_at_one
 
 
 def _settings(arguments: argparse.Namespace, device: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import datetime
 from typing import Any
 
 from cyclemimic.evaluation.report import DemoReport, Provenance, write_report
-from cyclemimic.evaluation.rollout_folder import RolloutFolder
+from cyclemimic.evaluation.rollout_folder import Films, RolloutFolder
 from cyclemimic.evaluation.success_table import SuccessRow, SuccessTable
 from cyclemimic.machine import PACKAGES, hardware, versions
 
@@ -22,7 +22,7 @@ def write_rollout_report(folder: RolloutFolder, results: dict[str, Any]) -> None
     """
     settings = folder.settings
     row = SuccessRow.of_rates(settings["policy"], results["success"])
-    clips = tuple(folder.load_clip(trial) for trial in results["trials"] if "film" in trial)
+    clips = Films(folder, [trial for trial in results["trials"] if "film" in trial])
     report = DemoReport(
         title=f"Rollouts in {settings['env']}",
         provenance=Provenance(

@@ -67,9 +67,12 @@ def run(arguments: argparse.Namespace) -> str:
         logger.warning("whoever reaches %s can ask the policy: there is no password", settings.host)
     batcher = PolicyBatcher(policy, arguments.max_batch_size, arguments.max_wait_ms / 1000)
 
+    # An address of IPv6 has colons of its own.
+    address = f"[{settings.host}]" if ":" in settings.host else settings.host
+
     async def serve() -> None:
         await PolicyServer(batcher, translator, make_queue, settings).run(
-            lambda port: logger.info("serving %s at ws://%s:%d", arguments.policy, settings.host, port)
+            lambda port: logger.info("serving %s at ws://%s:%d", arguments.policy, address, port)
         )
 
     asyncio.run(serve())

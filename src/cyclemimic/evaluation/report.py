@@ -7,6 +7,8 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +160,8 @@ class DemoReport:
         subtitle (`str`, *optional*): One or two sentences: what was done.
         headlines (`tuple[Headline, ...]`, *optional*): Figures at the top.
         success ([`SuccessTable`], *optional*): Success rates.
-        clips (`tuple[Clip, ...]`, *optional*): Rollouts.
+        clips (`Sequence[Clip]`, *optional*): Rollouts, those of one task in a row. Each is asked for once: films that are loaded
+            then are not all in memory together.
         gallery (`tuple[GalleryGroup, ...]`, *optional*): Pairs that share a latent action.
         gallery_note (`str`, *optional*): How the pairs were chosen.
         reconstructions (`tuple[ReconstructionRow, ...]`, *optional*): What the tokenizer generates.
@@ -174,7 +177,7 @@ class DemoReport:
     subtitle: str = ""
     headlines: tuple[Headline, ...] = ()
     success: SuccessTable | None = None
-    clips: tuple[Clip, ...] = ()
+    clips: Sequence[Clip] = ()
     gallery: tuple[GalleryGroup, ...] = ()
     gallery_note: str = ""
     reconstructions: tuple[ReconstructionRow, ...] = ()
@@ -201,15 +204,6 @@ def write_report(path: str | os.PathLike[str], report: DemoReport) -> Path:
     # Sections in the page's order: what has data, then the sentence where it has none but a reason.
     shown = [name for name in SECTIONS if getattr(report, name) or name in report.missing]
     longest = max((stage.seconds for stage in report.timing if math.isfinite(stage.seconds)), default=0.0)
-    page = render_page(
-        "report.html", report=report, shown=shown, clips=_clips_by_task(report.clips), longest_stage=longest
-    )
+    clips = groupby(report.clips, key=attrgetter("task"))
+    page = render_page("report.html", report=report, shown=shown, clips=clips, longest_stage=longest)
     return write_atomically(path, page.encode("utf-8", "replace"))
-
-
-def _clips_by_task(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
-    """Clips under their task, tasks in the order they first appear."""
-    grouped: dict[str, list[Clip]] = {}
-    for clip in clips:
-        grouped.setdefault(clip.task, []).append(clip)
-    return grouped

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from cyclemimic.evaluation.environments.environment import Environment
 from cyclemimic.evaluation.environments.pool import EnvironmentPool
-from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Outcome, Reset
+from cyclemimic.evaluation.environments.worker import TIMEOUT_S, Act, EnvironmentWorker, Outcome, Reset
 from cyclemimic.evaluation.policy import RolloutPolicy
 from cyclemimic.models.cyclemimic.execution_cyclemimic import ActionChunkQueue
 
@@ -30,7 +30,7 @@ class Trial:
 
 @dataclass(eq=False)
 class TrialResult:
-    """What became of a trial; `frames`, uint8 `(n, height, width, 3)`, where it was filmed."""
+    """What became of a trial; `frames`, each uint8 `(height, width, 3)`, where it was filmed."""
 
     trial: Trial
     success: bool = False
@@ -50,6 +50,7 @@ def run_rollouts(
     use_robot_state: bool = False,
     on_result: Callable[[TrialResult], None] | None = None,
     temporal_ensemble_coeff: float | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> list[TrialResult]:
     """
     Runs the trials, `num_environments` at a time, in two halves: while one half carries out its actions, the policy is
@@ -72,6 +73,7 @@ def run_rollouts(
         on_result (`Callable`, *optional*): Called with every result as its trial ends.
         temporal_ensemble_coeff (`float`, *optional*): Instead, what all chunks of a trial say of a step is averaged
             ([`ActionChunkQueue`]); the policy then looks before every action, and `num_action_steps` must be 1.
+        timeout_s (`float`, *optional*, defaults to 120): Silence after which a worker is given up.
 
     Returns:
         `list[TrialResult]`: In the order of `trials`.
@@ -89,7 +91,7 @@ def run_rollouts(
         raise ValueError(f"`num_action_steps` must be 1 with `temporal_ensemble_coeff`, got {num_action_steps}.")
     results = [TrialResult(trial) for trial in trials]
     num_environments = min(num_environments, len(trials))
-    make_worker = partial(EnvironmentWorker, make_environment, film_every, use_robot_state=use_robot_state)
+    make_worker = partial(EnvironmentWorker, make_environment, film_every, timeout_s, use_robot_state)
     with (
         EnvironmentPool(make_worker, min(num_workers, num_environments)) as pool,
         tqdm(total=len(trials), desc="rollout", unit="trial") as progress,

@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ class RolloutFolder:
         if result.frames:
             film = self.root / _CLIPS / f"{_name(trial)}.mp4"
             film.parent.mkdir(exist_ok=True)
-            partial = film.with_name(f".{film.name}.partial.mp4")
+            # Another run may film the same.
+            partial = film.with_name(f".{film.name}.{os.getpid()}.partial.mp4")
             try:
                 encode_video(partial, map(_even_sided, result.frames), fps=self.fps)
                 os.replace(partial, film)
@@ -120,6 +122,25 @@ class RolloutFolder:
 
     def _episode_path(self, trial: Trial) -> Path:
         return self.root / _EPISODES / f"{_name(trial)}.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Films(Sequence[Clip]):
+    """The films of some episodes, each loaded when it is asked for: decoded, a hundred are more than memory.
+
+    Args:
+        folder ([`RolloutFolder`]): Where they are.
+        described (`list[dict]`): The episodes, as they were saved.
+    """
+
+    folder: RolloutFolder
+    described: list[dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.described)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.folder.load_clip(self.described[index])
 
 
 def _name(trial: Trial) -> str:

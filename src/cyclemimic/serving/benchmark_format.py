@@ -76,7 +76,7 @@ class BenchmarkFormat:
         robot_state (`str`, *optional*): The name of the robot's state, for policies that read it.
         rotate_images (`bool`): Turn images by 180 degrees.
         action_scale (`list[float]`, *optional*): Factors from the demonstrations' actions to the benchmark's.
-        gripper ([`Gripper`], *optional*): What open and closed are; without, the same in both.
+        gripper ([`Gripper`], *optional*): What open and closed are, whatever the last factor is; without, the same in both.
         ask_for (`dict[str, dict]`): Name of a camera, or of the robot's state → settings that make the benchmark send it.
         settings (`dict`): Further settings of the benchmark; it takes those that its own configuration leaves open.
     """
@@ -236,9 +236,9 @@ class Translator:
 
     def write(self, actions: np.ndarray) -> np.ndarray:
         """Actions `(T, action_dim)` of the policy, in the demonstrations' units, as the benchmark takes them."""
+        scale, gripper = self.described.action_scale, self.described.gripper
         actions = np.array(actions, dtype=np.float32)
-        if self.described.action_scale is not None:
-            actions *= np.asarray(self.described.action_scale, dtype=np.float32)
-        if self.described.gripper is not None:
-            actions[:, -1] = self.described.gripper(actions[:, -1])
-        return actions
+        written = actions if scale is None else actions * np.asarray(scale, dtype=np.float32)
+        if gripper is not None:
+            written[:, -1] = gripper(actions[:, -1])
+        return written

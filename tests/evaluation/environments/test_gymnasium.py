@@ -83,6 +83,11 @@ class Timeless(Climb):
 class TwoEyes(Seeing):
     observation_space = Dict({name: Box(0, 255, (4, 6, 3), np.uint8) for name in ("left", "right")})
 
+class Nested(Seeing):
+    observation_space = Dict(
+        {"pixels": Box(0, 255, (4, 6, 3), np.uint8), "agent_pos": Dict({"arm": Box(0, 9, (1,), np.float64)})}
+    )
+
 class Buttons(Climb):
     action_space = Discrete(3)
 
@@ -164,6 +169,11 @@ def test_by_id():
     np.testing.assert_array_equal(environment.render(), first)
     assert environment.step(np.array([9.0, 0])) is True  # no further than the limit of 1
     assert environment.render()[0, 0, 0] == int((first[0, 0, 0] / 100 + 1) * 100)
+
+
+def test_a_state_of_several_parts_is_not_read():
+    assert open_simulator("gym:stand_in_climb:Seeing").state_dim == 1
+    assert open_simulator("gym:stand_in_climb:Nested").state_dim is None
 
 
 def test_an_end_without_success():

@@ -71,9 +71,11 @@ class StepPolicy:
         return np.ones((len(images), 4, 1), dtype=np.float32)
 
 
-def play(walk: Callable[[str], Any]) -> list[tuple[Any, ...]]:
+def play(walk: Callable[[str], Any], **settings: Any) -> list[tuple[Any, ...]]:
     trials = [Trial("go", goal, filmed=goal in (5, 6)) for goal in (6, 5, 2, 7, 4)]
-    results = run_rollouts(StepPolicy(), trials, walk, 10, 2, num_workers=2, num_environments=4, film_every=1)
+    results = run_rollouts(
+        StepPolicy(), trials, walk, 10, 2, num_workers=2, num_environments=4, film_every=1, **settings
+    )
     return [summary(result) for result in results]
 
 
@@ -91,14 +93,29 @@ EXPECTED = [
 
 
 @pytest.mark.parametrize("death", ["kill", "sleep"])
-def test_a_dead_or_silent_worker_changes_no_result(walk, tmp_path, monkeypatch, death, caplog):
-    if death == "sleep":
-        impatient = partial(EnvironmentWorker, timeout_s=4)
-        monkeypatch.setattr("cyclemimic.evaluation.rollout.EnvironmentWorker", impatient)
+def test_a_dead_or_silent_worker_changes_no_result(walk, tmp_path, death, caplog):
     (tmp_path / "trap").write_text(death)
-    assert play(walk) == EXPECTED
+    assert play(walk, timeout_s=4 if death == "sleep" else 60) == EXPECTED
     assert not (tmp_path / "trap").exists()
     assert "2 trials begin again in a new one" in caplog.text
+
+
+def test_busy_workers_are_left_together(walk, tmp_path, monkeypatch):
+    monkeypatch.setattr(pools, "LEAVE_S", 1.0)
+    (tmp_path / "trap").write_text("sleep")
+    with EnvironmentPool(partial(EnvironmentWorker, walk, 1), 4) as pool:
+        pool.submit([Reset(slot, "go", 5) for slot in range(4)])
+        pool.collect(range(4))
+        pool.submit([Act(slot, np.ones((4, 1), dtype=np.float32)) for slot in range(4)])
+        joined = []
+        for worker in pool._workers:
+            monkeypatch.setattr(worker._process, "join", lambda timeout=None: joined.append(timeout))
+    waits = [timeout for timeout in joined if timeout is not None]
+    assert len(waits) == 4 and waits == sorted(waits, reverse=True) and max(waits) <= 1.0
+    monkeypatch.undo()
+    for worker in pool._workers:
+        worker._process.join(10)
+        assert worker._process.exitcode is not None
 
 
 def test_a_trial_that_kills_every_worker_is_given_up(walk, tmp_path, monkeypatch):
@@ -158,7 +175,10 @@ class ScriptedWorker:
     def kill(self):
         self.messages.clear()
 
-    def __exit__(self, *error):
+    def leave(self):
+        pass
+
+    def end(self, timeout_s):
         pass
 
 

@@ -152,6 +152,29 @@ def test_a_chunk_is_carried_out_up_to_success_or_end(script, num_steps, success,
     assert type(outcome.success) is bool and not script
 
 
+def test_a_scene_is_rendered_once_for_film_and_policy():
+    class Counted(Scripted):
+        num_renders = num_steps = 0
+
+        def step(self, action):
+            self.num_steps += 1
+            return False
+
+        def render(self):
+            self.num_renders += 1
+            return np.full((2, 2, 3), self.num_steps, dtype=np.uint8)
+
+    environment = Counted([])
+    slot = _Slot(lambda task: environment, film_every=2, use_robot_state=False)
+    slot.reset(Reset(0, "wait", 0, filmed=True))
+    frames = [frame for _ in range(2) for frame in slot.act(Act(0, np.zeros((3, 1), np.float32))).frames]
+    assert [int(frame[0, 0, 0]) for frame in frames] == [0, 2, 4]
+    # Those, and what the policy saw after three steps and after six.
+    assert environment.num_renders == 5
+    slot.reset(Reset(0, "wait", 0))
+    assert environment.num_renders == 6
+
+
 @pytest.mark.parametrize("kind", [SimulatorError, UnfitEnvironment])
 def test_our_own_errors_come_back_as_they_are(kind):
     error = kind("one line")

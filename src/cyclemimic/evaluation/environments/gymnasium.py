@@ -77,7 +77,9 @@ class GymnasiumEnvironment:
             raise UnfitEnvironment(f"`env` must have one image in its observations, got {images} of {task}.")
         self._image_key = images[0] if images else None
         self._shows_itself = _is_image_space(observations)
-        self._state_key = next((key for key in _STATE_KEYS if len(getattr(spaces.get(key), "shape", ())) == 1), None)
+        self._state_key = next(
+            (key for key in _STATE_KEYS if len(getattr(spaces.get(key), "shape", None) or ()) == 1), None
+        )
         self.state_dim = None if self._state_key is None else spaces[self._state_key].shape[0]
         self._observation: Any = None
         # Of the episode alone: what an environment has played before differs with the number of environments.

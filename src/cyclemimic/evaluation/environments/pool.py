@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from cyclemimic.evaluation.environments.worker import Act, EnvironmentWorker, Outcome, Reset, WorkerDied
+from cyclemimic.evaluation.environments.worker import LEAVE_S, Act, EnvironmentWorker, Outcome, Reset, WorkerDied
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,10 @@ class EnvironmentPool:
 
     def __exit__(self, *error: object) -> None:
         for worker in self._workers:
-            worker.__exit__(*error)
+            worker.leave()
+        deadline = time.monotonic() + LEAVE_S
+        for worker in self._workers:
+            worker.end(deadline - time.monotonic())
 
     def submit(self, requests: Sequence[Reset | Act]) -> None:
         """Sends the requests, and waits for nothing. All slots that play must have one before the next `collect`."""

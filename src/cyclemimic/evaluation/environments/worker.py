@@ -19,7 +19,9 @@ from cyclemimic.evaluation.environments.environment import Environment
 from cyclemimic.evaluation.environments.simulator import SimulatorError, UnfitEnvironment
 
 # A worker that says nothing for so long is taken for dead; a request takes a second or two.
-_TIMEOUT_S = 120.0
+TIMEOUT_S = 120.0
+# So long it may take to leave.
+LEAVE_S = 5.0
 
 
 class WorkerDied(RuntimeError):
@@ -81,7 +83,7 @@ class EnvironmentWorker:
         self,
         make_environment: Callable[[str], Environment],
         film_every: int,
-        timeout_s: float = _TIMEOUT_S,
+        timeout_s: float = TIMEOUT_S,
         use_robot_state: bool = False,
     ) -> None:
         # Not forked: neither OpenGL nor torch survives a fork.
@@ -97,8 +99,16 @@ class EnvironmentWorker:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._connection.close()  # the worker sees the end of the stream and leaves
-        self._process.join(timeout=5)
+        self.leave()
+        self.end(LEAVE_S)
+
+    def leave(self) -> None:
+        """Lets the process go, which ends by itself when it has done what it was asked."""
+        self._connection.close()
+
+    def end(self, timeout_s: float) -> None:
+        """Waits so long for the process that was let go, then ends it."""
+        self._process.join(timeout=max(0.0, timeout_s))
         self.kill()
 
     def kill(self) -> None:
@@ -125,7 +135,9 @@ class EnvironmentWorker:
         """
         try:
             if not self._connection.poll(self._timeout_s):
-                raise WorkerDied(f"a simulator process has been silent for {self._timeout_s:g} s")
+                raise WorkerDied(
+                    f"a simulator process has been silent for {self._timeout_s:g} s (`timeout_s`, if it needs longer)"
+                )
             reply = self._connection.recv()
         # Killed between two answers, or within one.
         except (EOFError, OSError):
@@ -203,14 +215,16 @@ class _Slot:
         self._environment: Environment
         self._task: str | None = None
         self._filmed, self._num_steps = False, 0
+        # The scene as it is, where it has been rendered.
+        self._view: np.ndarray | None = None
 
     def reset(self, request: Reset) -> Outcome:
         if request.task != self._task:
             self.close()
             self._environment, self._task = self._make_environment(request.task), request.task
         self._environment.reset(request.initial_state)
-        self._filmed, self._num_steps = request.filmed, 0
-        image, instruction = self._environment.render(), self._environment.instruction
+        self._filmed, self._num_steps, self._view = request.filmed, 0, None
+        image, instruction = self._look(), self._environment.instruction
         repeated = request.repeats > 0
         return Outcome(request.slot, image, instruction, robot_state=self._robot_state(), repeated=repeated)
 
@@ -219,20 +233,26 @@ class _Slot:
         frames, before = [], self._num_steps
         for action in request.actions:
             if self._filmed and self._num_steps % self._film_every == 0:
-                frames.append(self._environment.render())
+                frames.append(self._look())
             said = self._environment.step(action)
+            self._view = None
             # A comparison of NumPy's numbers gives a truth value of its own.
             success = None if said is None else bool(said)
             self._num_steps += 1
             if success is not False:
                 break
         is_over = success is not False or request.last
-        image = self._environment.render() if self._filmed or not is_over else None
+        image = self._look() if self._filmed or not is_over else None
         if is_over and image is not None:
             frames.append(image)
         num_steps = self._num_steps - before
         image, instruction = None if is_over else image, self._environment.instruction
         return Outcome(request.slot, image, instruction, bool(success), num_steps, frames, self._robot_state())
+
+    def _look(self) -> np.ndarray:
+        if self._view is None:
+            self._view = self._environment.render()
+        return self._view
 
     def _robot_state(self) -> np.ndarray | None:
         return self._environment.state if self._use_robot_state else None
