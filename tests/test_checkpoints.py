@@ -2,13 +2,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
 
-from cyclemimic.checkpoints import choose_device, read_config
+from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
+from cyclemimic.checkpoints import choose_device, load_finetuned, read_config
 from cyclemimic.data import LatentLabels
-from cyclemimic.policies import make_policy_of_backbone
+from cyclemimic.models.cyclemimic import make_tiny_backbone_config
+from cyclemimic.policies import load_for_actions, load_policy, make_policy_of_backbone
+from cyclemimic.trainers.adapters import add_adapter
 
 from .label_files import write_labels
 
@@ -43,3 +47,35 @@ def test_code_of_a_checkpoint_is_neither_run_nor_asked_for(tmp_path, monkeypatch
     with pytest.raises(ValueError, match="`backbone` must be a checkpoint folder or a Hub id, got .*evil"):
         make_policy_of_backbone(str(folder), LatentLabels.from_folder(tmp_path / "labels"))
     assert not ran.exists()
+
+
+def test_a_checkpoint_without_all_weights_is_refused(tmp_path):
+    processor = CycleMimicProcessor.from_texts(["reach"], image_size=32, patch_size=8, chunk_size=2, action_dim=2)
+    processor.add_action_statistics("arm", {"q01": [-1.0] * 2, "q99": [1.0] * 2})
+    backbone = make_tiny_backbone_config(processor, image_size=32, patch_size=8, hidden_size=32)
+    policy = CycleMimicForActionPrediction(processor.make_config(backbone, action_decoder_hidden_size=32))
+    for each in (policy, processor):
+        each.save_pretrained(tmp_path / "whole")
+    load_finetuned(tmp_path / "whole", torch.device("cpu"))
+    # The names of weights are PEFT's by then, and nothing says so.
+    add_adapter(policy, rank=2)
+    for each in (policy, processor):
+        each.save_pretrained(tmp_path / "adapted")
+    message = "`policy` must be a checkpoint with all weights, got .*adapted, which lacks"
+    sizes = {"chunk_size": 2, "action_dim": 2}
+    for load in (
+        load_policy,
+        partial(load_for_actions, sizes=sizes, fields={}),
+        partial(load_finetuned, device="cpu"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load(str(tmp_path / "adapted"))
+
+
+def test_a_field_of_the_wrong_kind_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "cyclemimic", "chunk_size": "12"}))
+    with pytest.raises(
+        ValueError, match="`policy` must be a checkpoint folder or a Hub id, got .*chunk_size.*12"
+    ) as caught:
+        read_config("policy", tmp_path, "cyclemimic")
+    assert "\n" not in str(caught.value)

@@ -332,6 +332,28 @@ def test_bad_input(label, sources, tmp_path):
         shutil.rmtree(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"interval_s": 0.1, "min_interval_s": 0.5},
+            r"`min_interval_s` must be above 0 and at most `interval_s` \(0.1\)",
+        ),
+        ({"interval_s": -1.0}, "`min_interval_s` must be above 0 and at most `interval_s`"),
+        ({"own_intervals": {"hand": (0.2, 0.3)}}, r"at most `interval_s` \(0.2\), got 0.3"),
+        (
+            {"own_intervals": {"Arm": (0.2, 0.2)}},
+            r"`own_intervals` must be of data sets out of \['arm', 'hand'\], got \['Arm'\]",
+        ),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+    ],
+)
+def test_settings_that_make_no_labels_are_refused(label, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        label(**change)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_image_processor_of_another_size_is_refused(label):
     with pytest.raises(ValueError, match=r"`pixel_values` must be of shape \(batch_size, 3, 16, 16\), got .*32, 32"):
         label(image_processor=LatentActionTokenizerImageProcessor(size=32))

@@ -180,18 +180,38 @@ def test_prompt_of_two_cameras_is_the_backbones_own(backbone):
 
 def test_pretraining_further_forgets_the_robot_that_a_policy_was_fine_tuned_on(in_bfloat16, tmp_path):
     sizes = {"chunk_size": 4, "action_dim": 2}
-    model, processor = load_for_actions(in_bfloat16, sizes, {"n_action_steps": 4, "latent_action_loss_weight": 0.0})
+    learned = {
+        "n_action_steps": 4,
+        "latent_action_loss_weight": 0.0,
+        "action_loss_weight": 3.0,
+        "action_decoding": "latent",
+    }
+    model, processor = load_for_actions(in_bfloat16, sizes, learned)
     processor.add_action_statistics("kitchen", {"q01": [-1.0, -1.0], "q99": [1.0, 1.0], "mask": [True, True]})
     for each in (model, processor):
         each.save_pretrained(tmp_path / "finetuned")
     model, processor = load_policy(str(tmp_path / "finetuned"))
     assert processor.action_statistics == {} and model.config.n_action_steps is None
-    assert model.config.latent_action_loss_weight == 1
+    assert model.config.latent_action_loss_weight == model.config.action_loss_weight == 1
+    assert model.config.action_decoding == "act"
     for each in (model, processor):
         each.save_pretrained(tmp_path / "further")
     # Another robot's actions are of another size, and fewer.
     model, processor = load_for_actions(str(tmp_path / "further"), {"chunk_size": 2, "action_dim": 3}, {})
     assert (model.config.action_dim, model.config.num_executed_steps) == (3, 1)
+
+
+def test_the_name_of_the_one_camera_changes_nothing(tmp_path):
+    sizes = {"chunk_size": 2, "action_dim": 3, "camera_names": None}
+    processor = CycleMimicProcessor.from_texts(["reach"], image_size=32, patch_size=8, camera_names=["front"])
+    config = make_tiny_backbone_config(processor, image_size=32, patch_size=8, hidden_size=32)
+    policy = CycleMimicForLatentActionPrediction(processor.make_config(config, action_decoder_hidden_size=32))
+    for folder in ("pretrained", "first", "again"):
+        for each in (policy, processor):
+            each.save_pretrained(tmp_path / folder)
+        policy, processor = load_for_actions(str(tmp_path / folder), sizes, {})
+        assert policy.config.camera_names == processor.camera_names == ["front"]
+        processor.add_action_statistics("kitchen", {"q01": [-1.0] * 3, "q99": [1.0] * 3})
 
 
 @pytest.mark.parametrize(("before", "after"), [(["front", "wrist"], None), (["front"], ["front"]), (None, None)])

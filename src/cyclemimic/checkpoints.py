@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from cyclemimic import (
@@ -45,8 +47,11 @@ def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTr
     try:
         # Code that comes with a checkpoint would be asked for before its type is seen, and is never needed.
         config = load_pinned(AutoConfig.from_pretrained, checkpoint, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        config, reason = None, first_line(error)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        config, reason = (
+            None,
+            " ".join(str(error).split()) if isinstance(error, StrictDataclassError) else first_line(error),
+        )
     if config is None:
         raise ValueError(f"`{argument}` must be a checkpoint folder or a Hub id, got {checkpoint}: {reason}")
     if config.model_type != model_type:
@@ -68,6 +73,31 @@ def read_finetuned_config(argument: str, checkpoint: str | Path) -> CycleMimicCo
     return config
 
 
+def load_whole(
+    load: Callable[..., Any], argument: str, checkpoint: str | Path, may_lack: str = "", **options: Any
+) -> Any:
+    """A model, by its class's `from_pretrained`, of a checkpoint that has all of its weights: others would be random.
+
+    Args:
+        load (`Callable`): `from_pretrained`.
+        argument (`str`): Which argument named the checkpoint, for messages.
+        checkpoint (`str` or `Path`): Folder, or id on the Hub.
+        may_lack (`str`, *optional*): How the names of weights begin that are to be new where it has none.
+        options: Further arguments of `from_pretrained`.
+
+    Raises:
+        ValueError: it lacks some.
+    """
+    model, info = load_pinned(load, checkpoint, output_loading_info=True, **options)
+    missing = sorted(name for name in info["missing_keys"] if not (may_lack and name.startswith(may_lack)))
+    if missing:
+        raise ValueError(
+            f"`{argument}` must be a checkpoint with all weights, got {checkpoint}, which lacks {len(missing)}, such as "
+            f"{missing[0]}; a model that a Trainer put adapters on is saved by the Trainer."
+        )
+    return model
+
+
 def load_processor(checkpoint: str | Path) -> CycleMimicProcessor:
     """The processor of a policy."""
     return load_pinned(CycleMimicProcessor.from_pretrained, checkpoint)
@@ -77,7 +107,8 @@ def load_finetuned(
     checkpoint: str | Path, device: torch.device, dtype: str | None = None
 ) -> CycleMimicForActionPrediction:
     """A policy that can act, by [`read_finetuned_config`], in evaluation mode on the device, in its own dtype or another."""
-    return place(load_pinned(CycleMimicForActionPrediction.from_pretrained, checkpoint, dtype=dtype or "auto"), device)
+    model = load_whole(CycleMimicForActionPrediction.from_pretrained, "policy", checkpoint, dtype=dtype or "auto")
+    return place(model, device)
 
 
 def load_tokenizer(
@@ -89,7 +120,7 @@ def load_tokenizer(
         ValueError: there is no such checkpoint, or it is one of another model.
     """
     read_config("tokenizer", checkpoint, "latent_action_tokenizer")
-    tokenizer = place(load_pinned(LatentActionTokenizerModel.from_pretrained, checkpoint), device)
+    tokenizer = place(load_whole(LatentActionTokenizerModel.from_pretrained, "tokenizer", checkpoint), device)
     return tokenizer, load_pinned(LatentActionTokenizerImageProcessor.from_pretrained, checkpoint)
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from cyclemimic.cards.card import CardData, plain, render_label_card
 from cyclemimic.data import DataError, Episode, EpisodeSource, FramePairDataset, LabelFolder
 from cyclemimic.data.episode import list_episodes
-from cyclemimic.data.pairs import future_indices
+from cyclemimic.data.pairs import check_intervals, future_indices
 from cyclemimic.evaluation_mode import evaluating
 from cyclemimic.hub.names import public_name
 from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
@@ -68,8 +68,16 @@ def label_videos(
 
     Raises:
         DataError: `output_dir` holds something else, a video does not decode, or no episode is long enough for a pair.
+        ValueError: times that are none, or of data sets that there are not; a `batch_size` below 1.
     """
-    times = {source.name: (interval_s, min_interval_s) for source in sources} | dict(own_intervals or {})
+    times = {source.name: (interval_s, min_interval_s) for source in sources}
+    if unknown := sorted((own_intervals or {}).keys() - times.keys()):
+        raise ValueError(f"`own_intervals` must be of data sets out of {sorted(times)}, got {unknown}.")
+    times |= dict(own_intervals or {})
+    for interval in times.values():
+        check_intervals(*interval)
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     episodes = list_episodes(sources)
     shards = _plan_shards(episodes, times, rows_per_shard)
     settings = {

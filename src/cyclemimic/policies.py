@@ -27,7 +27,7 @@ from cyclemimic import (
     CycleMimicForLatentActionPrediction,
     CycleMimicProcessor,
 )
-from cyclemimic.checkpoints import read_config
+from cyclemimic.checkpoints import load_whole, read_config
 from cyclemimic.data import LatentLabels
 from cyclemimic.hub.names import load_pinned
 from cyclemimic.hub.redaction import first_line
@@ -57,11 +57,14 @@ def load_policy(checkpoint: str, camera_names: Sequence[str] | None = None) -> P
     forgotten: dict[str, Any] = {
         "n_action_steps": None,
         "temporal_ensemble_coeff": None,
+        "action_decoding": "act",
+        "action_loss_weight": 1.0,
         "latent_action_loss_weight": 1.0,
     }
-    load_model = partial(CycleMimicForLatentActionPrediction.from_pretrained, dtype=torch.float32, **forgotten)
     load_processor = partial(CycleMimicProcessor.from_pretrained, action_statistics=None, state_statistics=None)
-    return load_pinned(load_model, checkpoint, **inputs), load_pinned(load_processor, checkpoint, **inputs)
+    load_model = CycleMimicForLatentActionPrediction.from_pretrained
+    model = load_whole(load_model, "policy", checkpoint, dtype=torch.float32, **forgotten, **inputs)
+    return model, load_pinned(load_processor, checkpoint, **inputs)
 
 
 def make_policy_of_backbone(
@@ -225,6 +228,9 @@ def load_for_actions(
         ValueError: a fine-tuned checkpoint has other sizes or fields, or one of them is not allowed.
     """
     config = load_pinned(CycleMimicConfig.from_pretrained, checkpoint)
+    if "camera_names" in sizes and sizes["camera_names"] is None and config.num_cameras == 1:
+        # A name that it has for its one camera changes nothing.
+        sizes = sizes | {"camera_names": config.camera_names}
     wanted = sizes | fields
     known = {name: getattr(config, name) for name in wanted}
     if config.is_finetuned and known != wanted:
@@ -233,9 +239,11 @@ def load_for_actions(
         )
     processor = load_pinned(CycleMimicProcessor.from_pretrained, checkpoint, **sizes)
     if config.is_finetuned or sizes.get("num_action_bins") in (None, config.num_action_bins):
-        return load_pinned(CycleMimicForActionPrediction.from_pretrained, checkpoint, dtype=dtype, **wanted), processor
+        load_model = CycleMimicForActionPrediction.from_pretrained
+        new = "" if config.is_finetuned else "action_decoder."
+        return load_whole(load_model, "policy", checkpoint, new, dtype=dtype, **wanted), processor
     # Its vocabulary has no words for actions yet.
-    pretrained = load_pinned(CycleMimicForLatentActionPrediction.from_pretrained, checkpoint, dtype=dtype)
+    pretrained = load_whole(CycleMimicForLatentActionPrediction.from_pretrained, "policy", checkpoint, dtype=dtype)
     others = CycleMimicConfig.__annotations__.keys() - {"backbone_config", *CONFIG_FIELDS}
     kept = {name: getattr(config, name) for name in others}
     model = CycleMimicForActionPrediction.from_backbone(

@@ -157,6 +157,20 @@ def test_a_mixture_with_its_labels(verb, square_data, tokenizer, tmp_path):
     assert predict(tmp_path / "policy")[0].shape == (1, 4)
 
 
+def test_episodes_of_a_mixture_without_labels_are_not_learnt_from(verb, square_data, tokenizer, tmp_path, caplog):
+    part, whole = tmp_path / "part.yaml", tmp_path / "whole.yaml"
+    own = f"path: {square_data}, weight: 2, name: squares"
+    part.write_text(f"sources: [{{{own}, last_episode: 2}}]")
+    whole.write_text(f"sources: [{{{own}}}]")
+    flags = ["--tokenizer", tokenizer, "--data", part, "--output", tmp_path / "labels", "--device", "cpu"]
+    assert verb("label", *flags, "--interval_s", 0.3, "--min_interval_s", 0.2) == 0
+    tiny = "--tiny --tiny_image_size 32 --tiny_hidden_size 32 --tiny_num_layers 1".split()
+    training = "--max_steps 2 --per_device_train_batch_size 4 --use_cpu --save_strategy no --disable_tqdm true".split()
+    flags = ["--data", whole, "--labels", tmp_path / "labels", *tiny, "--output_dir", tmp_path / "policy"]
+    assert verb("pretrain", *flags, *training) == 0
+    assert "squares: 1 of 4 episodes have no labels, and are not learnt from" in caplog.text
+
+
 def test_data_larger_than_memory_is_decoded_as_it_goes(verb, square_data, tokenizer, monkeypatch, tmp_path):
     """Of its episodes, the last has no label, and is not learnt from."""
     labels, learnt = tmp_path / "labels", []

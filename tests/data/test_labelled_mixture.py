@@ -35,8 +35,8 @@ def make_labels(counts):
     return LatentLabels(columns, {"codebook_size": 16, "num_latent_tokens": 2})
 
 
-def make_pairs(sources):
-    return MixtureDataset([WeightedSource(source, 1.0, 0.5, 0.2) for source in sources])
+def make_pairs(sources, **settings):
+    return MixtureDataset([WeightedSource(source, 1.0, 0.5, 0.2) for source in sources], **settings)
 
 
 def test_items_are_those_of_a_demonstration_dataset():
@@ -54,6 +54,39 @@ def test_items_are_those_of_a_demonstration_dataset():
                 np.testing.assert_array_equal(value, twin[name])
             seen.add((item["source"], item["frame_index"]))
     assert seen == set(expected)
+
+
+def test_frames_that_are_not_looked_at_are_not_decoded():
+    sources, labels = [make_source("a", 12), make_source("b", 9)], make_labels({"a": 10, "b": 7})
+    decoded = {True: 0, False: 0}
+
+    def counting(with_future):
+        def count(frames):
+            decoded[with_future] += len(frames)
+            return frames
+
+        return make_pairs(sources, transform=count, with_future=with_future)
+
+    whole, spared = counting(True), counting(False)
+    for index in range(len(whole)):
+        pair = spared[index]
+        expected = whole[index]
+        expected.pop("future")
+        assert pair.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_array_equal(pair[name], value)
+    # A segment is all of a data set here: 12 and 9 frames with those that are future alone, 10 and 7 without; and one of each
+    # at first, to see that it decodes.
+    segments = np.array([[12, 9], [10, 7]])
+    rounds = [
+        (a, b)
+        for a in range(4)
+        for b in range(4)
+        if (segments @ [a, b] == [decoded[True] - 2, decoded[False] - 2]).all()
+    ]
+    assert len(rounds) == 1
+    items, twins = (LabelledMixture(pairs, labels) for pairs in (spared, whole))
+    assert all(items[index].keys() == twins[index].keys() for index in range(5))
 
 
 def test_an_episode_without_instruction_is_told_to_go_on():

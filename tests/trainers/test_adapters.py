@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlavaConfig, SiglipVisionConfig, set_seed
 
@@ -246,3 +246,24 @@ def test_learning_rate_of_the_backbone_is_that_of_its_adapters(make_trainer, tmp
     # The rows of new tokens start from nothing, as the decoder does.
     assert {".action_decoder." in name for name in others} == {True, False}
     assert all(".action_decoder." in name or "trainable_tokens" in name for name in others)
+
+
+def test_adapters_of_ones_own_are_trained_and_saved_whole(make_model, batch, tmp_path):
+    model = make_model()
+    adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"], modules_to_save=["action_decoder"]))
+    items = [{name: values[row] for name, values in batch.items()} for row in range(2)]
+    trainer = CycleMimicTrainer(adapted, CycleMimicTrainingArguments(**small_run(tmp_path)), train_dataset=items)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "whole"))
+    expected = adapted.eval()(**batch).actions
+    saved = CycleMimicForActionPrediction.from_pretrained(tmp_path / "whole").eval()
+    assert torch.allclose(saved(**batch).actions, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("wraps", [True, False])
+def test_adapters_are_not_put_on_adapters(make_model, tmp_path, wraps):
+    model = make_model()
+    adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+    arguments = CycleMimicTrainingArguments(**small_run(tmp_path, lora_rank=4))
+    with pytest.raises(ValueError, match="`model` must have no adapters yet where `lora_rank` or `freeze_backbone`"):
+        CycleMimicTrainer(adapted if wraps else model, arguments)

@@ -6,10 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from transformers import TrainingArguments
 
-from cyclemimic import CycleMimicProcessor, CycleMimicTrainer
+from cyclemimic import (
+    CycleMimicProcessor,
+    CycleMimicTrainer,
+    CycleMimicTrainingArguments,
+    LatentActionTokenizerTrainer,
+)
 
-from .small_trainers import make_policy_trainer
+from .small_trainers import make_policy_trainer, small_run
 
 
 @pytest.mark.parametrize("finetunes", [False, True])
@@ -140,3 +146,29 @@ def test_adapters_drop_what_the_arguments_say(tmp_path):
     trainer = make_policy_trainer(tmp_path, lora_rank=4, lora_alpha=8, lora_dropout=0.25)
     config = trainer.model.active_peft_config
     assert (config.r, config.lora_alpha, config.lora_dropout) == (4, 8, 0.25)
+
+
+def test_arguments_are_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parts = make_policy_trainer(tmp_path)
+    for trainer_class, model in ((CycleMimicTrainer, parts.model), (LatentActionTokenizerTrainer, None)):
+        with pytest.raises(ValueError, match=f"`args` must be {trainer_class.arguments_class.__name__}, got Training"):
+            trainer_class(model, TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"))
+    given = {"train_dataset": parts.train_dataset, "data_collator": parts.data_collator}
+    trainer = CycleMimicTrainer(parts.model, **given)
+    assert isinstance(trainer.args, CycleMimicTrainingArguments)
+    assert trainer.create_optimizer() is trainer.optimizer
+
+
+def test_a_learning_rate_that_nobody_would_read_is_refused(tmp_path):
+    parts = make_policy_trainer(tmp_path)
+    arguments = CycleMimicTrainingArguments(**small_run(tmp_path, backbone_learning_rate=0.0))
+    optimizer = torch.optim.AdamW(parts.model.parameters())
+    with pytest.raises(ValueError, match="`backbone_learning_rate` must be left out with an optimizer of your own"):
+        CycleMimicTrainer(parts.model, arguments, train_dataset=parts.train_dataset, optimizers=(optimizer, None))
+
+
+def test_what_is_collected_in_prediction_has_a_row_a_sample(tmp_path):
+    trainer = make_policy_trainer(tmp_path, True)
+    found = trainer.predict(trainer.eval_dataset).predictions
+    assert [len(each) for each in found] == [4, 4] and found[0].shape == (4, 3, 2)

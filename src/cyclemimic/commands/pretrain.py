@@ -167,11 +167,12 @@ def _frames(
 
     entries, transform = data.opened.sources, processor.resize_images
     if data.is_mixture:
-        return LabelledMixture(stream_pairs(entries, transform, training), labels)
+        labelled = [_labelled_part(entry, labels, entry.weight) for entry in entries]
+        return LabelledMixture(stream_pairs(labelled, transform, training, with_future=False), labels)
     is_streamable = not data.further_cameras and all(_has_all_labels(entry, labels) for entry in entries)
     if is_streamable and not fits_in_memory(entries, transform):
         labelled = [_labelled_part(entry, labels) for entry in entries]
-        return LabelledMixture(stream_pairs(labelled, transform, training), labels)
+        return LabelledMixture(stream_pairs(labelled, transform, training, with_future=False), labels)
     keep_workers(training)
     return DemonstrationDataset(data.sources, labels, transform=transform, further_cameras=data.further_cameras)
 
@@ -187,9 +188,13 @@ def _has_all_labels(entry: WeightedSource, labels: LatentLabels) -> bool:
     )
 
 
-def _labelled_part(entry: WeightedSource, labels: LatentLabels) -> WeightedSource:
-    """The data set without episodes that have no label, which are not learnt from."""
+def _labelled_part(entry: WeightedSource, labels: LatentLabels, weight: float | None = None) -> WeightedSource:
+    """
+    The data set without episodes that have no label, which are not learnt from; of a weight of its own in a mixture, by its
+    frames else.
+    """
     from cyclemimic.data import InMemorySource
 
     labelled = [episode for episode in entry.source if (episode.source, episode.index) in labels]
-    return replace(entry, source=InMemorySource(labelled), weight=sum(episode.num_frames for episode in labelled))
+    weight = sum(episode.num_frames for episode in labelled) if weight is None else weight
+    return replace(entry, source=InMemorySource(labelled), weight=weight)

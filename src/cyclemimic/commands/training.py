@@ -177,9 +177,12 @@ def keep_workers(arguments: TrainingArguments) -> None:
 
 
 def stream_pairs(
-    sources: Sequence[WeightedSource], transform: Callable[[np.ndarray], np.ndarray], arguments: TrainingArguments
+    sources: Sequence[WeightedSource],
+    transform: Callable[[np.ndarray], np.ndarray],
+    arguments: TrainingArguments,
+    with_future: bool = True,
 ) -> MixtureDataset:
-    """Pairs that are decoded as training goes, for the processes that it will have.
+    """Pairs, or their current frames alone, that are decoded as training goes, for the processes that it will have.
 
     Raises:
         ValueError: workers are to outlive an epoch: they would not hear of the next, and repeat the first; or batches are to
@@ -195,7 +198,7 @@ def stream_pairs(
     arguments.train_sampling_strategy = "sequential"
     readers = arguments.world_size * max(1, arguments.dataloader_num_workers)
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
-    return MixtureDataset(sources, transform, seed, arguments.train_batch_size, readers)
+    return MixtureDataset(sources, transform, seed, arguments.train_batch_size, readers, with_future=with_future)
 
 
 def train_and_save(

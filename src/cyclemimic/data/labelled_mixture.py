@@ -19,7 +19,8 @@ class LabelledMixture(Dataset):
     As [`MixtureDataset`], it is to be read from first to last.
 
     Args:
-        pairs ([`MixtureDataset`]): The mixture, with the intervals that the labels were made with.
+        pairs ([`MixtureDataset`]): The mixture, with the intervals that the labels were made with; `with_future=False` spares
+            it frames that are not looked at here.
         labels ([`LatentLabels`]): Labels of all its pairs.
 
     Raises:

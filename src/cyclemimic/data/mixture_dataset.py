@@ -75,6 +75,7 @@ class MixtureDataset(Dataset):
             and how many processes read: data-parallel ranks times their workers. Batches are dealt out to them in turn,
             and each then decodes its own segments only.
         max_bytes (`int`, *optional*, defaults to 2 GiB): Bound on the decoded frames that one reading process keeps.
+        with_future (`bool`, *optional*, defaults to `True`): Whether items hold the future frame; else it is not decoded.
 
     Raises:
         DataError: If a data set has no pair or does not decode, or two episodes go by one name.
@@ -105,6 +106,7 @@ class MixtureDataset(Dataset):
         batch_size: int = 1,
         num_streams: int = 1,
         max_bytes: int = MAX_BYTES,
+        with_future: bool = True,
     ) -> None:
         if min(batch_size, num_streams) < 1:
             raise ValueError(f"`batch_size` and `num_streams` must be at least 1, got {batch_size} and {num_streams}")
@@ -112,7 +114,7 @@ class MixtureDataset(Dataset):
         list_episodes([weighted.source for weighted in sources])
         self.embodiments = sorted({weighted.source.embodiment for weighted in sources})
         self._pairs = [
-            _SourcePairs(weighted, self.embodiments.index(weighted.source.embodiment), transform)
+            _SourcePairs(weighted, self.embodiments.index(weighted.source.embodiment), transform, with_future)
             for weighted in sources
         ]
         self._weights = [weighted.weight for weighted in sources]
@@ -168,7 +170,9 @@ class _SourcePairs:
         weighted: WeightedSource,
         embodiment_id: int,
         transform: Callable[[np.ndarray], np.ndarray] | None,
+        with_future: bool,
     ) -> None:
+        self._with_future = with_future
         source, self._transform, self._embodiment_id = weighted.source, transform, embodiment_id
         self._interval_range_s = weighted.interval_range_s
         counts = [num_pairs_of(episode, weighted.min_interval_s) for episode in source]
@@ -185,6 +189,8 @@ class _SourcePairs:
     def segment_bytes(self, segment_pairs: int) -> int:
         """Most that the frames of a segment of so many pairs take."""
         pairs = min(segment_pairs, self.num_pairs)
+        if not self._with_future:
+            return self.frame_bytes * pairs
         # A segment that begins with the last pair of an episode reaches furthest; after the last episode comes the first.
         reached = np.searchsorted(self._ends, self._ends + pairs - 2, side="right")
         num_episodes = int((reached - np.arange(len(reached))).max()) + 2
@@ -205,13 +211,12 @@ class _SourcePairs:
         interval = np.maximum(1, np.rint(generator.uniform(*self._interval_range_s, len(pairs)) * fps)).astype(int)
         future = np.minimum(current + interval, num_frames - 1)
         # Ascending, so that one pass over the video files finds all of an episode's frames.
+        looked_at = [current, future] if self._with_future else [current]
         wanted, rows = np.unique(
-            np.concatenate([np.stack([positions, current], 1), np.stack([positions, future], 1)]),
-            axis=0,
-            return_inverse=True,
+            np.concatenate([np.stack([positions, indices], 1) for indices in looked_at]), axis=0, return_inverse=True
         )
         frames = list(self._iter_frames(wanted))
-        return _Segment(episodes, self._embodiment_id, current, future, rows.reshape(2, -1).T, frames)
+        return _Segment(episodes, self._embodiment_id, current, future, rows.reshape(len(looked_at), -1).T, frames)
 
     def _iter_frames(self, wanted: np.ndarray) -> Iterator[np.ndarray]:
         for position in np.unique(wanted[:, 0]):
@@ -224,7 +229,7 @@ class _SourcePairs:
 
 @dataclass(frozen=True)
 class _Segment:
-    """Neighbouring pairs, and the frames they need, read-only; `rows` says which two of them are a pair's."""
+    """Neighbouring pairs, and the frames they need, read-only; `rows` says which two of them, or which one, are a pair's."""
 
     episodes: Sequence[Episode]
     embodiment_id: int
@@ -234,11 +239,9 @@ class _Segment:
     frames: Sequence[np.ndarray]
 
     def item(self, pair: int) -> dict[str, Any]:
-        current, future = self.rows[pair]
         indices = int(self.current[pair]), int(self.future[pair])
-        return pair_item(
-            self.episodes[pair], self.embodiment_id, *indices, (self.frames[current], self.frames[future])
-        )
+        frames = [self.frames[row] for row in self.rows[pair]]
+        return pair_item(self.episodes[pair], self.embodiment_id, *indices, frames)
 
 
 class _Stream:

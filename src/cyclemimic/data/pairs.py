@@ -125,10 +125,9 @@ def future_indices(episode: Episode, interval_s: float, min_interval_s: float) -
 def pair_item(
     episode: Episode, embodiment_id: int, frame_index: int, future_index: int, frames: Sequence[np.ndarray]
 ) -> dict[str, Any]:
-    """Describe a pair as [`FramePairDataset`] returns it; `frames` are its two."""
+    """Describe a pair as [`FramePairDataset`] returns it; `frames` are its two, or the current one alone."""
     return {
-        "current": frames[0],
-        "future": frames[1],
+        **dict(zip(("current", "future"), frames)),
         "embodiment_id": embodiment_id,
         "source": episode.source,
         "episode_index": episode.index,

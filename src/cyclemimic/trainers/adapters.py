@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import nn
 
@@ -15,7 +16,7 @@ from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicPreTraine
 
 
 def add_adapter(
-    model: CycleMimicPreTrainedModel, rank: int | None = None, alpha: int = 16, dropout: float = 0.0
+    model: CycleMimicPreTrainedModel | PeftModel, rank: int | None = None, alpha: int = 16, dropout: float = 0.0
 ) -> PeftModel:
     """
     Freezes a policy but for: low-rank adapters on every linear layer of the backbone (paper §4; OpenVLA's choice of
@@ -30,7 +31,15 @@ def add_adapter(
 
     Returns:
         [`~peft.PeftModel`]: Around the model. Its `save_pretrained` saves what is trained, and nothing else.
+
+    Raises:
+        ValueError: it has adapters already.
     """
+    if isinstance(model, PeftModel) or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise ValueError(
+            "`model` must have no adapters yet where `lora_rank` or `freeze_backbone` is to put some on it; merge them "
+            "(`merge_and_unload`), or load it anew."
+        )
     names = {module: name for name, module in model.named_modules()}
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     # Tied rows are trained once: PEFT sees in the config that they are.

@@ -28,32 +28,38 @@ class CycleMimicTrainer(TermLoggingTrainer):
     part by itself in the folder `adapter`, with the processor, unless the model was made in memory: it would fit nothing.
 
     Args:
-        model ([`CycleMimicForLatentActionPrediction`] or [`CycleMimicForActionPrediction`]): In full precision.
+        model ([`CycleMimicForLatentActionPrediction`] or [`CycleMimicForActionPrediction`]): In full precision; or a
+            [`~peft.PeftModel`] of it, with low-rank adapters of your own. `lora_rank`, `freeze_backbone` and `freeze_vision` change the
+            model that is given, for good: it is to be saved through the Trainer.
         args ([`CycleMimicTrainingArguments`]): What and how it is trained.
         others, kwargs: Further arguments of [`~transformers.Trainer`].
 
     Raises:
-        ValueError: a quantized model.
+        ValueError: a quantized model, or one with adapters that the arguments would put others on; `backbone_learning_rate` with
+            an optimizer that is not made here.
     """
 
     args: CycleMimicTrainingArguments
+    arguments_class = CycleMimicTrainingArguments
     card_template = "policy"
     logged_terms = ("latent_action_loss", "action_loss", "latent_token_accuracy", "latent_action_accuracy")
 
     def __init__(
         self,
-        model: CycleMimicPreTrainedModel | None = None,
+        model: CycleMimicPreTrainedModel | PeftModel | None = None,
         args: CycleMimicTrainingArguments | None = None,
         *others: Any,
         **kwargs: Any,
     ) -> None:
-        if model is None or args is None:
-            # Trainer makes the one by `model_init`, and has defaults for the other.
-            if args is not None and (args.freeze_vision or args.freeze_backbone or args.lora_rank is not None):
+        args = self.own_arguments(args)
+        if model is None:
+            # Trainer makes it by `model_init`.
+            if args.freeze_vision or args.freeze_backbone or args.lora_rank is not None:
                 raise ValueError(
                     "`model` must be given with `lora_rank`, `freeze_backbone` or `freeze_vision`, got `model_init`."
                 )
             super().__init__(model, args, *others, **kwargs)
+            self._check_optimizer()
             return
         if getattr(model, "is_quantized", False):
             method = model.config.quantization_config.quant_method
@@ -66,9 +72,20 @@ class CycleMimicTrainer(TermLoggingTrainer):
         trained: CycleMimicPreTrainedModel | PeftModel = model
         if args.lora_rank is not None or args.freeze_backbone:
             trained = add_adapter(model, args.lora_rank, args.lora_alpha, args.lora_dropout)
+        if isinstance(trained, PeftModel):
             # FSDP and ZeRO change the modules themselves, which cannot be copied then.
             self._weightless = weightless_copy(trained)
         super().__init__(trained, args, *others, **kwargs)
+        self._check_optimizer()
+
+    def _check_optimizer(self) -> None:
+        deepspeed: Any = getattr(self.args, "hf_deepspeed_config", None)
+        is_given = self.optimizer is not None or (deepspeed is not None and "optimizer" in deepspeed.config)
+        if is_given and self.args.backbone_learning_rate is not None:
+            raise ValueError(
+                "`backbone_learning_rate` must be left out with an optimizer of your own, or DeepSpeed's, got "
+                f"{self.args.backbone_learning_rate:g}; give its parameter groups their rates."
+            )
 
     def _prepare_input(self, data: Any) -> Any:
         prepared: Any = super()._prepare_input(data)
@@ -113,8 +130,9 @@ class CycleMimicTrainer(TermLoggingTrainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.optimizer is None and self.args.backbone_learning_rate is not None:
-            optimizer = super().create_optimizer(model)
+        is_made_here = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if is_made_here and self.args.backbone_learning_rate is not None:
             named = (self.model if model is None else model).named_parameters()
             # Anywhere in the name: wrappers put their own before it. Rows of new tokens, where PEFT trains them apart from
             # the others, have as little to forget as the action decoder.
@@ -126,7 +144,7 @@ class CycleMimicTrainer(TermLoggingTrainer):
                 for group in optimizer.param_groups
                 for part in _split(group, backbone, self.args.backbone_learning_rate)
             ]
-        return super().create_optimizer(model)
+        return optimizer
 
 
 def _split(group: dict[str, Any], chosen: set[int], learning_rate: float) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
     """
 
     args: LatentActionTokenizerTrainingArguments
+    arguments_class = LatentActionTokenizerTrainingArguments
     card_template = "tokenizer"
     logged_terms = (
         "reconstruction_loss",

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_pt_utils import find_batch_size
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
@@ -30,9 +30,11 @@ class TermLoggingTrainer(PublishingTrainer):
     logged_terms: ClassVar[tuple[str, ...]] = ()
     """Fields of the model's output; absent or `None` ones are passed over. Of a vector, the log has the mean, and every
     entry under a number behind the name."""
+    arguments_class: ClassVar[type[TrainingArguments]] = TrainingArguments
+    """What `args` must be."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, model: Any = None, args: TrainingArguments | None = None, *others: Any, **kwargs: Any) -> None:
+        super().__init__(model, self.own_arguments(args), *others, **kwargs)
         # The models take no `num_items_in_batch`: their losses are means, and Trainer's accumulation divides them.
         self.model_accepts_loss_kwargs = False
         # They return a loss from any batch, also one without labels: evaluation reports it.
@@ -42,6 +44,13 @@ class TermLoggingTrainer(PublishingTrainer):
         self._pace = Pace()
         if getattr(self.args, "compile_layers", False):
             self._compile_layers()
+
+    @classmethod
+    def own_arguments(cls, args: TrainingArguments | None) -> Any:
+        """`args`, or all defaults where there are none; `ValueError` where they lack what this Trainer reads."""
+        if args is not None and not isinstance(args, cls.arguments_class):
+            raise ValueError(f"`args` must be {cls.arguments_class.__name__}, got {type(args).__name__}.")
+        return cls.arguments_class() if args is None else args
 
     def _compile_layers(self) -> None:
         if self.args.torch_compile or is_deepspeed_zero3_enabled():

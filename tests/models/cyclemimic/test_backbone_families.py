@@ -15,8 +15,9 @@ from cyclemimic.models.cyclemimic import (
     CycleMimicForLatentActionPrediction,
     CycleMimicProcessor,
 )
+from cyclemimic.models.cyclemimic.backbone_inputs_cyclemimic import finish_logits
 
-from .backbone_families import FAMILIES
+from .backbone_families import FAMILIES, TEXT
 
 
 @pytest.fixture(params=FAMILIES)
@@ -167,6 +168,52 @@ def test_loss_equals_that_of_the_backbones_own_logits(config, processor, images,
         losses.append(torch.nn.functional.cross_entropy(logits, labels[0, -4:]))
     output = model(**processor(images, texts, codes))
     assert output.loss.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl"], indirect=True)
+def test_logits_are_multiplied_as_the_backbones_own(config, processor, images, texts, codes):
+    module = pytest.importorskip("transformers.models.hyperclovax_vision_v2")
+    backbone_config = module.HyperCLOVAXVisionV2Config(
+        vision_config=config.backbone_config.vision_config.to_dict(),
+        text_config={
+            "model_type": "hyperclovax",
+            **TEXT,
+            **vocabulary_of(processor.tokenizer),
+            "logits_scaling": 0.125,
+        },
+        image_token_id=processor.image_token_id,
+        video_token_id=0,
+    )
+    model = enliven(CycleMimicForLatentActionPrediction(processor.make_config(backbone_config)))
+    batch = processor(images[0], texts[0], codes[:1])
+    loss = model(**batch).loss.item()
+    labels = batch.pop("labels")
+    batch["pixel_values"] = batch["pixel_values"].flatten(0, 1)
+    is_image = (batch["input_ids"] == processor.image_token_id).long()
+    with torch.no_grad():
+        logits = model.backbone(**batch, mm_token_type_ids=is_image).logits[0, -5:-1]
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels[0, -4:]).item(), abs=1e-5)
+    assert loss != pytest.approx(torch.nn.functional.cross_entropy(8 * logits, labels[0, -4:]).item(), abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "expected"),
+    [
+        ("granite4_vision", {"logits_scaling": 4.0}, [0.5, -1.0]),
+        ("granite_docling", {"logits_scaling": 4.0}, [0.5, -1.0]),
+        ("hyperclovax_vision_v2", {"logits_scaling": 4.0}, [8.0, -16.0]),
+        ("cohere_compass", {"logit_scale": 0.25}, [0.5, -1.0]),
+        ("cohere_compass", {"logit_scale": None}, [2.0, -4.0]),
+        # Multiplied first, then capped: 2 tanh(1 / 2) and 2 tanh(-2 / 2).
+        ("muse_spark", {"output_multiplier": 0.5, "final_logit_softcapping": 2.0}, [0.924234, -1.523188]),
+        # Its own forward does not.
+        ("llava_next", {"logits_scaling": 4.0}, [2.0, -4.0]),
+    ],
+)
+def test_what_is_done_behind_the_vocabulary_head(model_type, fields, expected):
+    config = SimpleNamespace(model_type=model_type, get_text_config=lambda: SimpleNamespace(**fields))
+    logits = finish_logits(config, torch.tensor([2.0, -4.0]))
+    assert torch.allclose(logits, torch.tensor(expected), atol=1e-6)
 
 
 def test_prediction_compiles_whole_and_once(config, processor, images, texts):

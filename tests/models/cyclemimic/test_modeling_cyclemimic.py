@@ -506,3 +506,21 @@ def test_each_step_looks_by_its_own_query_and_the_act_states(action_model, batch
     torch.testing.assert_close(queries, decoder.step_queries + act.mean(dim=1, keepdim=True))
     seen = torch.cat([decoder.visual_proj(decoder.visual_norm(visual)), act], dim=1)
     torch.testing.assert_close(context, seen + decoder.context_positions)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 2), (3, 6, 1), (3, 5, 2)])
+def test_actions_of_another_shape_are_refused(action_model, batch, shape):
+    sizes = action_model.config.chunk_size, action_model.config.action_dim
+    assert sizes != shape[1:]
+    message = (
+        rf"`actions` must have shape \(batch, {sizes[0]}, {sizes[1]}\), got \({shape[0]}, {shape[1]}, {shape[2]}\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        action_model(**{**batch, "actions": torch.zeros(shape)})
+
+
+def test_a_new_action_decoder_is_kept_out_of_float16_too(latent_model, tmp_path):
+    latent_model.save_pretrained(tmp_path)
+    model = CycleMimicForActionPrediction.from_pretrained(tmp_path, dtype=torch.float16)
+    assert {weight.dtype for weight in model.action_decoder.parameters()} == {torch.float32}
+    assert {weight.dtype for weight in model.backbone.parameters()} == {torch.float16}

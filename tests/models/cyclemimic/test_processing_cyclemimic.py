@@ -333,3 +333,25 @@ def test_from_texts_checks_its_input(arguments, message):
 def test_from_texts_spells_unknown_words(processor, images):
     ids = processor(images[0], "fürchte den Roboter")["input_ids"][0]
     assert "fürchte den roboter?" in processor.tokenizer.decode(ids)
+
+
+def test_a_prompt_is_that_of_todays_settings(processor, images, texts):
+    before = processor(images, texts)["input_ids"]
+    processor.num_image_tokens += 3
+    after = processor(images, texts)["input_ids"]
+    placeholders = [(ids == processor.image_token_id).sum(dim=1).tolist() for ids in (before, after)]
+    assert placeholders[1] == [count + 3 for count in placeholders[0]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64])
+def test_codes_of_any_kind_of_integer(processor, images, texts, codes, dtype):
+    expected = processor(images, texts, codes)["labels"]
+    assert torch.equal(processor(images, texts, codes.astype(dtype))["labels"], expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "one instruction an image"), ([["a"], ["b"], ["c"]], "an instruction")]
+)
+def test_what_is_no_instruction_is_refused(processor, images, text, message):
+    with pytest.raises(ValueError, match=f"`text` must .*{message}"):
+        processor(images, text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What families of backbones read beside token ids, pixels and attention mask."""
+"""What families of backbones read beside token ids, pixels and attention mask, and what they do behind their vocabulary head."""
 
 from __future__ import annotations
 
@@ -7,14 +7,24 @@ import inspect
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-# The one place where a backbone's name counts: what its `token_type_ids` set apart.
+# The one place where a backbone's name counts.
+# What its `token_type_ids` set apart.
 _TOKEN_TYPES = {
     # Image tokens, which see each other in both directions.
     "gemma3": "image",
     # Latent action and ACT tokens: all that comes before them sees all of it, also what comes later.
     "paligemma": "answer",
+}
+# The field of its text configuration by which logits are multiplied, or divided (-1).
+_LOGIT_FACTORS = {
+    "cohere_compass": ("logit_scale", 1),
+    "granite4_vision": ("logits_scaling", -1),
+    "granite_docling": ("logits_scaling", -1),
+    "hyperclovax_vision_v2": ("logits_scaling", 1),
+    "muse_glimmer": ("output_multiplier", 1),
+    "muse_spark": ("output_multiplier", 1),
 }
 
 
@@ -31,6 +41,18 @@ def token_types_of(backbone: PreTrainedModel) -> tuple[str, str] | None:
     # Wherever transformers has an argument of this name, it means 0 for text and 1 for images.
     named = "mm_token_type_ids"
     return (named, "image") if named in inspect.signature(backbone.base_model.forward).parameters else None
+
+
+def finish_logits(config: PreTrainedConfig, logits: torch.Tensor) -> torch.Tensor:
+    """What the backbone of this configuration makes of its vocabulary head's output, of all tokens or of some."""
+    text_config = config.get_text_config()
+    name, exponent = _LOGIT_FACTORS.get(config.model_type, ("", 1))
+    factor = getattr(text_config, name, None)
+    if factor not in (None, 1):
+        logits = logits * factor**exponent
+    # Gemma's.
+    cap = getattr(text_config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def position_ids(

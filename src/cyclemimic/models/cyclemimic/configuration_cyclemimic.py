@@ -32,6 +32,11 @@ _SIZES = (
     *("codebook_size", "num_latent_tokens", "num_act_tokens", "chunk_size", "action_dim", "num_image_tokens"),
     "state_dim",
 )
+# Of the outputs, what is no array of a row a sample, or as large as the backbone's states.
+_NOT_COLLECTED = [
+    *("latent_action_loss", "action_loss", "latent_token_accuracy", "latent_action_accuracy"),
+    *("hidden_states", "attentions"),
+]
 _DECODER_SIZES = ("action_decoder_hidden_size", "action_decoder_num_heads", "action_decoder_num_layers")
 
 
@@ -99,6 +104,7 @@ class CycleMimicConfig(PreTrainedConfig):
 
     model_type = "cyclemimic"
     sub_configs = {"backbone_config": AutoConfig}
+    keys_to_ignore_at_inference = _NOT_COLLECTED
 
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None
     codebook_size: int = 16

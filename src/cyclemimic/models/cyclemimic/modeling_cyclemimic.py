@@ -20,7 +20,7 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .action_bins_cyclemimic import bin_centres, to_bins
 from .action_decoder_cyclemimic import CycleMimicActionDecoder
-from .backbone_inputs_cyclemimic import merge_cameras, next_position, position_ids, token_types_of
+from .backbone_inputs_cyclemimic import finish_logits, merge_cameras, next_position, position_ids, token_types_of
 from .configuration_cyclemimic import CycleMimicConfig
 from .execution_cyclemimic import ActionChunkQueue
 from .image_batches_cyclemimic import IMAGE_INPUTS
@@ -169,6 +169,10 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._fill_token_ids()
+        # transformers keeps so what it loads alone, not what the checkpoint lacks.
+        kept = (cls._keep_in_fp32_modules or ()) if model.dtype == torch.float16 else ()
+        for part in filter(None, (getattr(model, name) for name in kept)):
+            part.float()
         return loaded
 
     @torch.no_grad()
@@ -291,8 +295,7 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
             raise ValueError(
                 f"Prediction takes the processor's batch without latent actions or actions, got {answers}."
             )
-        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        attention_mask, input_ids = padding_first(attention_mask, input_ids)
+        attention_mask, input_ids, _ = self._aligned(attention_mask, input_ids, None)
         length = input_ids.shape[1] + self.config.num_latent_tokens + self._num_appended_tokens
         cache = self._make_cache(length)
         outputs, positions = self._read(
@@ -379,20 +382,17 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
 
     def _vocabulary_logits(self, states: torch.Tensor) -> torch.Tensor:
         # Of a model over several GPUs, the head may be on another than what asks for it.
-        logits = self.get_output_embeddings()(states).to(states.device)
-        # Gemma's; the backbone's own forward does this behind its vocabulary head.
-        cap = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        return finish_logits(self.backbone.config, self.get_output_embeddings()(states).to(states.device))
 
     def _logits_of(self, token_ids: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """The logits of some tokens alone, `(batch_size, length, num_tokens)`."""
         head = self.get_output_embeddings()
-        is_capped = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
         # An offloaded head has its weights while it is called, and noise before.
-        if type(head) is not nn.Linear or hasattr(head, "_hf_hook") or is_capped:
+        if type(head) is not nn.Linear or hasattr(head, "_hf_hook"):
             return self._vocabulary_logits(states)[..., token_ids]
         # Their rows of the vocabulary are read instead of all.
-        return F.linear(states, head.weight[token_ids], None if head.bias is None else head.bias[token_ids])
+        rows = F.linear(states, head.weight[token_ids], None if head.bias is None else head.bias[token_ids])
+        return finish_logits(self.backbone.config, rows)
 
     def _best_of(self, token_ids: torch.Tensor, last_state: torch.Tensor) -> torch.Tensor:
         """Which of the tokens comes next, `(batch_size, 1)`, after a state `(batch_size, 1, hidden_size)`."""
@@ -571,10 +571,11 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
                 configuration has a `state_dim`, and only there.
 
         Raises:
-            ValueError: a robot state that the configuration does not have, or none or one of another size where it does; without
-                `labels`, no latent action in `input_ids`.
+            ValueError: a robot state that the configuration does not have, or none or one of another size where it does; actions
+                of another shape; without `labels`, no latent action in `input_ids`.
         """
         self._check_robot_state(robot_state, len(input_ids))
+        self._check_actions(actions)
         attention_mask, input_ids, labels = self._aligned(attention_mask, input_ids, labels)
         if labels is None:
             self._check_latent_tokens(input_ids)
@@ -614,6 +615,12 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def _check_actions(self, actions: torch.Tensor | None) -> None:
+        """Others would be broadcast, and learned."""
+        sizes = self.config.chunk_size, self.config.action_dim
+        if actions is not None and tuple(actions.shape[1:]) != sizes:
+            raise ValueError(f"`actions` must have shape (batch, {sizes[0]}, {sizes[1]}), got {tuple(actions.shape)}.")
 
     @torch.no_grad()
     def predict_action_chunk(

@@ -143,7 +143,7 @@ class CycleMimicProcessor(ProcessorMixin):
             self.add_action_statistics(dataset, statistics)
         for dataset, statistics in (state_statistics or {}).items():
             self.add_state_statistics(dataset, statistics)
-        self._prompts: dict[tuple[str, str], torch.Tensor] = {}
+        self._prompts: dict[tuple[Any, ...], torch.Tensor] = {}
         self._kept_image_batches = ImageBatches(self.image_processor, square_size)
 
     @classmethod
@@ -284,7 +284,7 @@ class CycleMimicProcessor(ProcessorMixin):
         image_batches = self._image_batches
         images = image_batches.check(self._one_after_another(images))
         batch_size = len(images) // self.num_cameras
-        texts = [text] if isinstance(text, str) else list(text)
+        texts = [text] if isinstance(text, str) else list(text or ())
         if len(texts) != batch_size or not texts:
             raise ValueError(f"`text` must hold one instruction an image ({batch_size}), got {len(texts)}.")
         prompts = [self._encode_prompt(instruction) for instruction in texts]
@@ -441,7 +441,9 @@ class CycleMimicProcessor(ProcessorMixin):
 
     def _encode_prompt(self, instruction: str) -> torch.Tensor:
         """Token ids of one prompt; instructions are few, so each is tokenised once."""
-        known = (self.prompt_template, instruction)
+        instruction = clean_instruction(instruction)
+        how = (self.prompt_template, self.image_token, self.num_image_tokens, self.num_cameras, id(self.tokenizer))
+        known = (*how, instruction)
         if known not in self._prompts:
             template = template_of_cameras(self.prompt_template, self.tokenizer, self.num_cameras)
             prompt = encode_prompt(template, instruction, self.tokenizer, self.image_token, self.num_image_tokens)
@@ -452,6 +454,8 @@ class CycleMimicProcessor(ProcessorMixin):
 
     def _check_codes(self, latent_actions: Any, batch_size: int) -> torch.Tensor:
         codes = torch.as_tensor(_as_array("latent_actions", latent_actions))
+        if codes.dtype in (torch.uint16, torch.uint32, torch.uint64):  # which torch has, and compares not
+            codes = codes.long()
         if codes.dtype.is_floating_point or codes.dtype == torch.bool:
             raise ValueError(f"`latent_actions` must be integers, got {codes.dtype}.")
         if codes.shape != (batch_size, self.num_latent_tokens):
