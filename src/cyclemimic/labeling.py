@@ -41,6 +41,7 @@ def label_videos(
     rank: int = 0,
     world_size: int = 1,
     own_intervals: Mapping[str, tuple[float, float]] | None = None,
+    data: CardData | None = None,
 ) -> Path:
     """
     Writes the latent action of every frame pair of the sources, a row a pair, as [`cyclemimic.data.LatentLabels`] reads
@@ -62,6 +63,7 @@ def label_videos(
         rank, world_size (`int`, *optional*, default to 0 and 1): Which of how many processes this is.
         own_intervals (`Mapping[str, tuple[float, float]]`, *optional*): `interval_s` and `min_interval_s` of data sets
             that have others, by the data set's name.
+        data ([`CardData`], *optional*): What the card says of the data sets, where more is known of them, such as what was left out.
 
     Returns:
         `Path`: `output_dir`.
@@ -107,7 +109,8 @@ def label_videos(
                 ]
                 folder.write(index, {key: np.concatenate([part[key] for part in columns]) for key in columns[0]})
     num_pairs = sum(len(futures) for shard in shards for _, futures in shard)
-    folder.finish(_card(Path(output_dir).resolve().name, sources, settings, num_pairs))
+    described = CardData.of_sources(sources) if data is None else data
+    folder.finish(_card(Path(output_dir).resolve().name, described, settings, num_pairs))
     return Path(output_dir)
 
 
@@ -235,9 +238,10 @@ def _blocks(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray
         yield block
 
 
-def _card(title: str, sources: Sequence[EpisodeSource], settings: Mapping[str, Any], num_pairs: int) -> str:
-    metadata = {**settings, "tokenizer": plain(settings["tokenizer"])}
-    return render_label_card(title, CardData.of_sources(sources), metadata=metadata, num_pairs=num_pairs)
+def _card(title: str, data: CardData, settings: Mapping[str, Any], num_pairs: int) -> str:
+    own_intervals = {plain(name): own for name, own in settings["own_intervals"].items()}
+    metadata = {**settings, "tokenizer": plain(settings["tokenizer"]), "own_intervals": own_intervals}
+    return render_label_card(title, data, metadata=metadata, num_pairs=num_pairs)
 
 
 def _label_columns(episode: Episode, futures: np.ndarray, codes: np.ndarray) -> dict[str, object]:

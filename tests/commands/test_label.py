@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cyclemimic.commands import label
-from cyclemimic.data import LatentLabels
+from cyclemimic.data import LatentLabels, encode_video
 
 
 def test_labels_every_pair(labels, tokenizer):
@@ -21,6 +21,25 @@ def test_labels_every_pair(labels, tokenizer):
     # What is published says nothing of this machine.
     published = [path for path in labels.iterdir() if path.suffix in (".parquet", ".md")]
     assert len(published) == 2 and not any(str(tokenizer.parent).encode() in path.read_bytes() for path in published)
+
+
+def test_the_card_says_what_was_left_out_and_each_interval(tokenizer, square_data, verb, tmp_path):
+    films = tmp_path / "films"
+    films.mkdir()
+    encode_video(films / "a.mp4", np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8), 10)
+    (films / "b.mp4").write_bytes(b"no film")
+    own = f"{{path: {square_data}, weight: 2, name: squares, interval_s: 0.5, min_interval_s: 0.4}}"
+    (tmp_path / "mixture.yaml").write_text(
+        f"sources: [{own}, {{path: films, weight: 8}}, {{path: nothing, weight: 1}}]"
+    )
+    flags = ["--tokenizer", tokenizer, "--data", tmp_path / "mixture.yaml", "--output", tmp_path / "labels"]
+    times = ["--interval_s", 0.3, "--min_interval_s", 0.2, "--leave_out_missing", "--skip_broken"]
+    assert verb("label", *flags, *times, "--device", "cpu") == 0
+    card = (tmp_path / "labels" / "README.md").read_text()
+    assert "the one 0.3 s later (at an episode's end at least 0.2 s); of squares 0.5 s (at least 0.4 s)" in card
+    assert "were left out: nothing." in card
+    (row,) = [line for line in card.splitlines() if line.startswith("| films |")]
+    assert row.split("|")[-3].strip() == "1 (1)"  # how many are broken, and which
 
 
 def test_images_take_the_frame_rate_given(tokenizer, tmp_path):

@@ -88,6 +88,25 @@ def test_an_entry_without_an_episode_says_what_there_is(v30, tmp_path):
         open_mixture(read_mixture(path), 0.5, 0.2)
 
 
+def test_a_data_set_has_one_interval_however_often_it_stands_there(v30, tmp_path):
+    own = {"path": str(v30), "weight": 1}
+    parts = [{**own, "last_episode": 0}, {**own, "first_episode": 1, "interval_s": 0.4}]
+    with pytest.raises(
+        DataError, match="source v30 of the mixture stands in it more than once: `interval_s` .* 0.5, 0.2 and 0.4"
+    ):
+        open_mixture(read_mixture(write(tmp_path, parts)), 0.5, 0.2)
+    for change in ({"interval_s": 0.5}, {"name": "other"}):
+        parts[1] |= change
+        first, second = open_mixture(read_mixture(write(tmp_path, parts)), 0.5, 0.2).sources
+        assert (len(first.source), len(second.source)) == (1, 2)
+
+
+def test_data_sets_that_are_missing_are_told_apart(v30, tmp_path):
+    paths = [str(v30), "nope1/*.mp4", "nope2/*.mp4"]
+    entries = read_mixture(write(tmp_path, [{"path": path, "weight": 1} for path in paths]))
+    assert list(open_mixture(entries, 0.5, 0.2, leave_out_missing=True).left_out) == ["*.mp4", "nope2/*.mp4"]
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -166,6 +185,7 @@ def test_nothing_is_no_mixture(tmp_path):
         ({"path": "x", "weight": 1, "wieght": 2}, r"unknown key 'wieght' \(did you mean 'weight'\?\)"),
         ({"path": "x", "weight": 1, "fps": -1}, "`fps` must be a number above 0"),
         ({"path": "x", "weight": 1, "interval_s": [1, 0]}, r"`interval_s\[1\]` must be a number above 0"),
+        ({"path": "x", "weight": 1, "interval_s": [1.4, 0.7]}, r"`interval_s` must ascend, got \[1.4, 0.7\]"),
         ({"path": "x", "weight": 1, "interval_s": [1, 2, 3]}, "`interval_s` must be a number above 0"),
         ({"path": 3, "weight": 1}, "`path` must be text, got 3"),
         ({"path": None, "weight": 1}, "`path` must be text, got None"),

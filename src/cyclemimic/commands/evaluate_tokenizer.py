@@ -54,8 +54,8 @@ def run(arguments: argparse.Namespace) -> str:
         batch_size=arguments.batch_size,
         seed=arguments.seed,
     )
-    tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments)
-    sources = [entry.source for entry in weighted]
+    tokenizer, image_processor, opened = open_tokenizer_and_data(arguments)
+    sources = [entry.source for entry in opened.sources]
     folder = AtomicFolder(arguments.output)
     with folder.writing() as partial:
         measurement = measure_tokenizer(tokenizer, image_processor, sources, settings)

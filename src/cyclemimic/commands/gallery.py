@@ -86,8 +86,8 @@ def _write(arguments: argparse.Namespace) -> str:
     if arguments.pairs < 2:
         raise ValueError(f"`pairs` must be at least 2, got {arguments.pairs}.")
     _check_seed(arguments.seed)
-    tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments)
-    sources = [entry.source for entry in weighted]
+    tokenizer, image_processor, opened = open_tokenizer_and_data(arguments)
+    sources = [entry.source for entry in opened.sources]
     folder = AtomicFolder(arguments.output)
     with folder.writing() as partial:
         kept = _bytes_to_keep(sources, arguments.max_pairs)
@@ -159,8 +159,8 @@ def open_explorer(arguments: argparse.Namespace) -> ActionExplorer:
     from cyclemimic.labeling import encode_pairs, tokenizer_revision
 
     labels = open_labels(arguments.labels, arguments.labels_revision) if arguments.labels else None
-    tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments)
-    sources = [entry.source for entry in weighted]
+    tokenizer, image_processor, opened = open_tokenizer_and_data(arguments)
+    sources = [entry.source for entry in opened.sources]
     kept = _bytes_to_keep(sources, arguments.max_pairs)
     pairs = FramePairDataset(sources, arguments.interval_s, arguments.min_interval_s, max_bytes=kept)
     if labels is None:

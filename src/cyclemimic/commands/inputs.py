@@ -133,7 +133,7 @@ def _warn_of_coarse_rates(sources: Sequence[WeightedSource]) -> None:
 
 def open_tokenizer_and_data(
     arguments: argparse.Namespace, may_differ: bool = False
-) -> tuple[LatentActionTokenizerModel, LatentActionTokenizerImageProcessor, list[WeightedSource]]:
+) -> tuple[LatentActionTokenizerModel, LatentActionTokenizerImageProcessor, OpenedMixture]:
     """What the flags of [`add_tokenizer_flags`] name, everything checked before the tokenizer is loaded; `may_differ` lets
     the data sets of a mixture have intervals of their own.
 
@@ -144,14 +144,14 @@ def open_tokenizer_and_data(
     check_at_least_one(batch_size=arguments.batch_size)
     device = choose_device(arguments.device)
     times = arguments.interval_s, arguments.min_interval_s
-    sources = open_mixture_or_sources(arguments, *times).sources
-    own = [entry.source.name for entry in sources if (entry.interval_s, entry.min_interval_s) != times]
+    opened = open_mixture_or_sources(arguments, *times)
+    own = [entry.source.name for entry in opened.sources if (entry.interval_s, entry.min_interval_s) != times]
     if own and not may_differ:
         raise ValueError(
             f"`data` must be looked at with one interval, got a mixture with others for {own[:5]}; give its data sets "
             "one by one, or a mixture without `interval_s` and `min_interval_s`."
         )
-    return *load_tokenizer(arguments.tokenizer, device), sources
+    return *load_tokenizer(arguments.tokenizer, device), opened
 
 
 def check_labels(

@@ -30,19 +30,20 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> str:
     """Labels this process's share of the data sets; the one that is last says how many pairs there were."""
+    from cyclemimic.cards.card import CardData
     from cyclemimic.commands.inputs import check_at_least_one, open_tokenizer_and_data
     from cyclemimic.data import LatentLabels
     from cyclemimic.labeling import label_videos
 
     check_at_least_one(rows_per_shard=arguments.rows_per_shard)
-    tokenizer, image_processor, weighted = open_tokenizer_and_data(arguments, may_differ=True)
+    tokenizer, image_processor, opened = open_tokenizer_and_data(arguments, may_differ=True)
     times = arguments.interval_s, arguments.min_interval_s
     # Where a mixture draws intervals from a range, labels are of its middle.
-    own = {entry.source.name: (sum(entry.interval_range_s) / 2, entry.min_interval_s) for entry in weighted}
+    own = {entry.source.name: (sum(entry.interval_range_s) / 2, entry.min_interval_s) for entry in opened.sources}
     label_videos(
         tokenizer,
         image_processor,
-        [entry.source for entry in weighted],
+        [entry.source for entry in opened.sources],
         arguments.output,
         *times,
         tokenizer_name=str(arguments.tokenizer),
@@ -52,6 +53,9 @@ def run(arguments: argparse.Namespace) -> str:
         rank=int(os.environ.get("RANK", 0)),
         world_size=int(os.environ.get("WORLD_SIZE", 1)),
         own_intervals={name: interval for name, interval in own.items() if interval != times},
+        data=CardData.of_sources(
+            [entry.source for entry in opened.sources], left_out=list(opened.left_out), broken=opened.broken
+        ),
     )
     if not arguments.output.exists():
         return f"Done with this process's share; {arguments.output} appears when the other processes are"

@@ -154,7 +154,7 @@ def open_mixture(
 
     Raises:
         DataError: If one cannot be opened, all such named; or, with `leave_out_missing`, if none can; or if the times of an
-            entry do not go together.
+            entry, or of two of one name, do not go together.
     """
     # Before the first is opened, which may take minutes.
     times = [_times(entry, interval_s, min_interval_s) for entry in entries]
@@ -165,14 +165,24 @@ def open_mixture(
         try:
             source, faults = open_usable(entry.open) if skip_broken else (entry.open(), [])
         except DataError as error:
-            left_out[entry.data_name] = str(error)
+            name = entry.data_name
+            # As two patterns of one kind in two folders.
+            left_out[name if name not in left_out else f"{Path(entry.path).parent.name}/{name}"] = str(error)
             continue
         if entry.name is None and source.name in {other.source.name for other in opened}:
             # As two patterns of one folder.
             named = dataclasses.replace(entry, name=entry.data_name)
             source, faults = open_usable(named.open) if skip_broken else (named.open(), [])
+        for other in opened:
+            # Labels, and all that is kept by a data set's name, have one for it.
+            if other.source.name == source.name and (other.interval_s, other.min_interval_s) != (interval, shortest):
+                raise DataError(
+                    f"source {source.name} of the mixture stands in it more than once: `interval_s` and `min_interval_s` must be "
+                    f"the same, got {other.interval_s}, {other.min_interval_s} and {interval}, {shortest}; or give each its `name`"
+                )
         opened.append(WeightedSource(source, entry.weight, interval, shortest))
-        broken |= {source.name: faults} if faults else {}
+        if faults:
+            broken.setdefault(source.name, []).extend(faults)
     errors = [f"{name}: {reason}" for name, reason in left_out.items()]
     if errors and not (leave_out_missing and opened):
         raise DataError(
@@ -218,6 +228,8 @@ def _entry(value: Any, where: str, folder: Path) -> MixtureEntry:
     for key, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
             raise DataError(f"{where}: `{key}` must be a number above 0, got {number!r}")
+    if isinstance(value.get("interval_s"), tuple) and value["interval_s"][0] > value["interval_s"][1]:
+        raise DataError(f"{where}: `interval_s` must ascend, got {list(value['interval_s'])}")
     for key in ("first_episode", "last_episode"):
         index = value.get(key)
         if index is not None and (isinstance(index, bool) or not isinstance(index, int) or index < 0):
