@@ -212,6 +212,18 @@ def test_a_value_that_is_missing_or_a_key_that_stands_twice(config_file, text, m
         parse("--config", config_file(f"output_dir: out\n{text}\n"))
 
 
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("run_name: 2024_05_01", "20240501"), ("run_name: 1:30", "90"), ("tasks: [push, 1.5]", "1.5")],
+)
+def test_text_that_yaml_reads_as_a_number_is_asked_for_in_quotes(config_file, text, read):
+    name = text.split(":")[0]
+    with pytest.raises(ValueError, match=f"`{name}` must be text, got {read}, as YAML reads it; put it in quotes"):
+        parse("--config", config_file(f"output_dir: out\n{text}\n"))
+    arguments = parse("--config", config_file("output_dir: out\nrun_name: '2024_05_01'\n"))
+    assert arguments.run_name == "2024_05_01"
+
+
 def test_words_that_yaml_takes_for_truth_values(config_file):
     arguments = parse("--config", config_file("output_dir: out\nrun_name: no\nshuffle: no\n"))
     assert (arguments.run_name, arguments.shuffle) == ("no", False)

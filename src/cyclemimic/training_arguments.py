@@ -14,6 +14,8 @@ from typing import Any
 from .strict_yaml import load_yaml
 from .verb_parser import OneLineErrors, suggestion
 
+# Types, as written, of fields that take text alone.
+_TEXT = {"str", "str | None", "<class 'str'>"}
 # argparse's own would have two hundred flags.
 _USAGE = "%(prog)s [--config FILE] [--FLAG VALUE ...]"
 
@@ -178,6 +180,13 @@ def _as_meant(value: Any, kind: str, where: str) -> Any:
         raise ValueError(f"{where} must have a value, got none; leave out the key for the default.")
     if isinstance(value, bool) and "bool" not in kind:
         return "yes" if value else "no"
+    if kind.removeprefix("list[").replace("]", "") in _TEXT:
+        # YAML reads 2024_05_01 as a number, 12:30:00 as seconds, and a revision of digits without its first zero.
+        others = [
+            each for each in (value if isinstance(value, list) else [value]) if not isinstance(each, str | dict | None)
+        ]
+        if others:
+            raise ValueError(f"{where} must be text, got {others[0]!r}, as YAML reads it; put it in quotes.")
     return value
 
 
@@ -188,4 +197,4 @@ def _as_flags(name: str, value: Any) -> Iterator[str]:
         yield f"--{name}"
         yield from map(str, value)
     else:
-        yield f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"
+        yield f"--{name}={json.dumps(value, default=str) if isinstance(value, dict) else value}"

@@ -69,12 +69,20 @@ def test_figures_go_into_the_card(model, tmp_path, capsys):
         ([], "`quality` and `rollout` must hold at least one figure, got none."),
         (["--quality", "missing.json"], "`quality` must be a JSON file, got missing.json"),
         (["--rollout", "{quality}"], "`rollout` must be a file with `success`"),
+        (["--quality", "{bare}"], "`quality` must be as `cyclemimic` has written it, got"),
+        (["--rollout", "{rateless}"], "`rollout` must be as `cyclemimic` has written it, got"),
     ],
 )
 def test_bad_files(model, tmp_path, capsys, flags, message):
     quality = write(tmp_path / "quality.json", QUALITY)
+    rate = {"rate": None, "low": 0.1, "high": 0.2, "trials": 3}
+    files = {
+        "quality": quality,
+        "bare": write(tmp_path / "bare.json", {"summary": {"psnr": 3.0}}),
+        "rateless": write(tmp_path / "rateless.json", {"success": {"push": rate}}),
+    }
     before = (model / "README.md").read_bytes()
-    assert cli.main(["card", "--model", str(model), *(flag.format(quality=quality) for flag in flags)]) == 2
+    assert cli.main(["card", "--model", str(model), *(flag.format(**files) for flag in flags)]) == 2
     assert message in capsys.readouterr().err
     assert (model / "README.md").read_bytes() == before
 

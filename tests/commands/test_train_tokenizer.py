@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,6 +153,10 @@ def test_saved_configuration_can_be_given_again(tokenizer):
         ('--data {data} --tokenizer_config {{"hidden_sze":1}}', "hidden_sze"),
         ("--data {data} --tokenizer_config {{[]", "must be a file of JSON or YAML, or JSON text"),
         ("--data {data} --tokenizer_config {config} --tokenizer {tokenizer}", "`tokenizer_config` must be left out"),
+        (
+            "--data {data} --tokenizer {tokenizer} --vision_model me/x",
+            "`vision_model` must be left out with `tokenizer`",
+        ),
         ("--data {data} --tokenizer {tmp}/absent", "`tokenizer` must be a checkpoint folder or a Hub id, got"),
         ("--data {data} --vision_model {tmp}/absent", "`vision_model` must be a checkpoint folder or a Hub id"),
         ('--data {data} --tokenizer_config {{"vision_config":{{}}}}', "a vision model without weights"),
@@ -184,6 +190,28 @@ def test_full_disk_leaves_no_model(verb, square_data, tokenizer_config, tmp_path
     assert not (output / "config.json").exists()
     assert not (output / "model.partial").exists()
     shutil.rmtree(output)
+
+
+def test_a_save_that_breaks_off_leaves_no_older_model_half_replaced(
+    verb, square_data, tokenizer_config, tmp_path, monkeypatch
+):
+    output = tmp_path / "output"
+    flags = ["--data", square_data, "--tokenizer_config", tokenizer_config, "--output_dir", output, "--use_cpu"]
+    flags += "--save_steps 1 --interval_s 0.3 --min_interval_s 0.2 --disable_tqdm true --sample_steps 0".split()
+    assert verb("train-tokenizer", *flags, "--max_steps", 1) == 0
+    assert (output / "config.json").exists()
+    replace, moved = os.replace, []
+
+    def breaks_off(source, target):
+        if Path(source).parent.name == "model.partial":
+            moved.append(target)
+            if len(moved) == 2:
+                raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", breaks_off)
+    assert verb("train-tokenizer", *flags, "--max_steps", 2, "--resume_from_checkpoint", "true") == 130
+    assert len(moved) == 2 and not (output / "config.json").exists() and not (output / "model.partial").exists()
 
 
 PERSISTENT = "--min_interval_s 0.2 --dataloader_num_workers 1 --dataloader_persistent_workers true".split()

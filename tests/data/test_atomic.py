@@ -70,3 +70,13 @@ def test_what_is_left_of_a_killed_run_is_removed_and_nothing_else(tmp_path):
     with pytest.raises(DataError, match=r"new.partial holds work of something else; move it, or give another folder"):
         folder.start()
     assert (folder.partial / "file").read_text() == "another's"
+
+
+def test_a_folder_by_a_dot_and_a_file_where_the_work_would_be(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"^\. exists already; give another folder"):
+        AtomicFolder(".").start()
+    (tmp_path / "o.partial").write_text("a thesis")
+    with pytest.raises(DataError, match="o.partial holds work of something else"):
+        AtomicFolder("o").start()
+    assert (tmp_path / "o.partial").read_text() == "a thesis"

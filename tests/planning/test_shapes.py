@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from transformers import Gemma3Config, LlamaConfig, LlavaConfig, Qwen2_5_VLConfig, Qwen2VLConfig
+from transformers import Gemma3Config, InternVLConfig, LlamaConfig, LlavaConfig, Qwen2_5_VLConfig, Qwen2VLConfig
 
 from cyclemimic import (
     CycleMimicConfig,
@@ -96,6 +96,8 @@ def test_stacks_of_a_policy(policy):
         (Qwen2VLConfig(), 64, 256, 1280),
         (Qwen2_5_VLConfig(vision_config={"hidden_size": 1280}), 64, 256, 1280),
         (LlavaConfig(), 576, 576, 1024),
+        # As height and width; 32 x 32 patches become 256 tokens.
+        (InternVLConfig(), 256, 1024, 1024),
     ],
 )
 def test_towers_see_patches_before_they_are_merged(backbone, num_image_tokens, num_patches, width):

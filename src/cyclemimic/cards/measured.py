@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def add_measurements(card_path: Path, quality: Path | None, rollout: Path | None
         if path is not None:
             _check_is_of(path, name, _stated_files(_read(path, name, key)), card_path.parent)
     results = [
-        *(_quality_results(quality) if quality else []),
-        *(_rollout_results(rollout) if rollout else []),
+        *(_as_written(_quality_results, "quality", quality) if quality else []),
+        *(_as_written(_rollout_results, "rollout", rollout) if rollout else []),
     ]
     if not results:
         raise ValueError("`quality` and `rollout` must hold at least one figure, got none.")
@@ -76,6 +77,16 @@ def _check_is_of(path: Path, name: str, stated: dict[str, str], model: Path) -> 
     other = sorted(file for file, digest in stated.items() if own.get(file) != digest)
     if other:
         raise ValueError(f"`{name}` must be of the model in {model}, got {path}, of one with another {other[0]}.")
+
+
+def _as_written(read: Callable[[Path], list[EvalResult]], name: str, path: Path) -> list[EvalResult]:
+    """What `read` finds in a file; `ValueError` where it is not as the verb writes it."""
+    try:
+        return read(path)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"`{name}` must be as `cyclemimic` has written it, got {path}: {type(error).__name__} {error}."
+        ) from error
 
 
 def _quality_results(path: Path) -> list[EvalResult]:

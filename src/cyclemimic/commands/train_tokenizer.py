@@ -139,9 +139,11 @@ def load_or_make_tokenizer(
         LatentActionTokenizerImageProcessor,
     )
     from cyclemimic.checkpoints import read_config
+    from cyclemimic.commands.inputs import check_left_out
     from cyclemimic.hub.names import load_pinned
 
     if arguments.tokenizer is not None:
+        check_left_out(arguments, ("vision_model",), "with `tokenizer`, which has one or none")
         if arguments.tokenizer_config is not None:
             raise ValueError("`tokenizer_config` must be left out where `tokenizer` names a checkpoint, got both.")
         read_config("tokenizer", arguments.tokenizer, "latent_action_tokenizer")

@@ -221,11 +221,16 @@ def train_and_save(
     trainer.train(resume_from_checkpoint=checkpoint)
     output_dir = Path(trainer.args.output_dir)
     partial = output_dir / "model.partial"
+    if trainer.is_world_process_zero():
+        # Of a run that was killed while it saved.
+        shutil.rmtree(partial, ignore_errors=True)
     try:
         trainer.save_without_push(str(partial))
         if not trainer.is_world_process_zero():
             return None
         trainer.save_state()
+        # Of the model that a run before has left here, which is none from now on.
+        (output_dir / "config.json").unlink(missing_ok=True)
         for path in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
             if path.is_dir():
                 shutil.rmtree(output_dir / path.name, ignore_errors=True)

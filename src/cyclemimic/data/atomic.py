@@ -35,7 +35,9 @@ class AtomicFolder:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self.partial = self.root.with_name(self.root.name + ".partial")
+        # Also of ".", which has no name of its own.
+        whole = self.root.absolute() if not self.root.name else self.root
+        self.partial = whole.with_name(f"{whole.name}.partial")
 
     @contextmanager
     def writing(self, min_free_bytes: int = 0) -> Iterator[Path]:
@@ -53,7 +55,8 @@ class AtomicFolder:
             raise DataError(f"{self.root} exists already; give another folder")
         if self.partial.exists():
             # Another's, such as labels in the making, or a folder that happens to have this name.
-            if any(self.partial.iterdir()) and not (self.partial / _MARK).is_file():
+            is_ours = self.partial.is_dir() and ((self.partial / _MARK).is_file() or not any(self.partial.iterdir()))
+            if not is_ours:
                 raise DataError(f"{self.partial} holds work of something else; move it, or give another folder")
             logger.warning("removing %s, left by a run that was interrupted", self.partial)
             shutil.rmtree(self.partial)

@@ -175,10 +175,15 @@ def _num_patches(vision: PreTrainedConfig, num_image_tokens: int) -> int:
     """Of an image, which many a backbone pools or merges into fewer tokens."""
     if merged := getattr(vision, "spatial_merge_size", None):
         return num_image_tokens * merged**2
-    image_size, patch_size = (getattr(vision, name, None) for name in ("image_size", "patch_size"))
+    # Of InternVL, height and width.
+    image_size, patch_size = (_last(getattr(vision, name, None)) for name in ("image_size", "patch_size"))
     if isinstance(image_size, int) and isinstance(patch_size, int):
         return max(num_image_tokens, (image_size // patch_size) ** 2)
     return num_image_tokens
+
+
+def _last(value: Any) -> Any:
+    return value[-1] if isinstance(value, list | tuple) else value
 
 
 def _num_layers(config: PreTrainedConfig | None) -> int:
@@ -191,6 +196,8 @@ def _stack_of(config: PreTrainedConfig, num_tokens: int) -> LayerStack:
     # Qwen2-VL's vision model calls its width embed_dim, and the language model's hidden_size.
     width = getattr(config, "embed_dim", config.hidden_size)
     inner = getattr(config, "intermediate_size", None) or width * getattr(config, "mlp_ratio", 4)
+    # Of Gemma 3n, a layer each.
+    inner = max(inner) if isinstance(inner, list | tuple) else inner
     # Of all language models with grouped keys the MLP is gated; vision models have neither.
     return LayerStack(
         _num_layers(config),

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 
+from cyclemimic.data import DataError
 from cyclemimic.data.readers.cameras import choose_camera
 
 
@@ -36,3 +37,8 @@ def test_what_is_no_picture_comes_last(cameras, chosen):
 def test_scene_cameras_have_an_order(cameras, chosen):
     assert choose_camera(cameras, None, "root", "set") == chosen
     assert choose_camera(cameras[::-1], None, "root", "set") == chosen
+
+
+def test_a_name_that_two_cameras_have_is_told_of():
+    with pytest.raises(DataError, match=r"set has several cameras 'top'; give one of \['left.top', 'right.top'\] as"):
+        choose_camera(["left.top", "right.top", "front"], "top", "set", "set")

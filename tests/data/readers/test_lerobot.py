@@ -189,6 +189,18 @@ def test_images_in_parquet_are_read(make_v21):
     np.testing.assert_array_equal(source[1].read_frames([8, 0]), make_frames(9, 30)[[8, 0]])
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"no table")])
+def test_images_of_the_others_are_read_where_the_first_episodes_are_gone(make_v21, damage):
+    root = make_v21(
+        features={"image": {"dtype": "image"}}, columns={"image": lambda n: [encode_image(30 + i) for i in range(n)]}
+    )
+    damage(root / "data/chunk-000/episode_000000.parquet")
+    source = LeRobotSource(root, camera="image")
+    assert source[1].read_frames([0]).shape[0] == 1
+    with pytest.raises(DataError, match="episode 0|episode_000000"):
+        source[0].read_frames()
+
+
 def test_images_of_version_2_are_the_files_own_whatever_its_rows_number(make_v21):
     """Data sets that were merged without numbering their rows anew."""
     root = make_v21(

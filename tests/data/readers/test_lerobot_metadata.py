@@ -59,6 +59,38 @@ def test_episode_lines_that_cannot_be_used_are_errors(make_v21, line):
         LeRobotSource(root)
 
 
+def test_an_episode_that_is_listed_twice_is_an_error(make_v21):
+    path = (root := make_v21()) / "meta/episodes.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[1])
+    with pytest.raises(DataError, match="lists episode 1 more than once"):
+        LeRobotSource(root)
+
+
+def test_tasks_without_words_say_nothing(make_v21):
+    root = make_v21()
+    path = root / "meta/episodes.jsonl"
+    rows = [json.loads(line) | {"tasks": [None]} for line in path.read_text().splitlines()]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    (root / "meta/tasks.jsonl").write_text(json.dumps({"task_index": 0, "task": None}))
+    assert [episode.instruction for episode in LeRobotSource(root)] == [None, None]
+
+
+def test_whole_numbers_that_pandas_has_made_floats(v30):
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    path = v30 / "meta/episodes/chunk-000/file-000.parquet"
+    before = [(episode.index, episode.num_frames) for episode in LeRobotSource(v30)]
+    table = parquet.read_table(path)
+    for name in ("episode_index", "length", "data/chunk_index", "data/file_index"):
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, table[name].cast(pyarrow.float64()))
+    parquet.write_table(table, path)
+    source = LeRobotSource(v30)
+    assert [(episode.index, episode.num_frames) for episode in source] == before
+    assert source[1].read_frames().shape[0] == before[1][1]
+
+
 @pytest.mark.parametrize(
     "template",
     [

@@ -10,7 +10,7 @@ import pytest
 from cyclemimic.data import DataError, FramePairDataset, RldsSource, open_source
 
 from ..conftest import make_frames
-from .rlds_records import STEPS, encode_episode, tensor, tree, write_rlds
+from .rlds_records import STEPS, encode_episode, encode_image, tensor, tree, write_rlds
 
 FRAMES = make_frames(7, size=8)
 
@@ -73,6 +73,31 @@ def test_states_are_those_of_the_first_name_alone(tmp_path):
     episode = encode_episode(FRAMES[:2], observation__proprio=np.array([8, 9], np.float32))
     source = RldsSource(write_rlds(tmp_path / "r", [[episode]], {**STEPS, "observation": tree(observation)}), 5)
     assert source[0].states.tolist() == [[0, 1], [2, 3]]
+
+
+def test_images_in_a_part_of_the_observation(tmp_path):
+    observation = dict(STEPS["observation"]["featuresDict"]["features"])
+    pictures = tree({"top": observation.pop("image"), "side": observation.pop("wrist_image")})
+    frames = {
+        f"observation__images__{name}": [encode_image(frame) for frame in FRAMES[:3]] for name in ("top", "side")
+    }
+    episode = encode_episode(FRAMES[:3], image=None, wrist_image=None, **frames)
+    steps = {**STEPS, "observation": tree(observation | {"images": pictures})}
+    source = RldsSource(write_rlds(tmp_path / "r", [[episode]], steps), 5, camera="side")
+    assert source.cameras == ["images/top", "images/side"] and source.camera == "images/side"
+    np.testing.assert_array_equal(source[0].read_frames(), FRAMES[:3])
+
+
+def test_rows_within_a_step(tmp_path):
+    """TFDS has two ways to say that an action has three numbers; of rows of any length nothing is read."""
+    row = {"sequence": {"feature": tensor("float32"), "length": "3"}}
+    ragged = {"sequence": {"feature": tensor("int64"), "length": "-1"}}
+    episode = encode_episode(FRAMES[:4], a_first=np.arange(9))
+    plain = RldsSource(write_rlds(tmp_path / "plain", [[encode_episode(FRAMES[:4])]]), 5)
+    source = RldsSource(write_rlds(tmp_path / "r", [[episode]], {"a_first": ragged, **STEPS, "action": row}), 5)
+    assert source[0].num_frames == 4
+    np.testing.assert_array_equal(source[0].actions, plain[0].actions)
+    np.testing.assert_array_equal(source[0].read_frames(), FRAMES[:4])
 
 
 def test_the_bridge_sample(shared_data):

@@ -12,6 +12,12 @@ def test_lerobot_set_is_opened_with_its_arguments(v30):
     assert (source.name, source.embodiment, source[0].index, len(source)) == ("mine", "other", 1, 1)
 
 
+def test_a_rate_that_a_lerobot_set_does_not_take_is_told_of(v30, caplog):
+    assert open_source(v30, fps=10).fps == 10 and not caplog.records
+    assert open_source(v30, fps=2).fps == 10
+    assert "v30: has 10 frames a second, and is read so, whatever `fps` says (2)" in caplog.text
+
+
 @pytest.mark.parametrize(
     "make, message",
     [

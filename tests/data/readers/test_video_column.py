@@ -280,6 +280,17 @@ def two_splits(root, films):
         make_table(contents(films)).to_parquet(root / "data" / f"{split}-00000-of-00001.parquet")
 
 
+def two_files(root, films):
+    for split in ("train", "test"):
+        make_table(contents(films)).to_parquet(root / f"{split}.parquet")
+
+
+def two_named_folders(root, films):
+    for split in ("train", "validation"):
+        (root / split).mkdir()
+        make_table(contents(films)).to_parquet(root / split / "part.parquet")
+
+
 def two_folders(root, films):
     for split in ("train", "test"):
         make_table(contents(films)).save_to_disk(root / split)
@@ -317,6 +328,8 @@ def labels(root, films):
             two_splits,
             r"holds several splits, \[.*/data/test', '.*/data/train'\]; give one, as '.*/data/test-\*.parquet'",
         ),
+        (two_files, r"holds several splits, \['.*/test', '.*/train'\]; give one, as '.*/test.parquet'"),
+        (two_named_folders, r"holds several splits, \['.*/train', '.*/validation'\]; give one, as '.*/train'"),
         (two_folders, r"holds several splits, \['.*/test/data', '.*/train/data'\]; give one, as"),
         (other_columns, r"b.parquet has the columns \['video', 'text'\], unlike those of .*a.parquet"),
         (

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 TABLE_SUFFIXES = (".parquet", ".arrow")
 # As `datasets` names files; what stands before the numbers is the split.
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
+# Or so, without numbers, or a folder so.
+_SPLITS = {"train", "test", "validation", "valid", "val", "dev", "eval"}
 _STATE_NAME, _SPLITS_NAME = "state.json", "dataset_dict.json"
 _READ_BYTES = 1 << 16
 # A damaged file that says more would have a list made of its rows.
@@ -90,11 +92,21 @@ def find_tables(root: Path, pattern: str | None) -> list[Path]:
     files = find_files(root, pattern, is_table)
     if not files:
         raise DataError(f"{root / (pattern or '')} holds no table ({', '.join(TABLE_SUFFIXES)})")
-    shards = [(path.parent, match[1]) for path in files if (match := _SHARD.fullmatch(path.stem))]
-    splits = sorted({str(folder / split) for folder, split in shards})
-    if len(splits) > 1:
-        raise DataError(f"{root} holds several splits, {splits}; give one, as '{splits[0]}-*{files[0].suffix}'")
+    found = {split: hint for path in files for split, hint in _split_of(path)}
+    if len(found) > 1:
+        raise DataError(f"{root} holds several splits, {sorted(found)}; give one, as {found[min(found)]!r}")
     return files
+
+
+def _split_of(path: Path) -> Iterator[tuple[str, str]]:
+    """The split that a file's name, or its folder's, says it is of, and how to ask for that alone."""
+    if match := _SHARD.fullmatch(path.stem):
+        split = str(path.parent / match[1])
+        yield split, f"{split}-*{path.suffix}"
+    elif path.stem in _SPLITS:
+        yield str(path.with_suffix("")), str(path)
+    elif path.parent.name in _SPLITS:
+        yield str(path.parent), str(path.parent)
 
 
 def is_saved(path: Path) -> bool:

@@ -33,7 +33,9 @@ def choose_camera(cameras: Sequence[str], wanted: str | None, root: object, name
         matches = [key for key in cameras if key == wanted] or [
             key for key in cameras if key.endswith((f".{wanted}", f"/{wanted}"))
         ]
-        if len(matches) != 1:
+        if len(matches) > 1:
+            raise DataError(f"{root} has several cameras {wanted!r}; give one of {matches} as `camera`")
+        if not matches:
             raise DataError(f"{root} has no camera {wanted!r}; give one of {list(cameras)} as `camera`")
         return matches[0]
     chosen = min(cameras, key=_rank)

@@ -138,7 +138,10 @@ class LeRobotSource:
             # To look would be to download videos of every camera.
             return True
         if self._metadata.features[camera]["dtype"] == "image":
-            return camera in parquet_columns(self._metadata.data_file(record))
+            try:
+                return camera in parquet_columns(self._metadata.data_file(record))
+            except DataError:  # missing or damaged: which whoever reads that episode hears
+                return False
         return self._metadata.video_file(record, camera) is not None
 
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,8 +53,12 @@ class EpisodeRecord:
 
 def read_episodes(root: Path, version: int) -> list[EpisodeRecord]:
     """Return the data set's episodes in the order of their indices (`DataError` if the tables are unusable)."""
-    records = _episodes_v2(root) if version == 2 else _episodes_v3(root)
-    return sorted(records, key=lambda record: record.index)
+    found = _episodes_v2(root) if version == 2 else _episodes_v3(root)
+    records = sorted(found, key=lambda record: record.index)
+    for record, other in pairwise(records):
+        if record.index == other.index:
+            raise DataError(f"{root}: meta/ lists episode {record.index} more than once; correct its list of episodes")
+    return records
 
 
 def is_own_episode_column(key: str) -> bool:
@@ -66,7 +71,7 @@ def read_tasks(root: Path, version: int) -> dict[int, str]:
     if version == 2:
         path = inside(root, "meta/tasks.jsonl")
         rows = list(_rows_of_jsonl(path, ("task_index", "task"))) if path.is_file() else []
-        return {_number(row, "task_index", path): str(row["task"]) for row in rows}
+        return {_number(row, "task_index", path): str(row["task"]) for row in rows if row["task"] is not None}
     path = inside(root, "meta/tasks.parquet")
     if not path.is_file():
         return {}
@@ -77,7 +82,7 @@ def read_tasks(root: Path, version: int) -> dict[int, str]:
     )
     if "task_index" not in names or string is None:
         raise DataError(f"{path} lacks the task_index or the task column, got {sorted(names)}; write it again")
-    return {_number(row, "task_index", path): str(row[string]) for row in read_rows(path)}
+    return {_number(row, "task_index", path): str(row[string]) for row in read_rows(path) if row[string] is not None}
 
 
 def _episodes_v2(root: Path) -> Iterator[EpisodeRecord]:
@@ -121,10 +126,15 @@ def _video_part(row: Mapping[str, Any], prefix: str, path: Path) -> VideoPart:
 
 
 def _number(row: Mapping[str, Any], key: str, path: Path, kinds: Any = int) -> Any:
-    value: Any = row[key]
+    value: Any = _whole(row[key]) if kinds is int else row[key]
     if not isinstance(value, kinds) or not 0 <= value < _MAX_NUMBER:
         raise DataError(f"{path}: {key} must be a number of at least 0, got {str(value)[:40]}; correct the file")
     return value
+
+
+def _whole(value: Any) -> Any:
+    """A whole number as such: pandas writes columns of them as floats where some are missing."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _record(
@@ -133,7 +143,7 @@ def _record(
     data_file: tuple[int, int] = (0, 0),
     videos: Mapping[str, VideoPart] | None = None,
 ) -> EpisodeRecord:
-    index, length, tasks = row["episode_index"], row["length"], row.get("tasks") or []
+    index, length, tasks = _whole(row["episode_index"]), _whole(row["length"]), row.get("tasks") or []
     if not isinstance(index, int) or not isinstance(length, int) or not 0 <= index < _MAX_NUMBER or length < 1:
         raise DataError(
             f"{path}: an episode needs an index of at least 0 and a length of at least 1, got {index!r} and "
@@ -150,7 +160,8 @@ def _record(
         if not is_own_episode_column(key) and isinstance(value, (bool, int, float, str))
     }
     tasks = [tasks] if isinstance(tasks, str) else tasks
-    return EpisodeRecord(index, length, tuple(map(str, tasks)), data_file, videos or {}, attributes)
+    said = tuple(str(task) for task in tasks if task is not None)
+    return EpisodeRecord(index, length, said, data_file, videos or {}, attributes)
 
 
 def _rows_of_jsonl(path: Path, required: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -76,7 +76,9 @@ class RldsSource:
         said = info.get("redistributionInfo")
         self.licence = read_licence(self.root, said if isinstance(said, dict) else None)
         self._features = _flatten(_read_json(self.root, "features.json"), "")
-        self.cameras = [key.rsplit("/", 1)[1] for key, feature in self._features.items() if _is_picture(key, feature)]
+        pictures = [key for key, feature in self._features.items() if _is_picture(key, feature)]
+        # Of parts of the observation, with their path.
+        self.cameras = [key.removeprefix(f"{_IMAGES}/") for key in pictures]
         if not self.cameras:
             raise DataError(f"{self.root}: the observation has no image; give a data set with pictures")
         self.camera = choose_camera(self.cameras, camera, self.root, self.name)
@@ -201,12 +203,26 @@ def _flatten(feature: Mapping[str, Any], prefix: str) -> dict[str, Mapping[str, 
             parts = [_flatten(child, f"{prefix}/{name}" if prefix else name) for name, child in children]
             return {key: leaf for part in parts for key, leaf in part.items()}
         if "sequence" in feature:
-            return _flatten(feature["sequence"]["feature"], prefix)
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            leaves = _flatten(feature["sequence"]["feature"], prefix)
+            if not prefix.startswith(f"{_STEPS}/"):
+                return leaves
+            # The steps themselves are one; within a step each is a row of equal parts.
+            length = int(feature["sequence"].get("length", -1))
+            return {key: _repeated(leaf, length) for key, leaf in leaves.items()}
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(
             f"features.json: {prefix or 'its root'} is not as TFDS writes it; download it again"
         ) from error
     return {prefix: feature}
+
+
+def _repeated(leaf: Mapping[str, Any], length: int) -> Mapping[str, Any]:
+    """A feature of so many equal parts a step; of any number, it is nothing that is read or counted."""
+    tensor = leaf.get("tensor")
+    if length < 1 or not isinstance(tensor, dict):
+        return {}
+    dimensions = [length, *tensor.get("shape", {}).get("dimensions", [])]
+    return {**leaf, "tensor": {**tensor, "shape": {"dimensions": dimensions}}}
 
 
 def _is_picture(key: str, feature: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from .plain_files import is_pattern
 from .rlds import RldsSource, find_version
 from .video_column import VideoColumnSource, has_video_column
 from .video_files import VideoFileSource, is_video_file
+
+logger = logging.getLogger(__name__)
 
 # What a folder of another known kind can be told by, and what to do with it.
 _OTHER_KINDS = {
@@ -67,7 +70,9 @@ def open_source(
     """
     path, revision = at_revision(path, revision)
     if names_hub_repository(path):
-        return LeRobotSource(open_hub_folder(str(path), revision), camera, embodiment, episodes, name)
+        return _at_its_rate(
+            LeRobotSource(open_hub_folder(str(path), revision), camera, embodiment, episodes, name), fps
+        )
     if revision is not None:
         raise DataError(f"{path} is no data set on the Hub; leave out `revision`, got {revision!r}")
     path = Path(path)
@@ -81,7 +86,7 @@ def open_source(
     if not path.is_dir() and not is_video_file(path) and not is_table(path):
         raise DataError(f"{path} is a file, and no video; {_WANTED}")
     if (path / "meta" / "info.json").is_file():
-        return LeRobotSource(path, camera, embodiment, episodes, name)
+        return _at_its_rate(LeRobotSource(path, camera, embodiment, episodes, name), fps)
     if path.is_dir() and not any(path.iterdir()):
         raise DataError(f"{path} is empty; {_WANTED}")
     version = find_version(path)
@@ -95,6 +100,15 @@ def open_source(
     if has_video_column(path):
         return VideoColumnSource(path, camera, fps, embodiment, episodes, name)
     return _open_plain_files(path, camera, embodiment, episodes, name, fps)
+
+
+def _at_its_rate(source: LeRobotSource, fps: float | None) -> LeRobotSource:
+    # One `fps` may be for other data sets that are opened along with it.
+    if fps not in (None, source.fps):
+        logger.warning(
+            "%s: has %g frames a second, and is read so, whatever `fps` says (%g)", source.name, source.fps, fps
+        )
+    return source
 
 
 def _open_plain_files(
