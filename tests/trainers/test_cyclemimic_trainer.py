@@ -172,3 +172,11 @@ def test_what_is_collected_in_prediction_has_a_row_a_sample(tmp_path):
     trainer = make_policy_trainer(tmp_path, True)
     found = trainer.predict(trainer.eval_dataset).predictions
     assert [len(each) for each in found] == [4, 4] and found[0].shape == (4, 3, 2)
+
+
+@pytest.mark.parametrize("changes", [{"freeze_vision": True}, {"backbone_learning_rate": 1e-4}])
+def test_a_run_of_other_weights_or_rates_is_not_gone_on_with(tmp_path, changes):
+    make_policy_trainer(tmp_path).train()
+    other = make_policy_trainer(tmp_path, max_steps=6, **changes)
+    with pytest.raises(ValueError, match="`resume_from_checkpoint` must be of a run that trained the same weights"):
+        other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))

@@ -49,9 +49,9 @@ def model_state_bytes(strategy: str, counts: ParameterCounts, num_gpus: int) -> 
     return whole + divided // num_gpus
 
 
-def host_bytes(counts: ParameterCounts, num_nodes: int = 1) -> int:
-    """Main memory a node that ZeRO-3 needs with everything offloaded, DeepSpeed's margin of a half included."""
-    return int(1.5 * (18 * counts.trainable + 2 * counts.frozen) / num_nodes)
+def host_bytes(counts: ParameterCounts) -> int:
+    """Main memory of all nodes together that ZeRO-3 needs with everything offloaded, DeepSpeed's margin of a half included."""
+    return int(1.5 * (18 * counts.trainable + 2 * counts.frozen))
 
 
 def layer_activation_bytes(

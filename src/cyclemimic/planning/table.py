@@ -43,7 +43,11 @@ def write_plan(
     for num_gpus in gpus:
         totals = (model_state_bytes(strategy, counts, num_gpus) + activations for strategy in STRATEGIES)
         lines.append(f"| {num_gpus} | {' | '.join(map(_gigabytes, totals))} |")
-    lines += ["", f"zero3_offload also takes {_gigabytes(host_bytes(counts))} GB of main memory."]
+    lines += [
+        "",
+        f"zero3_offload also takes {_gigabytes(host_bytes(counts))} GB of main memory, shared out among nodes. Logits and the "
+        "buffers of communication come on top.",
+    ]
     if step_time is not None:
         lines += ["", *_schedule_lines(gpus, batch_size, step_time)]
     return "\n".join(lines) + "\n"

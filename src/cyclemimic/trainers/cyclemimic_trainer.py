@@ -129,6 +129,16 @@ class CycleMimicTrainer(TermLoggingTrainer):
         check_resumed(self.model, resume_from_checkpoint)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except ValueError as error:
+            # torch's, of groups of parameters that do not fit.
+            raise ValueError(
+                "`resume_from_checkpoint` must be of a run that trained the same weights at the same rates (`freeze_vision`, "
+                f"`backbone_learning_rate`), got {checkpoint}: {error}"
+            ) from error
+
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         is_made_here = self.optimizer is None
         optimizer = super().create_optimizer(model)
