@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor, cli
 from cyclemimic.data import LatentLabels
+from cyclemimic.hub.published_card import publish_card
 from cyclemimic.hub.upload import push_folder
 from cyclemimic.labeling import label_videos
 
@@ -135,3 +136,10 @@ def test_an_adapter_acts_as_the_policy_it_is_of(hub, adapter, capsys):
     assert not torch.allclose(base, expected, atol=1e-3)
     physical = names["processor"].post_process_actions(actions)
     torch.testing.assert_close(torch.as_tensor(physical), torch.as_tensor(processor.post_process_actions(expected)))
+
+
+def test_a_base_model_is_named_where_pefts_card_names_it_and_nowhere_else():
+    card = "---\nbase_model: policy\ntags:\n- base_model:adapter:policy\n- lora\n---\nA policy adapter of `policy` for policy learning.\n"
+    text = publish_card(card, "me/adapter", "me/base", "policy")
+    assert "base_model: me/base" in text and "base_model:adapter:me/base" in text
+    assert "A policy adapter of `me/base` for policy learning." in text

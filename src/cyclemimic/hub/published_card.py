@@ -29,7 +29,9 @@ def publish_card(text: str, repo_id: str | None, base_model: str | None = None, 
     if _BASE.search(text):
         text = _BASE.sub(lambda found: f"base_model = {json.dumps(base_model)}", text)
     elif base_folder:
-        text = text.replace(base_folder, base_model)  # PEFT's own card names it all over
+        # PEFT's own card names it as a value; a folder may be called by a word that stands in the prose, too.
+        value = rf"(?<=[:'\"`])(\s?){re.escape(base_folder)}(?=['\"`\s])"
+        text = re.sub(value, lambda found: f"{found[1]}{base_model}", text)
     return _with_base_model(text, base_model)
 
 
