@@ -72,12 +72,8 @@ def label_videos(
         DataError: `output_dir` holds something else, a video does not decode, or no episode is long enough for a pair.
         ValueError: times that are none, or of data sets that there are not; a `batch_size` below 1.
     """
-    times = {source.name: (interval_s, min_interval_s) for source in sources}
-    if unknown := sorted((own_intervals or {}).keys() - times.keys()):
-        raise ValueError(f"`own_intervals` must be of data sets out of {sorted(times)}, got {unknown}.")
-    times |= dict(own_intervals or {})
-    for interval in times.values():
-        check_intervals(*interval)
+    own_intervals = own_intervals or {}
+    times = _intervals_of(sources, (interval_s, min_interval_s), own_intervals)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     episodes = list_episodes(sources)
@@ -89,7 +85,7 @@ def label_videos(
         "num_latent_tokens": tokenizer.config.num_latent_tokens,
         "interval_s": interval_s,
         "min_interval_s": min_interval_s,
-        "own_intervals": {name: list(own) for name, own in sorted((own_intervals or {}).items())},
+        "own_intervals": {name: list(own) for name, own in sorted(own_intervals.items())},
         "rows_per_shard": rows_per_shard,
         "data": _describe_data(episodes),
         "cameras": {episode.source: episode.camera for episode in episodes},
@@ -190,6 +186,19 @@ def _encode_episode(
             window = window[len(ahead) :]
             start += len(ahead)
     return torch.cat(codes).cpu().numpy()
+
+
+def _intervals_of(
+    sources: Sequence[EpisodeSource], interval: tuple[float, float], own_intervals: Mapping[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Interval and shortest pair of each data set, by its name, which must be such."""
+    times = {source.name: interval for source in sources}
+    if unknown := sorted(own_intervals.keys() - times.keys()):
+        raise ValueError(f"`own_intervals` must be of data sets out of {sorted(times)}, got {unknown}.")
+    times |= own_intervals
+    for each in times.values():
+        check_intervals(*each)
+    return times
 
 
 def _plan_shards(
