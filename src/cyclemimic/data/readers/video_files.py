@@ -37,7 +37,7 @@ class VideoFileSource:
     Args:
         root (`str` or `Path`): The folder of the files, one file, or a pattern such as `"videos/*.mp4"`; the folder is then
             what stands before the first part with `*`, `?` or `[`.
-        fps (`float`, *optional*): Frames per second to look at them with; default is the lowest rate of the files, at
+        fps (`float`, *optional*): Frames per second to look at them with; default is the lowest rate of the files that are used, at
             most 30.
         embodiment (`str`, *optional*, defaults to `"unknown"`): Body that moves in them; `"human"` is one.
         episodes (`Sequence[int]`, *optional*): Positions of the files, or clips, to use; all by default.
