@@ -31,7 +31,7 @@ def main() -> None:
     model = CycleMimicForActionPrediction.from_pretrained(arguments.policy).to(choose_device(None))
     policy = ChunkPolicy(model, processor)
     config = model.config
-    fps = processor.action_statistics[processor.resolve_dataset()]["fps"]
+    fps = processor.action_statistics[processor.resolve_dataset()].get("fps", CONTROL_RATE_HZ)
     action_repeat = arguments.action_repeat or max(1, round(CONTROL_RATE_HZ / fps))
     trials = [
         Trial(task, arguments.first_state + index) for task in arguments.tasks for index in range(arguments.episodes)
@@ -40,7 +40,7 @@ def main() -> None:
         policy,
         trials,
         partial(MetaworldEnvironment, action_repeat=action_repeat),
-        max_steps=MAX_STEPS // action_repeat,
+        max_steps=max(1, MAX_STEPS // action_repeat),
         num_action_steps=config.num_executed_steps,
         use_robot_state=config.state_dim is not None,
         temporal_ensemble_coeff=config.temporal_ensemble_coeff,

@@ -26,7 +26,7 @@ FLAGS = {
     "02_label_videos": f"--data {{data}} {INTERVAL}",
     "03_pretrain_policy": "--data {data} --max_steps 2 --image_size 32",
     "04_finetune_policy": "--data {data} --max_steps 2 --demonstrations 2",
-    "05_rollout": "--tasks reach-v3 --episodes 2 --action_repeat 40",
+    "05_rollout": "--tasks reach-v3 --episodes 1",
     "06_evaluate_tokenizer": f"--data {{data}} --max_pairs 24 {INTERVAL}",
     "08_serve": "--data {data}",
 }

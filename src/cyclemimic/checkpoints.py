@@ -74,7 +74,7 @@ def read_finetuned_config(argument: str, checkpoint: str | Path) -> CycleMimicCo
 
 
 def load_whole(
-    load: Callable[..., Any], argument: str, checkpoint: str | Path, may_lack: str = "", **options: Any
+    load: Callable[..., Any], argument: str, checkpoint: str | Path, may_lack: tuple[str, ...] = (), **options: Any
 ) -> Any:
     """A model, by its class's `from_pretrained`, of a checkpoint that has all of its weights: others would be random.
 
@@ -82,18 +82,18 @@ def load_whole(
         load (`Callable`): `from_pretrained`.
         argument (`str`): Which argument named the checkpoint, for messages.
         checkpoint (`str` or `Path`): Folder, or id on the Hub.
-        may_lack (`str`, *optional*): How the names of weights begin that are to be new where it has none.
+        may_lack (`tuple[str, ...]`, *optional*): How the names of weights begin that are to be new where it has none.
         options: Further arguments of `from_pretrained`.
 
     Raises:
         ValueError: it lacks some.
     """
     model, info = load_pinned(load, checkpoint, output_loading_info=True, **options)
-    missing = sorted(name for name in info["missing_keys"] if not (may_lack and name.startswith(may_lack)))
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(may_lack))
     if missing:
         raise ValueError(
             f"`{argument}` must be a checkpoint with all weights, got {checkpoint}, which lacks {len(missing)}, such as "
-            f"{missing[0]}; a model that a Trainer put adapters on is saved by the Trainer."
+            f"{missing[0]}; one that a Trainer put adapters on is to be saved by the Trainer."
         )
     return model
 
@@ -117,7 +117,7 @@ def load_tokenizer(
     """A trained tokenizer, in evaluation mode on the device, and its image processor.
 
     Raises:
-        ValueError: there is no such checkpoint, or it is one of another model.
+        ValueError: there is no such checkpoint, it is one of another model, or lacks weights.
     """
     read_config("tokenizer", checkpoint, "latent_action_tokenizer")
     tokenizer = place(load_whole(LatentActionTokenizerModel.from_pretrained, "tokenizer", checkpoint), device)

@@ -225,7 +225,7 @@ def load_for_actions(
     it can be trained, or in another `dtype`.
 
     Raises:
-        ValueError: a fine-tuned checkpoint has other sizes or fields, or one of them is not allowed.
+        ValueError: a fine-tuned checkpoint has other sizes or fields, one of them is not allowed, or it lacks weights.
     """
     config = load_pinned(CycleMimicConfig.from_pretrained, checkpoint)
     if "camera_names" in sizes and sizes["camera_names"] is None and config.num_cameras == 1:
@@ -240,7 +240,7 @@ def load_for_actions(
     processor = load_pinned(CycleMimicProcessor.from_pretrained, checkpoint, **sizes)
     if config.is_finetuned or sizes.get("num_action_bins") in (None, config.num_action_bins):
         load_model = CycleMimicForActionPrediction.from_pretrained
-        new = "" if config.is_finetuned else "action_decoder."
+        new = () if config.is_finetuned else ("action_decoder.",)
         return load_whole(load_model, "policy", checkpoint, new, dtype=dtype, **wanted), processor
     # Its vocabulary has no words for actions yet.
     pretrained = load_whole(CycleMimicForLatentActionPrediction.from_pretrained, "policy", checkpoint, dtype=dtype)

@@ -157,7 +157,9 @@ def test_a_mixture_with_its_labels(verb, square_data, tokenizer, tmp_path):
     assert predict(tmp_path / "policy")[0].shape == (1, 4)
 
 
-def test_episodes_of_a_mixture_without_labels_are_not_learnt_from(verb, square_data, tokenizer, tmp_path, caplog):
+def test_episodes_of_a_mixture_without_labels_are_not_learnt_from(
+    verb, refuses, square_data, tokenizer, tmp_path, caplog
+):
     part, whole = tmp_path / "part.yaml", tmp_path / "whole.yaml"
     own = f"path: {square_data}, weight: 2, name: squares"
     part.write_text(f"sources: [{{{own}, last_episode: 2}}]")
@@ -169,6 +171,11 @@ def test_episodes_of_a_mixture_without_labels_are_not_learnt_from(verb, square_d
     flags = ["--data", whole, "--labels", tmp_path / "labels", *tiny, "--output_dir", tmp_path / "policy"]
     assert verb("pretrain", *flags, *training) == 0
     assert "squares: 1 of 4 episodes have no labels, and are not learnt from" in caplog.text
+    whole.write_text(f"sources: [{{{own}, last_episode: 2}}, {{{own}, first_episode: 3}}]")
+    flags[-1] = tmp_path / "other"
+    assert "`labels` must be of every data set, got those of ['squares'], none of ['squares']" in refuses(
+        "pretrain", *flags, *training
+    )
 
 
 def test_data_larger_than_memory_is_decoded_as_it_goes(verb, square_data, tokenizer, monkeypatch, tmp_path):

@@ -248,13 +248,21 @@ def test_a_folder_of_something_else_is_left_alone(roll, refuses, tmp_path):
     assert [path.name for path in (tmp_path / "rollout").iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("flags", [["--num_action_steps", 99], ["--output", "thesis"]])
-def test_what_is_refused_is_refused_before_weights_are_loaded(roll, refuses, tmp_path, monkeypatch, flags):
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_action_steps", 99], "`num_action_steps` must be in"),
+        (["--output", "thesis"], "thesis exists already, and holds no rollouts"),
+        (["--timeout_s", 0], "`timeout_s` must be in (0, 86400], got 0"),
+        (["--timeout_s", 1e7], "`timeout_s` must be in (0, 86400], got 1e+07"),
+    ],
+)
+def test_what_is_refused_is_refused_before_weights_are_loaded(roll, refuses, tmp_path, monkeypatch, flags, message):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.txt").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cyclemimic.checkpoints.load_finetuned", lambda *_: pytest.fail("weights were loaded"))
-    assert "`num_action_steps`" in (message := roll(tmp_path / "rollout", *flags, run=refuses)) or "thesis" in message
+    assert message in roll(tmp_path / "rollout", *flags, run=refuses)
 
 
 @pytest.mark.parametrize(
@@ -268,13 +276,15 @@ def test_what_is_refused_is_refused_before_weights_are_loaded(roll, refuses, tmp
         (-1, 1, False),
         (-1.02, 1.05, False),
         (-1, -1, False),
+        (0.97, 1, True),  # open in nearly every frame
+        (-1, -0.95, False),
     ],
 )
 def test_the_range_tells_how_a_gripper_opens(lowest, highest, opens_at_one):
     assert _gripper_opens_at_one(policy_with_gripper(lowest, highest)) is opens_at_one
 
 
-@pytest.mark.parametrize(("lowest", "highest"), [(0, 100), (0, 0.04), (-0.3, 0.3), (-2, 1)])
+@pytest.mark.parametrize(("lowest", "highest"), [(0, 100), (0, 0.04), (-0.3, 0.3), (-2, 1), (0.6, 1)])
 def test_another_gripper_is_refused(lowest, highest):
     with pytest.raises(ValueError, match=f"`policy` must have a gripper .* got one of {lowest} to {highest} in arm"):
         _gripper_opens_at_one(policy_with_gripper(lowest, highest))

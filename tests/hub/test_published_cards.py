@@ -143,3 +143,6 @@ def test_a_base_model_is_named_where_pefts_card_names_it_and_nowhere_else():
     text = publish_card(card, "me/adapter", "me/base", "policy")
     assert "base_model: me/base" in text and "base_model:adapter:me/base" in text
     assert "A policy adapter of `me/base` for policy learning." in text
+    path = "/home/me/my policies/base"
+    card = f"---\nbase_model: {path}\n---\nAn adapter of {path} (see [{path}]({path}))."
+    assert path not in publish_card(card, "me/adapter", "me/base", path)

@@ -33,8 +33,8 @@ def test_what_is_taken_out(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "my own secret")
     text = f"Bearer my own secret, hf_{'aB3' * 12} and another, but not hf_transfer or hf_hub_download"
     assert redacted(text, "another") == "Bearer ***, *** and ***, but not hf_transfer or hf_hub_download"
-    text = " ".join(f"{start}{'aB3' * 12}" for start in ("hf_oauth_", "hf_jwt_", "token=x_hf_"))
-    assert redacted(text) == "*** *** token=x_***"
+    parts = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl-X_Y"
+    assert redacted(f"hf_oauth_{parts} hf_jwt_{parts} token=x_hf_{'aB3' * 12}") == "*** *** token=x_***"
     assert describe_error(OSError("my own\n secret\n")) == "OSError: ***"
 
 

@@ -311,3 +311,26 @@ run_with_server(talk)
     root = Path(__file__).resolve().parents[2]
     process = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, timeout=60)
     assert process.returncode == -signal.SIGINT and process.stdout == "stopping\n", process.stderr
+
+
+def test_a_policy_that_hangs_does_not_keep_the_process():
+    code = """
+import asyncio, sys, threading
+sys.path.insert(0, sys.argv[1])
+import cyclemimic.serving.server
+cyclemimic.serving.server._STOP_TIMEOUT_S = 0.1
+from tests.serving.harness_client import observation, pack, run_with_server
+
+async def talk(parts):
+    computing = threading.Event()
+    parts.policy.gate = lambda: (computing.set(), threading.Event().wait())
+    client = await parts.connect()
+    await client.connection.send(pack("observation", observation(), 1))
+    await asyncio.to_thread(computing.wait, 10)
+
+run_with_server(talk)
+print("ended", flush=True)
+"""
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, timeout=60)
+    assert process.returncode == 0 and process.stdout == "ended\n", process.stderr

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlavaConfig, SiglipVisionConfig, set_seed
 
@@ -267,3 +267,29 @@ def test_adapters_are_not_put_on_adapters(make_model, tmp_path, wraps):
     arguments = CycleMimicTrainingArguments(**small_run(tmp_path, lora_rank=4))
     with pytest.raises(ValueError, match="`model` must have no adapters yet where `lora_rank` or `freeze_backbone`"):
         CycleMimicTrainer(adapted if wraps else model, arguments)
+
+
+def test_adapters_that_could_not_be_saved_are_refused(make_model, tmp_path):
+    arguments = CycleMimicTrainingArguments(**small_run(tmp_path))
+    model = make_model()
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(ValueError, match="`model` must be the PeftModel where it has adapters"):
+        CycleMimicTrainer(model, arguments)
+    with pytest.raises(ValueError, match="`model` must have adapters of LoRA, got IA3"):
+        CycleMimicTrainer(
+            get_peft_model(make_model(), IA3Config(target_modules=["q_proj"], feedforward_modules=[])), arguments
+        )
+
+
+def test_adapters_of_ones_own_go_on_where_they_were(make_model, batch, tmp_path):
+    items = [{name: values[row] for name, values in batch.items()} for row in range(2)]
+    states = []
+    for steps, resumed in ((4, None), (4, str(tmp_path / "checkpoint-2"))):
+        set_seed(5)
+        adapted = get_peft_model(make_model(), LoraConfig(target_modules=["q_proj"]))
+        trainer = CycleMimicTrainer(
+            adapted, CycleMimicTrainingArguments(**small_run(tmp_path, max_steps=steps)), train_dataset=items
+        )
+        trainer.train(resume_from_checkpoint=resumed)
+        states.append({name: weight.clone() for name, weight in adapted.state_dict().items()})
+    assert all(torch.equal(states[0][name], value) for name, value in states[1].items())

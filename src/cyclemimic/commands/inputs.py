@@ -190,12 +190,13 @@ def check_labels_are_of(labels: LatentLabels, sources: Sequence[EpisodeSource]) 
 
 def check_all_labelled(labels: LatentLabels, sources: Sequence[EpisodeSource]) -> None:
     """Raises `ValueError` unless something of every data set is labelled: a training would claim to have learnt from it."""
-    labelled = {name for name, _ in labels.episodes}
-    missing = [source.name for source in sources if source.name not in labelled]
+    counts = [sum((episode.source, episode.index) not in labels for episode in source) for source in sources]
+    # Of a data set that stands in a mixture more than once, each part counts.
+    missing = [source.name for source, without in zip(sources, counts, strict=True) if without == len(source)]
     if missing:
-        raise ValueError(f"`labels` must be of every data set, got those of {sorted(labelled)}, none of {missing}.")
-    for source in sources:
-        without = sum((episode.source, episode.index) not in labels for episode in source)
+        labelled = sorted({name for name, _ in labels.episodes})
+        raise ValueError(f"`labels` must be of every data set, got those of {labelled}, none of {missing}.")
+    for source, without in zip(sources, counts, strict=True):
         if without:
             logger.warning(
                 "%s: %d of %d episodes have no labels, and are not learnt from", source.name, without, len(source)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FILM_EVERY = 2
+_DAY_S = 86_400
 # Of these the result of an episode is independent.
 _WITHOUT_EFFECT = ("output", "num_workers", "num_environments", "episodes", "clips", "timeout_s")
 # How far a gripper may go beyond open and closed.
@@ -119,8 +119,8 @@ def run(arguments: argparse.Namespace) -> str:
     check_at_least_one(**{name: value for name in names if (value := getattr(arguments, name)) is not None})
     if min(arguments.seed, arguments.clips) < 0:
         raise ValueError(f"`seed` and `clips` must be at least 0, got {arguments.seed}, {arguments.clips}.")
-    if not 0 < arguments.timeout_s < math.inf:
-        raise ValueError(f"`timeout_s` must be seconds above 0, got {arguments.timeout_s:g}.")
+    if not 0 < arguments.timeout_s <= _DAY_S:
+        raise ValueError(f"`timeout_s` must be in (0, {_DAY_S}], got {arguments.timeout_s:g}.")
     simulator = open_simulator(arguments.env, arguments.image_size, arguments.instruction, arguments.terminated_is)
     trials = _make_trials(arguments, simulator)
     policy = _read_policy(arguments, simulator)
@@ -272,14 +272,25 @@ def _gripper_opens_at_one(policy: _Policy) -> bool:
     lowest, highest = (policy.statistics[name][-1] for name in ("q01", "q99"))
     opens_at_one = lowest > -_GRIPPER_SLACK
     width = 1 if opens_at_one else 2
-    # One that never moves may be at either end.
-    too_little = 0 < highest - lowest < width / 2
+    # One that hardly moves may be at either end. Near 0, it may also be one in metres.
+    stays = highest == lowest or any(max(abs(lowest - end), abs(highest - end)) < _GRIPPER_SLACK for end in (-1, 1))
+    too_little = not stays and highest - lowest < width / 2
     if lowest < -1 - _GRIPPER_SLACK or highest > 1 + _GRIPPER_SLACK or too_little:
         raise ValueError(
             "`policy` must have a gripper of 0, closed, to 1, open, or of -1, open, to 1, closed, got one of "
             f"{lowest:g} to {highest:g} in {policy.dataset}."
         )
-    logger.info("the gripper of %s is taken to be open at %d", policy.dataset, 1 if opens_at_one else -1)
+    log = logger.warning if stays else logger.info
+    log(
+        "the gripper of %s, from %g to %g, is taken to be open at %d%s",
+        *(
+            policy.dataset,
+            lowest,
+            highest,
+            1 if opens_at_one else -1,
+            ", which its range hardly tells" if stays else "",
+        ),
+    )
     return opens_at_one
 
 

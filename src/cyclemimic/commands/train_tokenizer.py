@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# What a tokenizer that was saved for use alone is without, and training begins anew.
+_NEW_IN_TRAINING = ("discriminator.", "buffer.", "mean_copy_ratio", "steps", "ac3_steps")
+
 
 @dataclass
 class TrainTokenizerArguments:
@@ -138,7 +141,7 @@ def load_or_make_tokenizer(
         LatentActionTokenizerForPreTraining,
         LatentActionTokenizerImageProcessor,
     )
-    from cyclemimic.checkpoints import read_config
+    from cyclemimic.checkpoints import load_whole, read_config
     from cyclemimic.commands.inputs import check_left_out
     from cyclemimic.hub.names import load_pinned
 
@@ -149,8 +152,8 @@ def load_or_make_tokenizer(
         read_config("tokenizer", arguments.tokenizer, "latent_action_tokenizer")
         image_processor = load_pinned(LatentActionTokenizerImageProcessor.from_pretrained, arguments.tokenizer)
         # In full precision, whatever it was saved in: small steps are lost on weights of bfloat16.
-        load = partial(LatentActionTokenizerForPreTraining.from_pretrained, dtype=torch.float32)
-        return load_pinned(load, arguments.tokenizer), image_processor
+        load, new = LatentActionTokenizerForPreTraining.from_pretrained, _NEW_IN_TRAINING
+        return load_whole(load, "tokenizer", arguments.tokenizer, new, dtype=torch.float32), image_processor
     fields = read_tokenizer_config(arguments.tokenizer_config)
     # Refuses a wrong field before a download.
     config = LatentActionTokenizerConfig(**fields)

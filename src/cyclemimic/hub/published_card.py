@@ -29,9 +29,10 @@ def publish_card(text: str, repo_id: str | None, base_model: str | None = None, 
     if _BASE.search(text):
         text = _BASE.sub(lambda found: f"base_model = {json.dumps(base_model)}", text)
     elif base_folder:
-        # PEFT's own card names it as a value; a folder may be called by a word that stands in the prose, too.
-        value = rf"(?<=[:'\"`])(\s?){re.escape(base_folder)}(?=['\"`\s])"
-        text = re.sub(value, lambda found: f"{found[1]}{base_model}", text)
+        # PEFT's own card names it all over. One word may stand in the prose, too, where it means something else.
+        name = re.escape(base_folder)
+        name = rf"(?<=[:'\"`])(\s?){name}(?=['\"`\s])" if re.fullmatch(r"[\w.-]+", base_folder) else f"(){name}"
+        text = re.sub(name, lambda found: f"{found[1]}{base_model}", text)
     return _with_base_model(text, base_model)
 
 

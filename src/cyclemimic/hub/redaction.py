@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import re
 
-TOKEN_PATTERN = r"hf_(?:oauth_|jwt_)?[A-Za-z0-9]{30,}"
-"""What looks like an access token of the Hub, of a person or of an app."""
+TOKEN_PATTERN = r"hf_(?:oauth|jwt)_[A-Za-z0-9._-]{30,}|hf_[A-Za-z0-9]{30,}"
+"""What looks like an access token of the Hub, of a person or, in three parts with dots between, of an app."""
 
 
 def redacted(text: str, token: str | None = None) -> str:

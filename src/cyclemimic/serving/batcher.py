@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -60,19 +62,17 @@ class PolicyBatcher:
 
     async def run(self) -> None:
         """Answers until it is cancelled; who then waits is refused."""
-        executor = ThreadPoolExecutor(1, thread_name_prefix="policy")
+        self._is_over = False
+        thread = _PolicyThread(self._predict)
         batch: list[_Request] = []
         try:
             while True:
                 batch = []
                 await self._gather(batch)
-                observations = [observation for observation, _ in batch]
-                results = await asyncio.get_running_loop().run_in_executor(executor, self._predict, observations)
-                _answer(batch, results)
+                _answer(batch, await thread.call([observation for observation, _ in batch]))
         finally:
             self._is_over = True
-            # Not waited for: a call that hangs would hold the loop, and with it everything else.
-            executor.shutdown(wait=False, cancel_futures=True)
+            thread.end()
             while not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             _answer(batch, [RuntimeError(_STOPS) for _ in batch])
@@ -109,6 +109,38 @@ class PolicyBatcher:
             raise ValueError(f"{len(observations)} observations became actions of shape {np.shape(chunks)}")
         self.num_observations += len(observations)
         return chunks
+
+
+class _PolicyThread:
+    """One thread for all calls of the policy, which ends with the process: nobody waits for a call that hangs."""
+
+    def __init__(self, function: Callable[[Sequence[Observation]], list[np.ndarray | RuntimeError]]) -> None:
+        self._function = function
+        self._calls: SimpleQueue[tuple[Sequence[Observation], asyncio.Future[Any]] | None] = SimpleQueue()
+        threading.Thread(target=self._work, name="policy", daemon=True).start()
+
+    async def call(self, observations: Sequence[Observation]) -> list[np.ndarray | RuntimeError]:
+        """What the function, which raises nothing, makes of the observations."""
+        result: asyncio.Future[list[np.ndarray | RuntimeError]] = asyncio.get_running_loop().create_future()
+        self._calls.put((observations, result))
+        return await result
+
+    def end(self) -> None:
+        """Lets the thread go, when it comes back from its call."""
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            observations, result = call
+            value = self._function(observations)
+            # The server may have ended meanwhile, and its loop with it.
+            with contextlib.suppress(RuntimeError):
+                result.get_loop().call_soon_threadsafe(_set_result, result, value)
+
+
+def _set_result(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():  # as it is where nobody waits any more
+        future.set_result(value)
 
 
 def _answer(batch: Sequence[_Request], results: Sequence[np.ndarray | RuntimeError]) -> None:

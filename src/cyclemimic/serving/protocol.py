@@ -27,7 +27,7 @@ _MAX_PIXELS = 4096 * 4096
 _MAX_ITEMS = 4096
 _IMAGE_FORMATS = {"png": "PNG", "jpeg": "JPEG"}
 # NumPy evaluates more than names, and some of that (`m8[s/0]`) ends the process with a signal.
-_NUMBERS = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248])|bool|u?int(8|16|32|64)|float(16|32|64)")
+_NUMBERS = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248])|bool|u?int(8|16|32|64)?|float(16|32|64)?|half|single|double")
 
 
 class MessageError(ValueError):

@@ -218,8 +218,8 @@ class PolicyServer:
 @contextlib.contextmanager
 def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
     """
-    Meanwhile a signal to end calls `stop`. What it gives is to be called when that is under way: the next signal then ends the
-    process at once, whatever the policy's thread is at.
+    Meanwhile a signal to end calls `stop`; a handler that was set on the loop itself is replaced for good, as asyncio does not
+    tell it. What it gives is to be called when that is under way: the next signal then ends the process at once.
     """
     loop, former = asyncio.get_running_loop(), {}
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -35,7 +35,7 @@ def add_adapter(
     Raises:
         ValueError: it has adapters already.
     """
-    if isinstance(model, PeftModel) or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+    if isinstance(model, PeftModel) or has_adapters(model):
         raise ValueError(
             "`model` must have no adapters yet where `lora_rank` or `freeze_backbone` is to put some on it; merge them "
             "(`merge_and_unload`), or load it anew."
@@ -54,6 +54,20 @@ def add_adapter(
         trainable_token_indices={names[table]: model.config.new_token_ids for table in tables},
     )
     return get_peft_model(model, config)
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Whether PEFT has put adapters into a model, which then may be the [`~peft.PeftModel`] or what is within it."""
+    return any(isinstance(module, PeftModel | BaseTunerLayer) for module in model.modules())
+
+
+def check_adapters(model: nn.Module) -> None:
+    """Raises `ValueError` for adapters of a model that could not be saved with it, or not be gone on with."""
+    if isinstance(model, PeftModel):
+        if not isinstance(model.active_peft_config, LoraConfig):
+            raise ValueError(f"`model` must have adapters of LoRA, got {model.active_peft_config.peft_type.value}.")
+    elif has_adapters(model):
+        raise ValueError("`model` must be the PeftModel where it has adapters, got what is within it.")
 
 
 def weightless_copy(model: PeftModel) -> PeftModel:

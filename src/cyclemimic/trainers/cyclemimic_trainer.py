@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 
 from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicForActionPrediction, CycleMimicPreTrainedModel
-from cyclemimic.trainers.adapters import add_adapter, check_resumed, merged_copy, weightless_copy
+from cyclemimic.trainers.adapters import add_adapter, check_adapters, check_resumed, merged_copy, weightless_copy
 from cyclemimic.trainers.cyclemimic_config import CycleMimicTrainingArguments
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
 
@@ -66,6 +66,8 @@ class CycleMimicTrainer(TermLoggingTrainer):
             raise ValueError(
                 f"`model` must have its weights in full, not quantized, to be trained, as it is saved whole; got {method}."
             )
+        if args.lora_rank is None and not args.freeze_backbone:
+            check_adapters(model)
         if args.freeze_vision:
             for tower in model.vision_towers():
                 tower.requires_grad_(False)

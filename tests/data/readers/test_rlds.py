@@ -92,10 +92,13 @@ def test_rows_within_a_step(tmp_path):
     """TFDS has two ways to say that an action has three numbers; of rows of any length nothing is read."""
     row = {"sequence": {"feature": tensor("float32"), "length": "3"}}
     ragged = {"sequence": {"feature": tensor("int64"), "length": "-1"}}
+    observation = tree(STEPS["observation"]["featuresDict"]["features"] | {"state": ragged})
     episode = encode_episode(FRAMES[:4], a_first=np.arange(9))
     plain = RldsSource(write_rlds(tmp_path / "plain", [[encode_episode(FRAMES[:4])]]), 5)
     source = RldsSource(write_rlds(tmp_path / "r", [[episode]], {"a_first": ragged, **STEPS, "action": row}), 5)
     assert source[0].num_frames == 4
+    stateless = RldsSource(write_rlds(tmp_path / "s", [[episode]], {**STEPS, "observation": observation}), 5)
+    assert stateless[0].states is None and source[0].states.shape == (4, 2)
     np.testing.assert_array_equal(source[0].actions, plain[0].actions)
     np.testing.assert_array_equal(source[0].read_frames(), FRAMES[:4])
 

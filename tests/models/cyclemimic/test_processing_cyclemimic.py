@@ -343,6 +343,11 @@ def test_a_prompt_is_that_of_todays_settings(processor, images, texts):
     assert placeholders[1] == [count + 3 for count in placeholders[0]]
 
 
+def test_texts_may_stand_in_an_array(processor, images, texts):
+    expected = processor(images, texts)["input_ids"]
+    assert torch.equal(processor(images, np.array(texts, dtype=object))["input_ids"], expected)
+
+
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64])
 def test_codes_of_any_kind_of_integer(processor, images, texts, codes, dtype):
     expected = processor(images, texts, codes)["labels"]

@@ -92,21 +92,25 @@ def find_tables(root: Path, pattern: str | None) -> list[Path]:
     files = find_files(root, pattern, is_table)
     if not files:
         raise DataError(f"{root / (pattern or '')} holds no table ({', '.join(TABLE_SUFFIXES)})")
-    found = {split: hint for path in files for split, hint in _split_of(path)}
+    found = {split: where for path in files for split, where in _split_of(path, root)}
     if len(found) > 1:
         raise DataError(f"{root} holds several splits, {sorted(found)}; give one, as {found[min(found)]!r}")
     return files
 
 
-def _split_of(path: Path) -> Iterator[tuple[str, str]]:
-    """The split that a file's name, or its folder's, says it is of, and how to ask for that alone."""
-    if match := _SHARD.fullmatch(path.stem):
-        split = str(path.parent / match[1])
-        yield split, f"{split}-*{path.suffix}"
-    elif path.stem in _SPLITS:
-        yield str(path.with_suffix("")), str(path)
-    elif path.parent.name in _SPLITS:
-        yield str(path.parent), str(path.parent)
+def _split_of(path: Path, root: Path) -> Iterator[tuple[str, str]]:
+    """The split that a file's name, or that of a folder below `root`, says it is of, and how to ask for that alone."""
+    folders = path.relative_to(root).parts[:-1]
+    match = _SHARD.fullmatch(path.stem)
+    stem = match[1] if match else path.stem
+    for depth, name in ((len(folders), stem), *reversed(list(enumerate(folders)))):
+        if name.lower() in _SPLITS:
+            beside = root.joinpath(*folders[:depth])
+            is_file = depth == len(folders)
+            yield name.lower(), str(beside / (f"{stem}{'-*' if match else ''}{path.suffix}" if is_file else name))
+            return
+    if match:
+        yield str(path.parent / stem), f"{path.parent / stem}-*{path.suffix}"
 
 
 def is_saved(path: Path) -> bool:

@@ -158,7 +158,7 @@ class _RldsReader:
         return self._vectors([key for key in keys if _size(self.features[key]) is not None])
 
     def read_states(self) -> np.ndarray | None:
-        return self._vectors([key for key in _STATES if key in self.features][:1])
+        return self._vectors([key for key in _STATES if _size(self.features.get(key, {})) is not None][:1])
 
     def _vectors(self, keys: Sequence[str]) -> np.ndarray | None:
         if not keys:

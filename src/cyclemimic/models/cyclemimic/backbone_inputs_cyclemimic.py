@@ -23,6 +23,7 @@ _LOGIT_FACTORS = {
     "granite4_vision": ("logits_scaling", -1),
     "granite_docling": ("logits_scaling", -1),
     "hyperclovax_vision_v2": ("logits_scaling", 1),
+    "inkling_mm_model": ("logits_mup_width_multiplier", -1),
     "muse_glimmer": ("output_multiplier", 1),
     "muse_spark": ("output_multiplier", 1),
 }
@@ -44,7 +45,10 @@ def token_types_of(backbone: PreTrainedModel) -> tuple[str, str] | None:
 
 
 def finish_logits(config: PreTrainedConfig, logits: torch.Tensor) -> torch.Tensor:
-    """What the backbone of this configuration makes of its vocabulary head's output, of all tokens or of some."""
+    """
+    What the backbone of this configuration makes of its vocabulary head's output, of all tokens or of some; or its language
+    model, by whose cap models around it were pretrained that leave it out.
+    """
     text_config = config.get_text_config()
     name, exponent = _LOGIT_FACTORS.get(config.model_type, ("", 1))
     factor = getattr(text_config, name, None)

@@ -284,7 +284,7 @@ class CycleMimicProcessor(ProcessorMixin):
         image_batches = self._image_batches
         images = image_batches.check(self._one_after_another(images))
         batch_size = len(images) // self.num_cameras
-        texts = [text] if isinstance(text, str) else list(text or ())
+        texts = [text] if isinstance(text, str) else list(() if text is None else text)
         if len(texts) != batch_size or not texts:
             raise ValueError(f"`text` must hold one instruction an image ({batch_size}), got {len(texts)}.")
         prompts = [self._encode_prompt(instruction) for instruction in texts]
