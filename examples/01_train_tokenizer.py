@@ -5,6 +5,8 @@ python examples/01_train_tokenizer.py --data demo_output/data --output outputs/t
 
 import argparse
 
+from transformers import set_seed
+
 from cyclemimic import (
     LatentActionTokenizerConfig,
     LatentActionTokenizerForPreTraining,
@@ -42,6 +44,7 @@ def main() -> None:
         min_crop=0.7,
         save_strategy="no",
     )
+    set_seed(training.seed)
     image_processor = LatentActionTokenizerImageProcessor(size=SMALL["image_size"])
     trainer = LatentActionTokenizerTrainer(
         model=LatentActionTokenizerForPreTraining(LatentActionTokenizerConfig(**SMALL)),

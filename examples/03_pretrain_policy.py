@@ -5,6 +5,8 @@ python examples/03_pretrain_policy.py --data demo_output/data --labels outputs/l
 
 import argparse
 
+from transformers import set_seed
+
 from cyclemimic import (
     CycleMimicForLatentActionPrediction,
     CycleMimicProcessor,
@@ -12,6 +14,7 @@ from cyclemimic import (
     CycleMimicTrainingArguments,
 )
 from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LatentLabels, open_source
+from cyclemimic.data.instructions import instructions_of
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
 
 
@@ -25,10 +28,11 @@ def main() -> None:
     arguments = parser.parse_args()
 
     sources = [open_source(path) for path in arguments.data]
-    instructions = sorted({text for source in sources for episode in source for text in episode.instructions})
+    instructions = instructions_of(sources, may_be_silent=True)
     labels = LatentLabels.from_folder(arguments.labels)
     # A backbone from scratch. `CycleMimicForLatentActionPrediction.from_backbone` takes a pretrained one.
     processor = CycleMimicProcessor.from_texts(instructions, image_size=arguments.image_size)
+    set_seed(0)
     backbone = make_tiny_backbone_config(processor, arguments.image_size, num_text_layers=3)
     training = CycleMimicTrainingArguments(
         output_dir=arguments.output,

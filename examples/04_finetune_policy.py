@@ -30,7 +30,9 @@ def main() -> None:
     parser.add_argument("--max_steps", type=int, default=500)
     arguments = parser.parse_args()
 
-    demonstrations = open_source(arguments.data, episodes=range(arguments.demonstrations))
+    demonstrations = open_source(arguments.data)
+    indices = [episode.index for episode in demonstrations]
+    demonstrations = open_source(arguments.data, episodes=indices[: arguments.demonstrations])
     labels = LatentLabels.from_folder(arguments.labels)
     statistics = compute_action_statistics([demonstrations])
     # A chunk of actions covers the time between the two frames of a labelled pair.

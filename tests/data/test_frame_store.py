@@ -89,6 +89,18 @@ def test_random_access_beyond_the_bound_decodes_only_what_is_asked_for():
     assert len(readers[0].decoded) == 50
 
 
+def test_random_access_to_few_long_episodes_decodes_no_more_either():
+    """Where the same episode is asked for twice in a row now and then, by chance."""
+    episodes, readers = make_episodes(count=2, num_frames=2000)
+    store = FrameStore(episodes, max_bytes=2000 * FRAME_BYTES)
+    store.frame(0, 0)
+    # Far from the last, or before it: no pass in order.
+    asked = [5, 1200, 700, 690, 1999, 40]
+    for index in asked:
+        np.testing.assert_array_equal(store.frame(1, index), readers[1].frames[index])
+    assert readers[1].decoded == asked and len(readers[0].decoded) == 2000
+
+
 def test_pass_in_order_decodes_each_episode_once_and_one_frame():
     episodes, readers = make_episodes()
     store = FrameStore(episodes, max_bytes=50 * FRAME_BYTES)

@@ -116,3 +116,8 @@ def test_real_sets_hold_what_their_readme_says(shared_data, name, episodes, fram
     assert (found.num_episodes, found.num_frames, found.resolution) == (episodes, frames, resolution)
     assert sizes == (found.actions and (len(found.actions.min), len(found.states.min)))
     assert found.cameras == [found.camera] and found.broken == []
+
+
+def test_words_that_are_none_are_told_as_such():
+    found = inspect_source(InMemorySource([make_episode(0, 3, ""), make_episode(1, 3, " "), make_episode(2, 3, "go")]))
+    assert (found.num_instructions, found.num_without_instruction) == (1, 2)

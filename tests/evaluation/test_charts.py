@@ -154,3 +154,10 @@ def test_numbers_are_written_for_readers(formatted, expected):
 def test_columns():
     rows = [("task", "rate"), ("open the drawer", "0.5"), ("go", "")]
     assert format_columns(rows).splitlines() == ["task             rate", "open the drawer  0.5", "go"]
+
+
+def test_thousands_are_written_so_where_all_are():
+    positions = np.arange(3.0)
+    assert [tick.label for tick in _label_ticks(positions, np.array([0, 10_000, 20_000]))] == ["0", "10k", "20k"]
+    decades = np.array([1.0, 100.0, 10_000.0])
+    assert [tick.label for tick in _label_ticks(positions, decades)] == ["1", "100", format_number(10_000)]

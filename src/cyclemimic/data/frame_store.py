@@ -30,8 +30,8 @@ class FrameStore:
     """Keeps the frames of recently used episodes.
 
     An episode is decoded whole when one of its frames is first asked for. Once memory is full, what follows depends on
-    the order of access: when an episode is asked for twice in a row (a pass in order), it is decoded whole and takes
-    the place of the least recently used one; otherwise (random order) only the frames asked for are decoded, because
+    the order of access: when what is asked for comes soon after what was asked for last (a pass in order), the episode is
+    decoded whole and takes the place of the least recently used one; otherwise (random order) only the frames asked for are decoded, because
     a whole episode for one item would be decoded for nothing. So are those of an episode that alone takes more than
     there may be.
 
@@ -47,8 +47,8 @@ class FrameStore:
         num_stores (`int`, *optional*, defaults to 1): Stores of a process that share the bound.
     """
 
-    # Set anew in a process that receives the store.
-    _last: int | None
+    # The episode and the first frame that were asked for last; set anew in a process that receives the store.
+    _last: tuple[int, int] | None
 
     def __init__(
         self,
@@ -93,8 +93,9 @@ class FrameStore:
             DataError: If the frames cannot be decoded.
         """
         kept = self._kept.get(episode_position)
-        is_wanted = self._has_room(episode_position) or self._last == episode_position
-        self._last = episode_position
+        first = min(frame_indices, default=0)
+        is_wanted = self._has_room(episode_position) or self._follows(episode_position, first)
+        self._last = episode_position, first
         if kept is None and is_wanted and self._fits(episode_position):
             kept = self._decode(episode_position)
         if kept is None:
@@ -119,6 +120,10 @@ class FrameStore:
 
     def _has_room(self, episode_position: int) -> bool:
         return self._num_bytes + self._expected_bytes(episode_position) <= self.max_bytes
+
+    def _follows(self, episode_position: int, first: int) -> bool:
+        """Whether it is a little further on in the same episode, which random order seldom is."""
+        return self._last is not None and self._last[0] == episode_position and 0 <= first - self._last[1] <= _BLOCK
 
     def _fits(self, episode_position: int) -> bool:
         """False where its own first frame has told that it does not."""

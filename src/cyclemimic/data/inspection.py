@@ -110,9 +110,9 @@ def inspect_source(
             continue
         actions.update(episode)
         states.update(episode)
-        if episode.instruction is None:
-            num_without_instruction += 1
-        instructions.update(episode.instructions)
+        said = [text for text in episode.instructions if text.strip()]
+        num_without_instruction += not said
+        instructions.update(said)
     num_frames = sum(num_frames for _, num_frames in lengths)
     return SourceInspection(
         name=source.name,

@@ -26,7 +26,8 @@ class FramePairDataset(Dataset):
     Args:
         sources (`Sequence[EpisodeSource]`): Data sets.
         interval_s (`float`): Time from the current to the future frame, in seconds; at least one frame is taken.
-        min_interval_s (`float`): Shortest time allowed at an episode's end, in seconds; at least one frame is taken.
+        min_interval_s (`float`): Shortest time allowed at an episode's end, in seconds, to the nearest frame, as the other; at
+            least one frame is taken.
         transform (`Callable`, *optional*): As in [`FrameStore`].
         max_bytes (`int`, *optional*): As in [`FrameStore`].
 

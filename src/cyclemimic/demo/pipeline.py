@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cyclemimic.data import open_source
+from cyclemimic.data import DataError, open_source
 from cyclemimic.data.atomic import write_atomically
 from cyclemimic.data.instructions import instructions_of
 from cyclemimic.demo import learning, moving
@@ -139,8 +139,12 @@ def _record(config: DemoConfig, settings: DemoSettings) -> dict[str, Any]:
     """Films the experts; for recorded data, decodes one frame of each episode, so that a broken video shows now."""
     if config.data is not None:
         source = open_demo_data(config)
-        for episode in source:
-            episode.read_frames([0])
+        try:
+            for episode in source:
+                episode.read_frames([0])
+        except DataError as error:
+            # What it says to do about it is a flag of verbs.
+            raise DataError(f"{str(error).split(';')[0]}; take it out of the data set") from error
         return {"episodes": len(source), "frames": sum(episode.num_frames for episode in source)}
     shots = [
         Shot(task, _FIRST_DEMONSTRATION + index, noise=settings.demonstration_noise, labelled=True)

@@ -189,7 +189,8 @@ def _path(xs: np.ndarray, ys: np.ndarray) -> str:
 
 def _label_ticks(positions: np.ndarray, values: np.ndarray) -> tuple[Tick, ...]:
     """Labels in one unit along an axis: thousands as `k` only where all of them are."""
-    thousands = values.size > 0 and np.abs(values).max() >= 1e4
+    sizes = np.abs(values[values != 0])
+    thousands = sizes.size > 0 and sizes.max() >= 1e4 and sizes.min() >= 1e3
 
     def label(value: float) -> str:
         if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):

@@ -258,3 +258,39 @@ def test_bad_arguments(root):
         open_source(root, episodes=[5])
     with pytest.raises(DataError, match="leave out `camera`, got 'top'"):
         open_source(root, "top")
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_still_at_the_end_is_shown_as_long_as_the_file_says(tmp_path, suffix):
+    frames = make_frames(5, size=32)
+    with av.open(tmp_path / f"film.{suffix}", "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"bf": "0", "crf": "1"})
+        stream.width = stream.height = 32
+        stream.codec_context.time_base = Fraction(1, 1000)
+        packets = []
+        for index, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture.pts, picture.time_base = 100 * index, Fraction(1, 1000)
+            packets += stream.encode(picture)
+        for packet in [*packets, *stream.encode(None)]:
+            packet.duration = 4000 if packet.pts == 400 else 100
+            container.mux(packet)
+    source = VideoFileSource(tmp_path / f"film.{suffix}", fps=2)
+    assert source[0].num_frames == 9
+    shown = source[0].read_frames().astype(int)
+    # After the first, at 0 s, there is nothing but the last.
+    assert np.abs(shown[2:] - shown[1]).max() <= 2 and np.abs(shown[1] - frames[4]).mean() < 8
+
+
+def test_a_part_of_a_folder_is_looked_at_as_the_whole(tmp_path):
+    folder = tmp_path / "kitchen.2024"
+    folder.mkdir()
+    for name, fps in (("a.mp4", 30), ("b.mp4", 30), ("c.mp4", 10)):
+        encode_video(folder / name, np.zeros((30, 16, 16, 3), np.uint8), fps)
+    # What macOS writes beside files on other systems' disks.
+    (folder / "._a.mp4").write_bytes(b"no film")
+    whole, part = VideoFileSource(folder), VideoFileSource(folder, episodes=[0])
+    assert whole.fps == part.fps == 10 and part[0].num_frames == whole[0].num_frames == 10
+    assert len(whole) == 3 and whole.name == "kitchen.2024"
+    (folder / "c.mp4").write_bytes(b"no film")
+    assert VideoFileSource(folder, episodes=[0]).fps == 30

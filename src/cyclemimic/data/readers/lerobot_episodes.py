@@ -134,7 +134,7 @@ def _number(row: Mapping[str, Any], key: str, path: Path, kinds: Any = int) -> A
 
 def _whole(value: Any) -> Any:
     """A whole number as such: pandas writes columns of them as floats where some are missing."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_NUMBER else value
 
 
 def _record(

@@ -77,7 +77,7 @@ def iter_frames(
         end_s (`float`, *optional*): Where in the file the next episode starts, if that is known.
 
     Yields:
-        `np.ndarray` of shape `(height, width, 3)`: RGB, `uint8`, turned as players show it.
+        `np.ndarray` of shape `(height, width, 3)`: RGB, `uint8`, turned as players show it; pixels are taken for square.
 
     Raises:
         DataError: If the file is missing or does not decode, or ends before the last wanted frame.
@@ -226,9 +226,15 @@ def _shown_at(previous: _Timed | None, current: _Timed | None, time_s: float, pe
     """Of the two, the one on the screen at `time_s`; none where the file ended before."""
     if current is not None and (previous is None or current[0] <= time_s + 2e-3):
         return current[1]
-    if previous is None or (current is None and time_s - previous[0] > _LAST_FRAME_SHOWN_S + period_s):
+    if previous is None or (current is None and time_s - previous[0] > _shown_s(previous[1]) + period_s):
         return None
     return previous[1]
+
+
+def _shown_s(last: av.VideoFrame) -> float:
+    """How long the last frame of a file may be asked for: a still at the end of a film stands as long as the file says."""
+    told = float(last.duration * last.time_base) if last.duration and last.time_base else 0.0
+    return max(_LAST_FRAME_SHOWN_S, told)
 
 
 def _decode_from(

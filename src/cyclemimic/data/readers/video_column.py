@@ -95,7 +95,8 @@ class VideoColumnSource:
         self._rows = choose_episodes(self._what, len(table), episodes)
         in_order = sorted(set(self._rows))
         self._headers = read_headers(in_order, self._column.header_reads(in_order))
-        self.fps = fps_to_look_with(fps, self._headers.values())
+        # Of the rows that are used: to look at the others would be to read their videos.
+        self.fps = float(fps or fps_to_look_with(self._headers.values()))
         for row, header in self._headers.items():
             check_num_frames(header.seconds * self.fps, f"{self._column.where(row)}, {header.seconds:.4g} s long")
 

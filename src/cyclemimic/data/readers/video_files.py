@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -37,7 +38,7 @@ class VideoFileSource:
     Args:
         root (`str` or `Path`): The folder of the files, one file, or a pattern such as `"videos/*.mp4"`; the folder is then
             what stands before the first part with `*`, `?` or `[`.
-        fps (`float`, *optional*): Frames per second to look at them with; default is the lowest rate of the files that are used, at
+        fps (`float`, *optional*): Frames per second to look at them with; default is the lowest rate of all the files, at
             most 30.
         embodiment (`str`, *optional*, defaults to `"unknown"`): Body that moves in them; `"human"` is one.
         episodes (`Sequence[int]`, *optional*): Positions of the files, or clips, to use; all by default.
@@ -71,7 +72,8 @@ class VideoFileSource:
     ) -> None:
         check_fps(fps)
         self.root, pattern = split_pattern(Path(root))
-        self.name = name or self.root.resolve().stem
+        root = self.root.resolve()
+        self.name = name or (root.stem if root.is_file() else root.name)
         self.embodiment = embodiment or "unknown"
         self.licence = read_licence(self.root)
         clips = read_clips(self.root, _find_videos(self.root, pattern), are_all=pattern is None)
@@ -79,7 +81,8 @@ class VideoFileSource:
         # Several clips may be of one file.
         read = cache(read_header)
         headers = read_headers(chosen, (partial(read, clips[index].path) for index in chosen))
-        self.fps = fps_to_look_with(fps, headers.values())
+        others = (partial(read, clip.path) for clip in clips)
+        self.fps = float(fps or fps_to_look_with([*headers.values(), *readable_headers(others)]))
         self._clips = [(index, clips[index], _end_of(clips[index], headers[index].seconds)) for index in chosen]
         for _, clip, end_s in self._clips:
             check_num_frames((end_s - clip.start_s) * self.fps, f"{clip.path}, {end_s:.4g} s long")
@@ -126,8 +129,8 @@ class VideoHeader:
 
 
 def is_video_file(path: Path) -> bool:
-    """Whether a file goes by the name of a video."""
-    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+    """Whether a file goes by the name of a video; what macOS keeps beside one on other systems' disks does, and is none."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("._") and path.is_file()
 
 
 def _find_videos(root: Path, pattern: str | None) -> list[Path]:
@@ -152,9 +155,19 @@ def check_fps(fps: float | None) -> None:
         raise ValueError(f"`fps` must be above 0, got {fps}")
 
 
-def fps_to_look_with(fps: float | None, headers: Iterable[VideoHeader]) -> float:
-    """The rate given, or the lowest of the videos, at most 30."""
-    return float(fps or min(_MAX_FPS, *(header.fps for header in headers)))
+def fps_to_look_with(headers: Iterable[VideoHeader]) -> float:
+    """
+    The lowest rate of the videos, at most 30. Of all videos of a data set, whatever is used of it: an index is the same moment in
+    a part of it as in the whole.
+    """
+    return float(min(_MAX_FPS, *(header.fps for header in headers)))
+
+
+def readable_headers(reads: Iterable[Callable[[], VideoHeader]]) -> Iterator[VideoHeader]:
+    """The headers of those videos that have one that can be read; the others are those of nobody who asks for them."""
+    for read in reads:
+        with suppress(DataError):
+            yield read()
 
 
 def read_headers(indices: Sequence[int], reads: Iterable[Callable[[], VideoHeader]]) -> dict[int, VideoHeader]:

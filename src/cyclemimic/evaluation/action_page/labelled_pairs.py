@@ -36,10 +36,12 @@ class LabelledPairs:
         if kept != interval_s:
             raise DataError(f"`interval_s` must be {kept:g}, as when `labels` were made, got {interval_s:g}")
         indices, codes = [], []
-        for position, episode in enumerate(pairs.episodes):
+        # Pairs lie episode after episode.
+        bounds = np.searchsorted(pairs.pairs[:, 0], np.arange(len(pairs.episodes) + 1))
+        for episode, start, end in zip(pairs.episodes, bounds, bounds[1:]):
             if (episode.source, episode.index) in labels:
                 frames, of_episode = labels.episode(episode.source, episode.index)
-                own = np.flatnonzero(pairs.pairs[:, 0] == position)
+                own = np.arange(start, end)
                 _, left, right = np.intersect1d(pairs.pairs[own, 1], frames, return_indices=True)
                 futures = labels.future_frames(episode.source, episode.index)[right]
                 if not np.array_equal(pairs.pairs[own[left], 2], futures):
