@@ -58,7 +58,7 @@ def test_weights_of_another_dtype(verb, policy, square_data, tmp_path, monkeypat
     )
     flags = ["--policy", policy, "--data", square_data, "--output", tmp_path / "errors", "--device", "cpu"]
     assert verb("evaluate-policy", *flags, "--skip_episodes", "2", "--num_episodes", "1", "--dtype", dtype) == 0
-    (model,) = loaded
+    ((model, _),) = loaded
     assert {each.dtype for each in model.backbone.parameters()} == {getattr(torch, dtype)}
     written = json.loads((tmp_path / "errors" / "errors.json").read_text())
     close = 1e-4 if dtype == "float32" else 0.02
