@@ -294,3 +294,36 @@ def test_a_part_of_a_folder_is_looked_at_as_the_whole(tmp_path):
     assert len(whole) == 3 and whole.name == "kitchen.2024"
     (folder / "c.mp4").write_bytes(b"no film")
     assert VideoFileSource(folder, episodes=[0]).fps == 30
+
+
+def write_film_behind_sound(path, lead_s):
+    """Thirty frames at 10 fps that begin after so much sound, frame `i` as grey as `8 * i`."""
+    with av.open(path, "w") as container:
+        sound = container.add_stream("aac", rate=16_000, layout="mono")
+        stream = container.add_stream("libx264", rate=10, options={"bf": "0", "crf": "1"})
+        stream.width = stream.height = 32
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for index in range(40):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            silence.sample_rate, silence.pts, silence.time_base = 16_000, 1024 * index, Fraction(1, 16_000)
+            container.mux(sound.encode(silence))
+        for index in range(30):
+            picture = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 8 * index, np.uint8), format="rgb24")
+            picture.pts, picture.time_base = 100 * index + round(1000 * lead_s), Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+        container.mux(sound.encode(None))
+
+
+def test_texts_count_from_where_the_file_begins(tmp_path):
+    write_film_behind_sound(tmp_path / "film.mp4", lead_s=0.5)
+    cues = "WEBVTT\n\n00:00.000 --> 00:01.000\nfirst\n\n00:01.000 --> 00:02.000\nsecond\n"
+    (tmp_path / "film.vtt").write_text(cues)
+    first, second = VideoFileSource(tmp_path, fps=10)
+    # At a second the picture has been there for half of one.
+    assert [round(int(frames.mean()) / 8) for frames in first.read_frames([0, 4])] == [0, 4]
+    assert [round(int(frames.mean()) / 8) for frames in second.read_frames([0, 9])] == [5, 14]
+    assert (first.num_frames, second.num_frames) == (5, 10)
+    (tmp_path / "film.vtt").write_text("WEBVTT\n\n00:00.100 --> 00:00.400\nnothing yet\n")
+    with pytest.raises(DataError, match="film.mp4 shows nothing before 0.5"):
+        VideoFileSource(tmp_path, fps=10)

@@ -39,7 +39,7 @@ def read_clips(root: Path, files: Sequence[Path], are_all: bool = True) -> list[
     """Find the clips of some video files.
 
     A table, `clips.csv` or `clips.jsonl` in the folder, has a row a clip: `file`, relative to the folder, `text`, and
-    `start_s` and `end_s` in seconds where it is not the whole file; files without a row are left out. Or a file has a
+    `start_s` and `end_s` in seconds from where the file begins, where it is not the whole; files without a row are left out. Or a file has a
     WebVTT file of its name beside it, whose cues are its clips. All others are one clip without text.
 
     Args:

@@ -83,7 +83,8 @@ class VideoFileSource:
         headers = read_headers(chosen, (partial(read, clips[index].path) for index in chosen))
         others = (partial(read, clip.path) for clip in clips)
         self.fps = float(fps or fps_to_look_with([*headers.values(), *readable_headers(others)]))
-        self._clips = [(index, clips[index], _end_of(clips[index], headers[index].seconds)) for index in chosen]
+        placed = {index: _in_picture(clips[index], headers[index]) for index in chosen}
+        self._clips = [(index, placed[index], _end_of(placed[index], headers[index].seconds)) for index in chosen]
         for _, clip, end_s in self._clips:
             check_num_frames((end_s - clip.start_s) * self.fps, f"{clip.path}, {end_s:.4g} s long")
 
@@ -122,10 +123,11 @@ class _VideoFileReader(FramesOnly):
 
 @dataclass(frozen=True)
 class VideoHeader:
-    """What a file says of itself: frames per second on average, and length."""
+    """What a file says of itself: frames per second on average, length of the picture, and how long after the file it begins."""
 
     fps: float
     seconds: float
+    lead_s: float = 0.0
 
 
 def is_video_file(path: Path) -> bool:
@@ -138,6 +140,16 @@ def _find_videos(root: Path, pattern: str | None) -> list[Path]:
     if not files:
         raise DataError(f"{root / (pattern or '')} holds no video file ({', '.join(VIDEO_SUFFIXES)})")
     return files
+
+
+def _in_picture(clip: Clip, header: VideoHeader) -> Clip:
+    """A clip by the picture's time: texts count from where the file begins, which may be sound alone."""
+    if not header.lead_s:
+        return clip
+    end_s = None if clip.end_s is None else clip.end_s - header.lead_s
+    if end_s is not None and end_s <= 0:
+        raise DataError(f"{clip.where}: {clip.path} shows nothing before {header.lead_s:g} s; correct the text")
+    return clip._replace(start_s=max(0.0, clip.start_s - header.lead_s), end_s=end_s)
 
 
 def _end_of(clip: Clip, seconds: float) -> float:
@@ -200,7 +212,9 @@ def read_headers(indices: Sequence[int], reads: Iterable[Callable[[], VideoHeade
 def read_header(video: Path | NamedVideo) -> VideoHeader:
     """Raises `DataError` if a video does not open, or tell its frame rate and length."""
     with open_video(video) as (container, stream):
-        rate, length = stream.average_rate, 0.0
+        rate, length, lead_s = stream.average_rate, 0.0, 0.0
+        if stream.start_time and stream.time_base and container.start_time is not None:
+            lead_s = max(0.0, float(stream.start_time * stream.time_base) - container.start_time / av.time_base)
         if stream.duration and stream.time_base:
             length = float(stream.duration * stream.time_base)
         else:
@@ -215,7 +229,7 @@ def read_header(video: Path | NamedVideo) -> VideoHeader:
             f"video {video} does not tell its frame rate and length; write it again with ffmpeg, or replace it, or leave "
             "its episode out with `--skip_broken`"
         )
-    return VideoHeader(float(rate), float(length))
+    return VideoHeader(float(rate), float(length), lead_s)
 
 
 def _tagged_seconds(stream: av.VideoStream) -> float:
