@@ -47,11 +47,11 @@ def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTr
     try:
         # Code that comes with a checkpoint would be asked for before its type is seen, and is never needed.
         config = load_pinned(AutoConfig.from_pretrained, checkpoint, trust_remote_code=False)
-    except (OSError, ValueError, StrictDataclassError) as error:
-        config, reason = (
-            None,
-            " ".join(str(error).split()) if isinstance(error, StrictDataclassError) else first_line(error),
-        )
+    except StrictDataclassError as error:
+        # Which says the field in one line, and what is wrong with it in the next.
+        config, reason = None, " ".join(str(error).split())
+    except (OSError, ValueError) as error:
+        config, reason = None, first_line(error)
     if config is None:
         raise ValueError(f"`{argument}` must be a checkpoint folder or a Hub id, got {checkpoint}: {reason}")
     if config.model_type != model_type:

@@ -280,16 +280,10 @@ def _gripper_opens_at_one(policy: _Policy) -> bool:
             "`policy` must have a gripper of 0, closed, to 1, open, or of -1, open, to 1, closed, got one of "
             f"{lowest:g} to {highest:g} in {policy.dataset}."
         )
-    log = logger.warning if stays else logger.info
+    log, doubt = (logger.warning, ", which its range hardly tells") if stays else (logger.info, "")
     log(
         "the gripper of %s, from %g to %g, is taken to be open at %d%s",
-        *(
-            policy.dataset,
-            lowest,
-            highest,
-            1 if opens_at_one else -1,
-            ", which its range hardly tells" if stays else "",
-        ),
+        *(policy.dataset, lowest, highest, 1 if opens_at_one else -1, doubt),
     )
     return opens_at_one
 
