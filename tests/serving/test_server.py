@@ -287,19 +287,33 @@ def test_a_signal_stops_and_handlers_are_as_before():
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_second_signal_ends_the_process_whatever_the_policy_is_at(tmp_path):
-    """Where the first is waited out: the policy's thread never comes back."""
-    code = """
+# A server in a process of its own, whose policy's thread never comes back from its first call.
+HANGING = """
 import asyncio, signal, sys, threading
 sys.path.insert(0, sys.argv[1])
+import cyclemimic.serving.server
 from tests.serving.harness_client import observation, pack, run_with_server
 
-async def talk(parts):
+async def hang(parts):
     computing = threading.Event()
     parts.policy.gate = lambda: (computing.set(), threading.Event().wait())
     client = await parts.connect()
     await client.connection.send(pack("observation", observation(), 1))
     await asyncio.to_thread(computing.wait, 10)
+"""
+
+
+def run_hanging(code):
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", HANGING + code, root]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_second_signal_ends_the_process_whatever_the_policy_is_at():
+    """Where the first is waited out."""
+    process = run_hanging("""
+async def talk(parts):
+    await hang(parts)
     signal.raise_signal(signal.SIGINT)
     await asyncio.sleep(0.3)
     print("stopping", flush=True)
@@ -307,30 +321,14 @@ async def talk(parts):
     print("still here", flush=True)
 
 run_with_server(talk)
-"""
-    root = Path(__file__).resolve().parents[2]
-    process = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, timeout=60)
+""")
     assert process.returncode == -signal.SIGINT and process.stdout == "stopping\n", process.stderr
 
 
 def test_a_policy_that_hangs_does_not_keep_the_process():
-    code = """
-import asyncio, sys, threading
-sys.path.insert(0, sys.argv[1])
-import cyclemimic.serving.server
+    process = run_hanging("""
 cyclemimic.serving.server._STOP_TIMEOUT_S = 0.1
-from tests.serving.harness_client import observation, pack, run_with_server
-
-async def talk(parts):
-    computing = threading.Event()
-    parts.policy.gate = lambda: (computing.set(), threading.Event().wait())
-    client = await parts.connect()
-    await client.connection.send(pack("observation", observation(), 1))
-    await asyncio.to_thread(computing.wait, 10)
-
-run_with_server(talk)
+run_with_server(hang)
 print("ended", flush=True)
-"""
-    root = Path(__file__).resolve().parents[2]
-    process = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, timeout=60)
+""")
     assert process.returncode == 0 and process.stdout == "ended\n", process.stderr

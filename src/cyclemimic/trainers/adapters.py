@@ -57,8 +57,8 @@ def add_adapter(
 
 
 def has_adapters(model: nn.Module) -> bool:
-    """Whether PEFT has put adapters into a model, which then may be the [`~peft.PeftModel`] or what is within it."""
-    return any(isinstance(module, PeftModel | BaseTunerLayer) for module in model.modules())
+    """Whether PEFT has put adapters into a model."""
+    return any(isinstance(module, BaseTunerLayer) for module in model.modules())
 
 
 def check_adapters(model: nn.Module) -> None:
