@@ -21,5 +21,6 @@ def commands(page: str) -> list[list[str]]:
 
 
 def links(page: str) -> list[str]:
-    """Targets of links that are files."""
-    return [link for link in re.findall(r"\]\(([^)]+)\)", page) if not link.startswith(("http", "#"))]
+    """Targets of links that are files, without the heading in them."""
+    targets = re.findall(r"\]\(([^)]+)\)", page)
+    return [target.partition("#")[0] for target in targets if not target.startswith(("http", "#"))]
