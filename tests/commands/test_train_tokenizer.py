@@ -80,16 +80,19 @@ def test_yaml_file_goes_on_from_a_checkpoint_and_resumes(verb, refuses, tokenize
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
 
 
-def test_pretrained_vision_model_is_loaded(tmp_path):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pretrained_vision_model_is_loaded(dtype, tmp_path):
     vision_config = Dinov2Config(
         image_size=28, patch_size=14, hidden_size=32, num_hidden_layers=1, num_attention_heads=2
     )
-    vision_model = Dinov2Model(vision_config)
+    vision_model = Dinov2Model(vision_config).to(dtype)
     vision_model.save_pretrained(tmp_path / "vision")
     arguments = TrainTokenizerArguments(tokenizer_config=SMALL, vision_model=str(tmp_path / "vision"))
     model, image_processor = load_or_make_tokenizer(arguments)
     loaded = model.tokenizer.vision_features.vision_model
-    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in vision_model.state_dict().items())
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    for name, value in vision_model.state_dict().items():
+        assert torch.equal(value.float(), loaded.state_dict()[name]), name
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert image_processor.size == 28
 
@@ -100,6 +103,7 @@ def test_pretrained_vision_model_is_loaded(tmp_path):
         (None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ({"image_mean": [0.5, 0.4, 0.3], "image_std": [0.25, 0.25, 0.5]}, (0.5, 0.4, 0.3), (0.25, 0.25, 0.5)),
         ({"do_normalize": False, "image_mean": [0.5, 0.5, 0.5]}, (0, 0, 0), (1, 1, 1)),
+        ({"image_mean": 0.5, "image_std": None}, (0.5, 0.5, 0.5), (0.229, 0.224, 0.225)),
     ],
 )
 def test_frames_are_normalised_as_the_vision_model_saw_them(fields, mean, std, tmp_path, caplog):
@@ -120,6 +124,15 @@ def test_a_vision_model_that_takes_more_than_an_image_is_one_line(tmp_path):
     arguments = TrainTokenizerArguments(tokenizer_config=SMALL, vision_model=str(tmp_path))
     with pytest.raises(ValueError, match="`vision_model` must make patch tokens of single images of 28 pixels, got "):
         load_or_make_tokenizer(arguments)
+
+
+@pytest.mark.parametrize("model_type", ["swin", "vit_mae", "pixtral"])
+def test_a_vision_config_without_patch_tokens_of_single_images_is_one_line(model_type):
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {"embed_dim": 8, "depths": [1], "num_heads": [2]} if model_type == "swin" else sizes
+    fields = json.loads(SMALL) | {"freeze_vision": False, "vision_config": {"model_type": model_type, **sizes}}
+    with pytest.raises(ValueError, match="`vision_config` must make patch tokens of single images of 28 pixels, got "):
+        load_or_make_tokenizer(TrainTokenizerArguments(tokenizer_config=json.dumps(fields)))
 
 
 def test_configuration_in_the_yaml_file(tmp_path):

@@ -79,6 +79,23 @@ def test_stacks_of_a_tokenizer_by_the_frames_that_ac3_plays_on(settings, tokens)
     assert [stack.num_tokens for stack in _tokenizer_stacks(config)] == [*tokens, tokens[0]]
 
 
+@pytest.mark.parametrize(
+    ("settings", "tokens"),
+    [
+        ({"freeze_vision": True}, 16),
+        ({"freeze_vision": True, "generated_share": 0.25}, 4),
+        ({"freeze_vision": True, "cycle_weight": 0}, None),
+        ({"freeze_vision": False}, 48),
+        ({"freeze_vision": False, "cycle_weight": 0, "adversarial_weight": 0}, 32),
+    ],
+)
+def test_a_tokenizers_vision_model_keeps_what_gradients_pass_through(settings, tokens):
+    vision = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
+    config = LatentActionTokenizerConfig(image_size=32, patch_size=8, vision_config=vision, **settings, **TINY)
+    stacks = [stack for stack in _tokenizer_stacks(config) if stack.hidden_size == 24]
+    assert [(stack.num_layers, stack.num_tokens) for stack in stacks] == ([(3, tokens)] if tokens else [])
+
+
 def test_stacks_of_a_policy(policy):
     (text,) = shape_of(policy[1]).stacks  # the demo's vision model has no layers
     assert text.num_tokens == 16 + 32 and text.gated

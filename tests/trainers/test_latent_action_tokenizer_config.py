@@ -22,6 +22,15 @@ def test_augmentation_of_the_flags(tmp_path):
     assert arguments.augmentation == PairAugmentation(**flags)
 
 
+def test_the_best_model_is_not_the_last_before_the_loss_has_more_terms(tmp_path):
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "output_dir": str(tmp_path)}
+    arguments = LatentActionTokenizerTrainingArguments(**best)
+    assert (arguments.metric_for_best_model, arguments.greater_is_better) == ("reconstruction_loss", False)
+    arguments = LatentActionTokenizerTrainingArguments(**best, metric_for_best_model="loss")
+    assert arguments.metric_for_best_model == "loss"
+    assert LatentActionTokenizerTrainingArguments(output_dir=str(tmp_path)).metric_for_best_model is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cyclemimic.trainers.sample_grid import GAP, draw_sample_grid
+from cyclemimic.trainers.sample_grid import GAP, draw_sample_grid, read_pairs, write_picture
 
 from .small_trainers import make_tokenizer_trainer
 
@@ -30,6 +30,37 @@ def test_rows_of_the_grid(tmp_path):
     for row, current in ((2, pairs["pixel_values"]), (4, pairs["pixel_values"][[1, 2, 0]])):
         expected = image_processor.post_process(tokenizer.decode(current, codes=codes).pixel_values)
         assert np.abs(drawn[row].astype(int) - expected).max() <= 1
+
+
+def test_the_pairs_of_a_picture_are_read_back(tmp_path):
+    trainer = make_tokenizer_trainer(tmp_path)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8)
+    pairs = trainer.processing_class(list(frames[0]), list(frames[1]))
+    write_picture(
+        draw_sample_grid(trainer.model.tokenizer, trainer.processing_class, **pairs), tmp_path / "picture.png"
+    )
+    read = read_pairs(tmp_path / "picture.png", trainer.processing_class)
+    assert read.keys() == pairs.keys()
+    for name, values in pairs.items():
+        assert torch.equal(read[name], values)
+
+
+def test_a_resumed_training_draws_the_pairs_that_it_drew_before(tmp_path):
+    settings = {"sample_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    make_tokenizer_trainer(tmp_path, **settings).train()
+    whole = {path.name: np.asarray(Image.open(path)) for path in sorted((tmp_path / "samples").iterdir())}
+    (tmp_path / "samples" / "step-000004.png").unlink()
+    make_tokenizer_trainer(tmp_path, **settings).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    resumed = {path.name: np.asarray(Image.open(path)) for path in sorted((tmp_path / "samples").iterdir())}
+    assert resumed.keys() == whole.keys() == {"step-000002.png", "step-000004.png"}
+    # A frame that was augmented is not one of eight bits, so what is drawn of it may differ a little.
+    assert all(np.abs(resumed[name].astype(int) - picture).max() <= 2 for name, picture in whole.items())
+
+
+def test_an_evaluation_is_not_what_is_drawn(tmp_path):
+    trainer = make_tokenizer_trainer(tmp_path, sample_steps=2)
+    trainer.evaluate(trainer.train_dataset)
+    assert trainer._samples is None
 
 
 def test_a_training_draws_the_same_pairs_again_and_is_not_changed(tmp_path):

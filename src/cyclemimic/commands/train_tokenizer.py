@@ -163,12 +163,15 @@ def load_or_make_tokenizer(
                 "`tokenizer_config` must leave `vision_config` out (then `vision_model` is loaded), set it to null, or set "
                 "`freeze_vision` to false, got a vision model without weights that training leaves as it is."
             )
-        return LatentActionTokenizerForPreTraining(config), LatentActionTokenizerImageProcessor(size=config.image_size)
+        model = LatentActionTokenizerForPreTraining(config)
+        image_processor = LatentActionTokenizerImageProcessor(size=config.image_size)
+        _try_vision_model("vision_config", fields["vision_config"], model, image_processor)
+        return model, image_processor
     vision_model = _load_vision_model(arguments.vision_model)
     model = LatentActionTokenizerForPreTraining.from_vision_model(vision_model, **fields)
     normalisation = _normalisation_of(arguments.vision_model)
     image_processor = LatentActionTokenizerImageProcessor(size=config.image_size, **normalisation)
-    _try_vision_model(arguments.vision_model, model, image_processor)
+    _try_vision_model("vision_model", arguments.vision_model, model, image_processor)
     return model, image_processor
 
 
@@ -201,26 +204,29 @@ def _normalisation_of(vision_model: str) -> dict[str, list[float]]:
         return {}
     if not fields.get("do_normalize", True):
         return {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
-    return {name: fields[name] for name in ("image_mean", "image_std") if name in fields}
+    return {name: fields[name] for name in ("image_mean", "image_std") if fields.get(name) is not None}
 
 
 def _try_vision_model(
-    checkpoint: str, model: LatentActionTokenizerForPreTraining, image_processor: LatentActionTokenizerImageProcessor
+    name: str,
+    given: object,
+    model: LatentActionTokenizerForPreTraining,
+    image_processor: LatentActionTokenizerImageProcessor,
 ) -> None:
-    """One blank frame through the vision model, before data is decoded."""
+    """Two blank frames through the vision model, before data is decoded: some lay the images of a batch end to end."""
     import numpy as np
     import torch
 
     from cyclemimic.hub.redaction import first_line
 
-    blank = np.zeros((image_processor.size, image_processor.size, 3), dtype=np.uint8)
+    blank = np.zeros((2, image_processor.size, image_processor.size, 3), dtype=np.uint8)
     try:
         with torch.no_grad():
-            model.tokenizer.vision_features(image_processor(blank)["pixel_values"].to(model.dtype))
+            model.tokenizer.vision_features(image_processor.normalize_frames(blank).to(model.dtype))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"`vision_model` must make patch tokens of single images of {image_processor.size} pixels, "
-            f"got {checkpoint}: {first_line(error)}"
+            f"`{name}` must make patch tokens of single images of {image_processor.size} pixels, "
+            f"got {given}: {first_line(error)}"
         ) from error
 
 

@@ -23,6 +23,7 @@ class LatentActionTokenizerTrainingArguments(LatentActionTokenizerTrainingFields
         color_jitter (`float`, *optional*, defaults to 0.0): Of [`~cyclemimic.data.PairAugmentation`].
         sample_steps (`int`, *optional*, defaults to 500): Steps between two pictures of reconstructed and transferred
             frames; 0 draws none.
+        metric_for_best_model (`str`, *optional*): With `load_best_model_at_end`, `"reconstruction_loss"` by default.
 
     The rest is [`SharedTrainingArguments`]'s, and [`~transformers.TrainingArguments`]'s.
     """
@@ -31,6 +32,9 @@ class LatentActionTokenizerTrainingArguments(LatentActionTokenizerTrainingFields
     weight_decay: float = field(default=1e-2, metadata={"help": "Weight decay of AdamW (paper §3.4)."})
 
     def __post_init__(self) -> None:
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            # The loss of all terms rises when AC3 joins: by it, the best model would be the last without.
+            self.metric_for_best_model = "reconstruction_loss"
         super().__post_init__()
         if self.sample_steps < 0:
             raise ValueError(f"`sample_steps` must be at least 0, got {self.sample_steps}.")

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from cyclemimic.trainers.latent_action_tokenizer_config import LatentActionTokenizerTrainingArguments
-from cyclemimic.trainers.sample_grid import draw_sample_grid, write_picture
+from cyclemimic.trainers.sample_grid import draw_sample_grid, read_pairs, write_picture
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
 
 NUM_SAMPLES = 8
@@ -20,8 +20,8 @@ NUM_SAMPLES = 8
 class LatentActionTokenizerTrainer(TermLoggingTrainer):
     """
     Trainer for [`LatentActionTokenizerForPreTraining`]: one forward, one backward, one optimizer for all parts. Every
-    `sample_steps` it draws into `samples` what has become of the first pairs that it saw ([`draw_sample_grid`]), where
-    it has the image processor as its `processing_class`.
+    `sample_steps` it draws into `samples` what has become of the first pairs that it trained on ([`draw_sample_grid`]), where
+    it has the image processor as its `processing_class`; resumed, of those in the pictures that are there.
 
     DDP and FSDP2 train as one process with the whole batch does, but for `generated_noise_std`, whose draws are alike on all
     ranks. ZeRO does but for where AC3 joins: DeepSpeed counts AdamW's
@@ -63,10 +63,21 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
             self.add_callback(_SampleDrawing(self))
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        if self._samples is None:
-            names = ("pixel_values", "future_pixel_values")
-            self._samples = {name: inputs[name][:NUM_SAMPLES].detach().clone() for name in names}
+        if self._samples is None and model.training:
+            self._samples = self._shown_before() or {
+                name: inputs[name][:NUM_SAMPLES].detach().clone() for name in ("pixel_values", "future_pixel_values")
+            }
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    @property
+    def _sample_folder(self) -> Path:
+        return Path(self.args.output_dir) / "samples"
+
+    def _shown_before(self) -> dict[str, torch.Tensor] | None:
+        """The pairs that the training which this one resumes has drawn."""
+        pictures = sorted(self._sample_folder.glob("step-*.png")) if self.state.global_step else []
+        image_processor: Any = self.processing_class
+        return read_pairs(pictures[0], image_processor) if pictures else None
 
     def draw_samples(self, path: Path) -> None:
         """Writes the picture of now to `path`, a PNG."""
@@ -83,4 +94,4 @@ class _SampleDrawing(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero and state.global_step % self.trainer.args.sample_steps == 0:
-            self.trainer.draw_samples(Path(args.output_dir) / "samples" / f"step-{state.global_step:06d}.png")
+            self.trainer.draw_samples(self.trainer._sample_folder / f"step-{state.global_step:06d}.png")

@@ -53,6 +53,16 @@ def draw_sample_grid(
     return grid.transpose(0, 2, 1, 3, 4).reshape(len(rows) * (size + GAP), len(frames) * (size + GAP), 3)
 
 
+def read_pairs(path: Path, image_processor: LatentActionTokenizerImageProcessor) -> dict[str, torch.Tensor]:
+    """The frames of the pairs that a picture of [`draw_sample_grid`] shows, as it takes them, to eight bits."""
+    with Image.open(path) as picture:
+        grid = np.asarray(picture)
+    side = image_processor.size + GAP
+    rows = grid.reshape(len(grid) // side, side, -1, side, 3)[:2, :-GAP, :, :-GAP].transpose(0, 2, 1, 3, 4)
+    names = ("pixel_values", "future_pixel_values")
+    return {name: image_processor.normalize_frames(row) for name, row in zip(names, rows, strict=True)}
+
+
 def write_picture(picture: np.ndarray, path: Path) -> None:
     """As a PNG, in a folder that is made where it is missing; the file appears whole."""
     png = io.BytesIO()

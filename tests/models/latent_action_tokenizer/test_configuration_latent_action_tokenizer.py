@@ -45,6 +45,8 @@ def test_round_trip(vision, make_config, tiny_dinov2, tmp_path):
 
 
 def test_vision_model_takes_the_sizes_that_it_does_not_name():
+    with pytest.raises(ValueError, match="`vision_config` must be of a model with patch tokens, .* got BertConfig"):
+        LatentActionTokenizerConfig(image_size=64, patch_size=8, vision_config="bert")
     config = LatentActionTokenizerConfig(image_size=64, patch_size=8, vision_config={"hidden_size": 96})
     assert isinstance(config.vision_config, Dinov2Config)
     assert (config.vision_config.image_size, config.vision_config.patch_size) == (64, 8)

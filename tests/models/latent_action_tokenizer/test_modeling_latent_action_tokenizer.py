@@ -611,6 +611,10 @@ def test_mean_copy_ratio_moves_in_half_precision_too(make_config, tmp_path):
     for _ in range(300):
         model._advance(codes, bodies, torch.tensor(0.575, dtype=torch.bfloat16))
     assert model.mean_copy_ratio.item() == pytest.approx(0.575, abs=2e-3)
+    # Resumed, it goes on from there, not from the nearest number of bf16.
+    resumed = LatentActionTokenizerForPreTraining(make_config()).bfloat16()
+    resumed.load_state_dict(model.state_dict())
+    assert torch.equal(resumed.mean_copy_ratio, model.mean_copy_ratio)
 
 
 def test_unit_length_of_nothing_is_finite_in_half_precision():
@@ -908,6 +912,7 @@ def test_bad_frames(pixel_values, future_pixel_values, message, model, make_conf
         ({"codes": torch.zeros(2, 3).long()}, r"`codes` must be of shape \(2, 2\), got \(2, 3\)"),
         ({"codes": torch.zeros(1, 2).long()}, r"`codes` must be of shape \(2, 2\), got \(1, 2\)"),
         ({"quantized": torch.zeros(2, 1, 4)}, r"`quantized` must be of shape \(2, 2, 4\), got \(2, 1, 4\)"),
+        ({"quantized": [[1]]}, "`quantized` must be a tensor, got list"),
         ({"quantized": torch.zeros(1, 2, 4)}, r"`quantized` must be of shape \(2, 2, 4\), got \(1, 2, 4\)"),
     ],
 )
@@ -916,10 +921,19 @@ def test_bad_actions(arguments, message, model):
         model.decode(FRAMES, **arguments)
 
 
-@pytest.mark.parametrize("ids", [torch.zeros(3).long(), torch.zeros(2, 1).long()])
-def test_bad_embodiment_ids(ids, make_config):
+@pytest.mark.parametrize(
+    ("ids", "got"),
+    [
+        (torch.zeros(3).long(), r"\(3,\)"),
+        (torch.zeros(2, 1).long(), r"\(2, 1\)"),
+        (torch.zeros(2), "torch.float32"),
+        ([0, 1], "list"),
+    ],
+)
+def test_bad_embodiment_ids(ids, got, make_config):
     model = LatentActionTokenizerForPreTraining(make_config())
-    with pytest.raises(ValueError, match=r"`embodiment_ids` must be of shape \(2,\), got"):
+    message = rf"`embodiment_ids` must be a tensor of whole numbers, of shape \(2,\), got {got}"
+    with pytest.raises(ValueError, match=message):
         model(FRAMES, FRAMES, ids)
 
 
@@ -999,16 +1013,20 @@ def test_absolute_errors(make_config):
     torch.testing.assert_close(output.reconstruction_loss, (output.pixel_values - future).abs().mean())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("is_saved", [False, True])
-def test_a_tokenizer_on_a_pretrained_vision_model(is_saved, tiny_dinov2, tmp_path):
-    vision_model = AutoModel.from_config(Dinov2Config(**tiny_dinov2))
+def test_a_tokenizer_on_a_pretrained_vision_model(is_saved, dtype, tiny_dinov2, tmp_path):
+    vision_model = AutoModel.from_config(Dinov2Config(**tiny_dinov2)).to(dtype)
     vision_model.set_attn_implementation("eager")
     if is_saved:
         vision_model.save_pretrained(tmp_path)
     fields = {name: size for name, size in SIZES.items() if name != "vision_config"}
     tokenizer = LatentActionTokenizerForPreTraining.from_vision_model(tmp_path if is_saved else vision_model, **fields)
     own = tokenizer.tokenizer.vision_features.vision_model
-    assert_same_state(state_of(own), state_of(vision_model))
+    # In the tokenizer's own type, whatever the vision model was saved in.
+    assert {weight.dtype for weight in tokenizer.parameters()} == {torch.float32}
+    assert_same_state(state_of(own), state_of(vision_model.float()))
+    assert tokenizer(*moving_squares(4)).loss.isfinite()
     assert own is not vision_model and not any(weight.requires_grad for weight in own.parameters())
     # The model that was given is as it was.
     assert vision_model.config._attn_implementation == "eager"

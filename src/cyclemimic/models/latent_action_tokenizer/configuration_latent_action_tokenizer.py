@@ -183,7 +183,7 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
             self.vision_config = {"model_type": self.vision_config}
         if isinstance(self.vision_config, dict):
             sizes = {"image_size": self.image_size, "patch_size": self.patch_size, "num_channels": self.num_channels}
-            self.vision_config = _config_from_dict(sizes | self.vision_config)
+            self.vision_config = _config_from_dict(self.vision_config, sizes)
         elif self.vision_config is not None:
             # A config resets the attention implementation of those inside it: of a living model, that would be its own.
             self.vision_config = copy.deepcopy(self.vision_config)
@@ -284,14 +284,16 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
                 )
 
 
-def _config_from_dict(values: dict[str, Any]) -> PreTrainedConfig:
+def _config_from_dict(values: dict[str, Any], sizes: dict[str, Any]) -> PreTrainedConfig:
+    """Of `values`, and of those `sizes` that such a model has and `values` do not say."""
     values = dict(values)
     model_type = values.pop("model_type", DEFAULT_VISION_MODEL_TYPE)
     if model_type not in CONFIG_MAPPING:
         raise ValueError(
             f"`vision_config` must have a `model_type` that transformers knows (such as 'dinov2'), got {model_type!r}."
         )
-    return CONFIG_MAPPING[model_type](**values)
+    kind = CONFIG_MAPPING[model_type]
+    return kind(**{name: size for name, size in sizes.items() if hasattr(kind, name)} | values)
 
 
 def _without_names(values: Any) -> Any:

@@ -31,7 +31,8 @@ class LatentActionTokenizerVisionFeatures(nn.Module):
         if config.vision_config is None:
             self.patch_embeddings = LatentActionTokenizerPatchEmbeddings(config)
             return
-        self.vision_model = AutoModel.from_config(config.vision_config)
+        # Of the rest's type: a loaded vision model's configuration names the type of its own weights.
+        self.vision_model = AutoModel.from_config(config.vision_config, dtype=torch.get_default_dtype())
         if self.vision_model.main_input_name != "pixel_values":
             raise ValueError(
                 "`vision_config` must be a model of single images, which takes `pixel_values`, "
@@ -67,7 +68,7 @@ class LatentActionTokenizerVisionFeatures(nn.Module):
         if self.vision_model is None:
             return self.patch_embeddings(pixel_values)
         features = self.vision_model(pixel_values=pixel_values).last_hidden_state
-        if features.ndim != 3 or features.shape[1] < self.num_patches:
+        if features.ndim != 3 or len(features) != len(pixel_values) or features.shape[1] < self.num_patches:
             raise ValueError(
                 f"`vision_config` must be a model with at least {self.num_patches} patch tokens for this image size, "
                 f"got features of shape {tuple(features.shape)}."

@@ -24,7 +24,7 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
     Args:
         size (`int`, *optional*, defaults to 224): Height and width of the output, in pixels. Frames of another shape are
             squeezed to it, so that nothing at the border is lost.
-        image_mean, image_std (`list[float]`, *optional*, defaults to those of ImageNet, as DINOv2 wants them).
+        image_mean, image_std (`float` or `list[float]`, *optional*, defaults to those of ImageNet, as DINOv2 wants them).
         kwargs: Further settings of a base class of transformers.
 
     Example:
@@ -44,8 +44,8 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
     def __init__(
         self,
         size: int = 224,
-        image_mean: Sequence[float] = (0.485, 0.456, 0.406),
-        image_std: Sequence[float] = (0.229, 0.224, 0.225),
+        image_mean: float | Sequence[float] = (0.485, 0.456, 0.406),
+        image_std: float | Sequence[float] = (0.229, 0.224, 0.225),
         **kwargs: Any,
     ) -> None:
         kwargs.pop("auto_map", None)
@@ -117,7 +117,7 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
         """
         if not isinstance(frames, Frame | list | tuple):
             raise ValueError(f"`{name}` must hold RGB frames, images or uint8 arrays, got {type(frames).__name__}.")
-        if isinstance(frames, Image.Image) or (not isinstance(frames, list | tuple) and frames.ndim == 3):
+        if not isinstance(frames, list | tuple) and (isinstance(frames, Image.Image) or frames.ndim in (0, 3)):
             frames = [frames]
         if len(frames) == 0:
             raise ValueError(f"`{name}` must hold at least one frame, got none.")
@@ -153,8 +153,8 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
         return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
 
 
-def _checked_channels(name: str, values: Sequence[float], above: float) -> list[float]:
-    values = list(values)
+def _checked_channels(name: str, values: float | Sequence[float], above: float) -> list[float]:
+    values = [values] * 3 if isinstance(values, int | float) else list(values)
     if len(values) != 3 or not all(isinstance(value, int | float) and above < value < math.inf for value in values):
         kind = "finite numbers" if above == -math.inf else f"numbers above {above:g}"
         raise ValueError(f"`{name}` must be three {kind}, one a channel, got {values}.")
@@ -162,10 +162,11 @@ def _checked_channels(name: str, values: Sequence[float], above: float) -> list[
 
 
 def _as_rgb_array(frame: Frame, name: str) -> np.ndarray:
-    if isinstance(frame, Image.Image):
-        return np.asarray(frame.convert("RGB"))
+    # Of an image of more than 8 bits, Pillow makes white of all that is above 255.
+    if isinstance(frame, Image.Image) and not frame.mode.startswith(("I", "F")):
+        frame = frame.convert("RGB")
     array = np.asarray(frame)
-    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8:
+    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8 or 0 in array.shape:
         raise ValueError(
             f"`{name}` must hold RGB frames, uint8 of shape (height, width, 3), "
             f"got {array.dtype} of shape {array.shape}."

@@ -269,6 +269,8 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         if codes is not None:
             quantized = self.quantizer.lookup(self._checked_codes(codes, pixel_values.shape[0]))
         expected = (pixel_values.shape[0], self.config.num_latent_tokens, self.config.codebook_dim)
+        if not isinstance(quantized, torch.Tensor):
+            raise ValueError(f"`quantized` must be a tensor, got {type(quantized).__name__}.")
         if tuple(quantized.shape) != expected:
             raise ValueError(f"`quantized` must be of shape {expected}, got {tuple(quantized.shape)}.")
         return LatentActionDecoderOutput(self.decoder(pixel_values.to(self.dtype), quantized.to(self.dtype)))
@@ -414,6 +416,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         # Host copies of `steps` and of "has AC3 joined", read when first needed: a loaded model goes on where it was.
         self._host_steps: int | None = None
         self._ac3_active = False
+        self.register_load_state_dict_pre_hook(_widen_mean)
         self.register_load_state_dict_post_hook(_forget_host_copies)
         self.post_init()
 
@@ -613,11 +616,17 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
     def _checked_embodiment_ids(self, embodiment_ids: torch.Tensor | None, pixel_values: torch.Tensor) -> torch.Tensor:
         if embodiment_ids is None:
             return torch.zeros(pixel_values.shape[0], dtype=torch.long, device=pixel_values.device)
+        allowed = f"`embodiment_ids` must be a tensor of whole numbers, of shape ({pixel_values.shape[0]},)"
+        if not isinstance(embodiment_ids, torch.Tensor) or embodiment_ids.is_floating_point():
+            raise ValueError(f"{allowed}, got {getattr(embodiment_ids, 'dtype', type(embodiment_ids).__name__)}.")
         if tuple(embodiment_ids.shape) != (pixel_values.shape[0],):
-            raise ValueError(
-                f"`embodiment_ids` must be of shape ({pixel_values.shape[0]},), got {tuple(embodiment_ids.shape)}."
-            )
+            raise ValueError(f"{allowed}, got {tuple(embodiment_ids.shape)}.")
         return embodiment_ids
+
+
+def _widen_mean(model: LatentActionTokenizerForPreTraining, *_: object) -> None:
+    # As `_advance` does: a new model of bf16 that resumes would round what it is given.
+    model.mean_copy_ratio = in_fp32(model.mean_copy_ratio)
 
 
 def _forget_host_copies(model: LatentActionTokenizerForPreTraining, incompatible_keys: object) -> None:
