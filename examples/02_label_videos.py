@@ -16,7 +16,6 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["demo_output/data"], help="LeRobot data sets")
     parser.add_argument("--tokenizer", default="outputs/tokenizer")
     parser.add_argument("--output", default="outputs/labels")
-    parser.add_argument("--interval_s", type=float, default=0.15, help="as in the tokenizer's training")
     arguments = parser.parse_args()
 
     # Encoder, codebook and decoder; discriminator and buffer of the training checkpoint stay behind.
@@ -26,8 +25,9 @@ def main() -> None:
         LatentActionTokenizerImageProcessor.from_pretrained(arguments.tokenizer),
         [open_source(path) for path in arguments.data],
         arguments.output,
-        arguments.interval_s,
-        min_interval_s=arguments.interval_s / 3,
+        # Pairs as far apart as in its training.
+        tokenizer.config.interval_s,
+        tokenizer.config.min_interval_s,
         tokenizer_name=arguments.tokenizer,
     )
 

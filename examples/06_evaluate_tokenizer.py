@@ -16,15 +16,17 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["demo_output/data"], help="LeRobot data sets with actions")
     parser.add_argument("--tokenizer", default="outputs/tokenizer")
     parser.add_argument("--output", default="outputs/quality")
-    parser.add_argument("--interval_s", type=float, default=0.15, help="as in the tokenizer's training")
     parser.add_argument("--max_pairs", type=int, default=4000, help="frame pairs of each body")
     arguments = parser.parse_args()
 
+    tokenizer = LatentActionTokenizerModel.from_pretrained(arguments.tokenizer).to(choose_device(None))
+    # Pairs as far apart as in its training.
+    times = tokenizer.config.interval_s, tokenizer.config.min_interval_s
     measurement = measure_tokenizer(
-        LatentActionTokenizerModel.from_pretrained(arguments.tokenizer).to(choose_device(None)),
+        tokenizer,
         LatentActionTokenizerImageProcessor.from_pretrained(arguments.tokenizer),
         [open_source(path) for path in arguments.data],
-        QualitySettings(arguments.interval_s, arguments.interval_s / 3, max_pairs=arguments.max_pairs),
+        QualitySettings(*times, max_pairs=arguments.max_pairs),
     )
     page = write_quality(arguments.output, measurement, name=arguments.tokenizer) / "quality.html"
 

@@ -20,14 +20,13 @@ from cyclemimic.evaluation.policy import ChunkPolicy
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 STAGES = ["01_train_tokenizer", "02_label_videos", "03_pretrain_policy", "04_finetune_policy", "05_rollout"]
 STAGES += ["06_evaluate_tokenizer", "07_publish", "08_serve"]
-INTERVAL = "--interval_s 0.3"
 FLAGS = {
-    "01_train_tokenizer": f"--data {{data}} --max_steps 2 {INTERVAL}",
-    "02_label_videos": f"--data {{data}} {INTERVAL}",
+    "01_train_tokenizer": "--data {data} --max_steps 2 --interval_s 0.3",
+    "02_label_videos": "--data {data}",
     "03_pretrain_policy": "--data {data} --max_steps 2 --image_size 32",
     "04_finetune_policy": "--data {data} --max_steps 2 --demonstrations 2",
     "05_rollout": "--tasks reach-v3 --episodes 1",
-    "06_evaluate_tokenizer": f"--data {{data}} --max_pairs 24 {INTERVAL}",
+    "06_evaluate_tokenizer": "--data {data} --max_pairs 24",
     "08_serve": "--data {data}",
 }
 

@@ -39,7 +39,7 @@ def test_app_serves_what_the_variables_name():
         "GRADIO_SERVER_PORT": "",
     }
     arguments = gallery.parse(flags(unset)[1:], "cyclemimic gallery")
-    assert (arguments.tokenizer, arguments.interval_s, arguments.max_pairs) == ("me/tokenizer", 1.0, 200)
+    assert (arguments.tokenizer, arguments.interval_s, arguments.max_pairs) == ("me/tokenizer", None, 200)
     with pytest.raises(SystemExit, match="INTERVAL_S must be seconds, got a second"):
         flags(unset | {"INTERVAL_S": "a second"})
     with pytest.raises(SystemExit, match="set DATA in the variables of the Space"):

@@ -13,14 +13,15 @@ def flags(variables: dict[str, str]) -> list[str]:
     missing = [name for name in ("TOKENIZER", "DATA") if name not in given]
     if missing:
         sys.exit(f"set {' and '.join(missing)} in the variables of the Space")
-    interval_s = given.get("INTERVAL_S", "1.0")
-    try:
-        shortest = float(interval_s) / 2
-    except ValueError:
-        sys.exit(f"INTERVAL_S must be seconds, got {interval_s}")
+    times = []
+    if interval_s := given.get("INTERVAL_S"):
+        try:
+            times = ["--interval_s", interval_s, "--min_interval_s", str(float(interval_s) / 2)]
+        except ValueError:
+            sys.exit(f"INTERVAL_S must be seconds, got {interval_s}")
     return [
         *("gallery", "--serve", "--tokenizer", given["TOKENIZER"], "--data", *given["DATA"].split()),
-        *("--interval_s", interval_s, "--min_interval_s", str(shortest)),
+        *times,
         *("--max_pairs", given.get("MAX_PAIRS", "200")),
         # A Space is a container behind the Hub's own server: it must listen to that.
         *("--host", "0.0.0.0", "--port", given.get("GRADIO_SERVER_PORT", "7860")),

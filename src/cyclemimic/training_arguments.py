@@ -37,7 +37,7 @@ def show_own_help(dataclass_types: Sequence[type], argv: Sequence[str], prog: st
         prog=prog,
         usage=_USAGE,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        epilog="There is every argument of transformers' TrainingArguments as well, such as --output_dir (required), "
+        epilog="Every argument of transformers' TrainingArguments is accepted, too, such as --output_dir (required), "
         "--max_steps, --per_device_train_batch_size and --learning_rate: --help_all lists them.",
     )
     _add_config_flag(parser)
@@ -109,6 +109,9 @@ def parse_training_arguments(
     parser.usage = _USAGE
     _add_config_flag(parser)
     parser.add_argument("--help_all", action="help", help="show all of this")
+    for action in parser._actions:
+        # Trainer would make a folder of its own choice.
+        action.required |= action.dest == "output_dir"
     known = {name: kind for each in dataclass_types for name, kind in _types_of(each).items()}
 
     flags = list(argv)

@@ -34,7 +34,7 @@ def test_writes_figures_page_and_tokens(verb, tokenizer, square_data, tmp_path, 
 
 def test_defaults():
     arguments = evaluate_tokenizer.parse("--tokenizer t --data a b --output o".split(), "cyclemimic")
-    assert (arguments.data, arguments.interval_s, arguments.max_pairs) == (["a", "b"], 1.0, 4000)
+    assert (arguments.data, arguments.interval_s, arguments.max_pairs) == (["a", "b"], None, 4000)
     assert arguments.motion is arguments.motion_dims is arguments.camera is None
     assert parse_dims(None) is None and parse_dims("2,0") == (2, 0)
 

@@ -174,8 +174,11 @@ def test_a_part_of_the_policy_is_trained_and_the_whole_is_saved(verb, pretrained
     ("flags", "message"),
     [
         ("--data {data} --labels {labels}", "the following arguments are required: --policy"),
-        ("--policy {pretrained} --data {data}", "Exactly one of `labels` and `tokenizer` must be given"),
-        ("--policy {pretrained} --data {data} --labels {labels} --tokenizer {tokenizer}", "got both or neither"),
+        ("--policy {pretrained} --data {data}", "One of `labels` and `tokenizer` must be given, got neither"),
+        (
+            "--policy {pretrained} --data {data} --labels {labels} --tokenizer {tokenizer}",
+            "One of `labels` and `tokenizer` must be given, got both",
+        ),
         (
             "--policy {pretrained} --data {data} --labels {labels} --labels_revision v1",
             "leave out their revision, got 'v1'",

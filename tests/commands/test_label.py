@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,6 +24,23 @@ def test_labels_every_pair(labels, tokenizer):
     # What is published says nothing of this machine.
     published = [path for path in labels.iterdir() if path.suffix in (".parquet", ".md")]
     assert len(published) == 2 and not any(str(tokenizer.parent).encode() in path.read_bytes() for path in published)
+
+
+def test_pairs_are_as_far_apart_as_in_the_tokenizers_training(tokenizer, square_data, verb, tmp_path, caplog):
+    config = json.loads((tokenizer / "config.json").read_text()) | {"interval_s": 0.3, "min_interval_s": 0.2}
+    trained = shutil.copytree(tokenizer, tmp_path / "trained")
+    (trained / "config.json").write_text(json.dumps(config))
+    for name, given, expected in (
+        ("as-trained", [], (0.3, 0.2)),
+        ("shortest", ["--min_interval_s", 0.1], (0.3, 0.1)),
+        ("other", ["--interval_s", 0.4], (0.4, 0.2)),
+    ):
+        caplog.clear()
+        flags = ["--tokenizer", trained, "--data", square_data, "--output", tmp_path / name, "--device", "cpu", *given]
+        assert verb("label", *flags) == 0
+        metadata = LatentLabels.from_folder(tmp_path / name).metadata
+        assert (metadata["interval_s"], metadata["min_interval_s"]) == expected
+        assert (f"`interval_s` is 0.4 s, where {trained} was trained on 0.3 s" in caplog.text) == (name == "other")
 
 
 def test_the_card_says_what_was_left_out_and_each_interval(tokenizer, square_data, verb, tmp_path):
@@ -78,7 +98,7 @@ def test_a_share_that_is_not_the_last_says_so(tokenizer, square_data, verb, tmp_
 
 def test_defaults():
     arguments = label.parse("--tokenizer t --data a b --output o".split(), "cyclemimic label")
-    assert (arguments.data, arguments.interval_s, arguments.batch_size) == (["a", "b"], 1.0, 128)
+    assert (arguments.data, arguments.interval_s, arguments.batch_size) == (["a", "b"], None, 128)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,9 @@ def test_a_vision_config_without_patch_tokens_of_single_images_is_one_line(model
 
 def test_configuration_in_the_yaml_file(tmp_path):
     config = tmp_path / "train.yaml"
-    config.write_text("data: [a, b]\ntokenizer_config:\n  hidden_size: 32\n  vision_config: null\nuse_cpu: true\n")
+    config.write_text(
+        "data: [a, b]\noutput_dir: out\ntokenizer_config:\n  hidden_size: 32\n  vision_config: null\nuse_cpu: true\n"
+    )
     mixture, arguments, training = train_tokenizer.parse(["--config", str(config), "--interval_s", "2"], "cyclemimic")
     assert mixture.data == ["a", "b"]
     assert read_tokenizer_config(arguments.tokenizer_config) == {
@@ -187,6 +189,12 @@ def test_bad_input(refuses, square_data, tokenizer, tokenizer_config, tmp_path, 
     given = flags.format(**names).split()
     assert message in refuses("train-tokenizer", "--use_cpu", "--output_dir", output, *given)
     assert not output.exists()
+
+
+def test_a_training_does_not_choose_its_folder(refuses, square_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = refuses("train-tokenizer", "--use_cpu", "--data", square_data)
+    assert "the following arguments are required: --output_dir" in message and not list(tmp_path.iterdir())
 
 
 def test_full_disk_leaves_no_model(verb, square_data, tokenizer_config, tmp_path, monkeypatch):

@@ -26,6 +26,11 @@ def test_a_run_logs_every_term_and_saves_what_loads(tmp_path):
 
     trainer.save_model(str(tmp_path / "last"))
     tokenizer = LatentActionTokenizerModel.from_pretrained(tmp_path / "last")
+    pairs = trainer.train_dataset
+    assert (tokenizer.config.interval_s, tokenizer.config.min_interval_s) == (pairs.interval_s, pairs.min_interval_s)
+    assert (
+        f"| pairs | {pairs.interval_s:g} s apart, at an episode's end" in (tmp_path / "last" / "README.md").read_text()
+    )
     assert torch.equal(tokenizer.quantizer.codebook, trainer.model.tokenizer.quantizer.codebook)
     assert LatentActionTokenizerImageProcessor.from_pretrained(tmp_path / "last").size == 16
 

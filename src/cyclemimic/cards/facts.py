@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Trainer
@@ -42,6 +43,7 @@ def training_facts(trainer: Trainer) -> dict[str, str]:
     facts = {
         "parameters": f"{sum(map(_size, trainer.model.parameters())) / 1e6:.1f} million",
         "steps": f"{state.global_step}, of {batch_size} samples",
+        **_pairs(trainer.model.config),
         "optimizer": f"{optimizer}, learning rate {arguments.learning_rate:g} ({schedule}), "
         f"weight decay {arguments.weight_decay:g}",
         "precision": "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "float32",
@@ -57,6 +59,13 @@ def training_facts(trainer: Trainer) -> dict[str, str]:
             f"{name} {value:.4g}" for name, value in last.items()
         )
     return facts
+
+
+def _pairs(config: Any) -> dict[str, str]:
+    """Of a tokenizer that says them, the times between the frames of its pairs."""
+    if getattr(config, "interval_s", None) is None:
+        return {}
+    return {"pairs": f"{config.interval_s:g} s apart, at an episode's end at least {config.min_interval_s:g} s"}
 
 
 def _size(weight: torch.Tensor) -> int:

@@ -39,12 +39,13 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> str:
     """Measures the tokenizer, writes what was found, and returns the main figures as a table."""
-    from cyclemimic.commands.inputs import open_tokenizer_and_data
+    from cyclemimic.commands.inputs import fill_intervals, open_tokenizer_and_data
     from cyclemimic.data.atomic import AtomicFolder
     from cyclemimic.evaluation.tokenizer_quality import QualitySettings, measure_tokenizer, write_quality
     from cyclemimic.hub.integrity import hash_files
     from cyclemimic.hub.names import public_name
 
+    fill_intervals(arguments)
     settings = QualitySettings(
         interval_s=arguments.interval_s,
         min_interval_s=arguments.min_interval_s,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from cyclemimic.commands.flags import CAMERA, CAMERAS, FPS, ON_THE_HUB, SKIP_BROKEN
+from cyclemimic.commands.flags import AS_TRAINED, CAMERA, CAMERAS, FPS, ON_THE_HUB, SKIP_BROKEN
 from cyclemimic.trainers.training_fields import CycleMimicTrainingFields
 
 if TYPE_CHECKING:
@@ -54,10 +54,13 @@ class FinetuneArguments:
             "help": f"or: tokenizer checkpoint {ON_THE_HUB} to label the data with, into the folder labels of output_dir"
         },
     )
-    interval_s: float = field(
-        default=1.0, metadata={"help": "with `tokenizer`: seconds between the frames of a pair, as in its training"}
+    interval_s: float | None = field(
+        default=None,
+        metadata={"help": f"with `tokenizer`: seconds between the frames of a pair (default: {AS_TRAINED})"},
     )
-    min_interval_s: float = field(default=0.5, metadata={"help": "with `tokenizer`: shortest pair, in seconds"})
+    min_interval_s: float | None = field(
+        default=None, metadata={"help": f"with `tokenizer`: shortest pair, in seconds (default: {AS_TRAINED})"}
+    )
     chunk_size: int | None = field(
         default=None,
         metadata={
@@ -168,15 +171,15 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
 
 
 def _check(wanted: FinetuneArguments) -> None:
-    """Raises `ValueError` unless the arguments go together."""
-    from cyclemimic.commands.inputs import check_left_out
-    from cyclemimic.data.pairs import check_intervals
+    """Raises `ValueError` unless the arguments go together; intervals that were not given are the tokenizer's."""
+    from cyclemimic.commands.inputs import check_left_out, fill_intervals
 
     if (wanted.labels is None) == (wanted.tokenizer is None):
-        raise ValueError("Exactly one of `labels` and `tokenizer` must be given, got both or neither.")
+        got = "neither" if wanted.labels is None else "both"
+        raise ValueError(f"One of `labels` and `tokenizer` must be given, got {got}.")
     if wanted.labels is None:
         check_left_out(wanted, ("labels_revision",), "without `labels`")
-        check_intervals(wanted.interval_s, wanted.min_interval_s)
+        fill_intervals(wanted)
     else:
         check_left_out(wanted, ("interval_s", "min_interval_s"), "with `labels`, which have theirs")
 
@@ -358,8 +361,7 @@ def _make_labels(
         image_processor,
         sources,
         folder,
-        wanted.interval_s,
-        wanted.min_interval_s,
+        *cast(tuple[float, float], (wanted.interval_s, wanted.min_interval_s)),
         tokenizer_name=name,
         rank=int(os.environ.get("LOCAL_RANK", 0)),
         world_size=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),

@@ -13,9 +13,8 @@ FPS = (
     "frames per second of RLDS and of images, which do not record it, or at which to read video files; LeRobot data sets have "
     "their own"
 )
-SKIP_BROKEN = (
-    "decode everything once before, and go on without the episodes that cannot be used, each named in the log"
-)
+SKIP_BROKEN = "first decode everything once, then leave out the episodes that cannot be used, each named in the log"
+AS_TRAINED = "as in the tokenizer's training, where it says"
 LEAVE_OUT_MISSING = "go on without the data sets of a mixture that cannot be opened"
 CAMERAS = "instead of `camera`: several at once, by default the policy's; the labels are of the first"
 
@@ -49,7 +48,10 @@ def add_action_steps_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_tokenizer_flags(
-    parser: argparse.ArgumentParser, data_help: str = "data sets, or one mixture", needs_output: bool = True
+    parser: argparse.ArgumentParser,
+    data_help: str = "data sets, or one mixture",
+    needs_output: bool = True,
+    of_a_mixture: str = "; a mixture with intervals of its own is refused",
 ) -> None:
     """Adds tokenizer, data and output, the pairs' intervals, batch size and device."""
     parser.add_argument(
@@ -64,15 +66,10 @@ def add_tokenizer_flags(
     parser.add_argument(
         "--interval_s",
         type=float,
-        default=1.0,
-        help="seconds between the frames of a pair, as in the tokenizer's training; `label` takes those of a mixture's file where "
-        "it has some (default: %(default)s)",
+        help=f"seconds between the frames of a pair{of_a_mixture} (default: {AS_TRAINED})",
     )
     parser.add_argument(
-        "--min_interval_s",
-        type=float,
-        default=0.5,
-        help="shortest pair near an episode's end, in seconds (default: %(default)s)",
+        "--min_interval_s", type=float, help=f"shortest pair near an episode's end, in seconds (default: {AS_TRAINED})"
     )
     parser.add_argument("--batch_size", type=int, default=128, help="frames or pairs at a time (default: %(default)s)")
     add_device_flag(parser)

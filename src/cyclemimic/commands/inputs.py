@@ -19,7 +19,7 @@ from cyclemimic import (
     LatentActionTokenizerImageProcessor,
     LatentActionTokenizerModel,
 )
-from cyclemimic.checkpoints import choose_device, load_tokenizer
+from cyclemimic.checkpoints import choose_device, load_tokenizer, read_config
 from cyclemimic.data import (
     EpisodeSource,
     LatentLabels,
@@ -131,6 +131,24 @@ def _warn_of_coarse_rates(sources: Sequence[WeightedSource]) -> None:
             )
 
 
+def fill_intervals(arguments: Any) -> None:
+    """Sets those of `interval_s` and `min_interval_s` that were not given: as the configuration of `tokenizer` has them, or 1 and
+    0.5 seconds. Another interval than the tokenizer's gets a warning.
+
+    Raises:
+        ValueError: no such tokenizer; they are no times between the frames of a pair.
+    """
+    config = read_config("tokenizer", arguments.tokenizer, "latent_action_tokenizer")
+    given, trained = arguments.interval_s, config.interval_s
+    for name, default in (("interval_s", 1.0), ("min_interval_s", 0.5)):
+        if getattr(arguments, name) is None:
+            known = getattr(config, name)
+            setattr(arguments, name, default if known is None else known)
+    check_intervals(arguments.interval_s, arguments.min_interval_s)
+    if None not in (given, trained) and given != trained:
+        logger.warning("`interval_s` is %g s, where %s was trained on %g s", given, arguments.tokenizer, trained)
+
+
 def open_tokenizer_and_data(
     arguments: argparse.Namespace, may_differ: bool = False
 ) -> tuple[LatentActionTokenizerModel, LatentActionTokenizerImageProcessor, OpenedMixture]:
@@ -140,7 +158,7 @@ def open_tokenizer_and_data(
     Raises:
         DataError, ValueError: As the functions above and below.
     """
-    check_intervals(arguments.interval_s, arguments.min_interval_s)
+    fill_intervals(arguments)
     check_at_least_one(batch_size=arguments.batch_size)
     device = choose_device(arguments.device)
     times = arguments.interval_s, arguments.min_interval_s

@@ -18,7 +18,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         description="Writes the latent action of every frame pair of some data sets, as Parquet files. Started again after it "
         "was killed, it goes on where it was; `accelerate launch` and `torchrun` share the work between processes.",
     )
-    add_tokenizer_flags(parser)
+    add_tokenizer_flags(parser, of_a_mixture=", but for those of a mixture that has its own")
     parser.add_argument(
         "--rows_per_shard",
         type=int,

@@ -84,6 +84,7 @@ class MixtureDataset(Dataset):
     Attributes:
         sources (`list[WeightedSource]`): The data sets; none in the process of a data loader.
         embodiments (`list[str]`): Sorted names; `embodiment_id` counts in it.
+        interval_s, min_interval_s (`float` or `None`): Those of all data sets, where they have the same.
 
     Example:
 
@@ -113,6 +114,11 @@ class MixtureDataset(Dataset):
         self.sources = list(sources)
         list_episodes([weighted.source for weighted in sources])
         self.embodiments = sorted({weighted.source.embodiment for weighted in sources})
+        times = {(weighted.interval_range_s, weighted.min_interval_s) for weighted in sources}
+        (shortest, longest), least = times.pop()
+        is_one = not times and shortest == longest
+        self.interval_s: float | None = shortest if is_one else None
+        self.min_interval_s: float | None = least if is_one else None
         self._pairs = [
             _SourcePairs(weighted, self.embodiments.index(weighted.source.embodiment), transform, with_future)
             for weighted in sources

@@ -65,6 +65,7 @@ class FramePairDataset(Dataset):
     ) -> None:
         check_intervals(interval_s, min_interval_s)
         self.sources = list(sources)
+        self.interval_s, self.min_interval_s = interval_s, min_interval_s
         episodes = list_episodes(sources)
         futures = [future_indices(episode, interval_s, min_interval_s) for episode in episodes]
         self.episodes: list[Episode] = [episode for episode, future in zip(episodes, futures) if len(future)]

@@ -159,10 +159,12 @@ def _tokenizer_stacks(config: LatentActionTokenizerConfig) -> tuple[LayerStack, 
     # Attention over time: a norm, query, key, value and the result once more.
     stacks.append(LayerStack(config.num_encoder_layers, ceil(passes["encoder"] * num_tokens), width, 0))
     # Through a frozen vision model gradients pass to generated frames alone.
-    num_frames = passes["encoder"] - 2 * config.freeze_vision
-    if config.vision_config is not None and _num_layers(config.vision_config) and num_frames:
-        num_patches = (config.image_size // config.vision_config.patch_size) ** 2
-        stacks.append(_stack_of(config.vision_config, ceil(num_frames * num_patches)))
+    vision, num_frames = (
+        cast(PreTrainedConfig | None, config.vision_config),
+        passes["encoder"] - 2 * config.freeze_vision,
+    )
+    if vision is not None and _num_layers(vision) and num_frames:
+        stacks.append(_stack_of(vision, ceil(num_frames * (config.image_size // vision.patch_size) ** 2)))
     return tuple(stacks)
 
 

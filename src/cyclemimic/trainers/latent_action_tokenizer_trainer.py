@@ -21,7 +21,8 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
     """
     Trainer for [`LatentActionTokenizerForPreTraining`]: one forward, one backward, one optimizer for all parts. Every
     `sample_steps` it draws into `samples` what has become of the first pairs that it trained on ([`draw_sample_grid`]), where
-    it has the image processor as its `processing_class`; resumed, of those in the pictures that are there.
+    it has the image processor as its `processing_class`; resumed, of those in the pictures that are there. The time between the
+    frames of a pair goes into the model's `config`, where the data set says it.
 
     DDP and FSDP2 train as one process with the whole batch does, but for `generated_noise_std`, whose draws are alike on all
     ranks. ZeRO does but for where AC3 joins: DeepSpeed counts AdamW's
@@ -55,6 +56,9 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
                 "`per_device_train_batch_size` must be at least 2 on one device, got 1: embeddings are standardised over "
                 "the batch (`standardize_embeddings`)."
             )
+        for name in ("interval_s", "min_interval_s"):
+            if config is not None and hasattr(self.train_dataset, name):
+                setattr(config, name, getattr(self.train_dataset, name))
         self._samples: dict[str, torch.Tensor] | None = None
         # Parts of a model that is spread over devices cannot be called by themselves.
         is_spread = self.is_fsdp_enabled or is_deepspeed_zero3_enabled()

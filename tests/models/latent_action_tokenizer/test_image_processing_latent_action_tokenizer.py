@@ -91,6 +91,23 @@ def test_save_and_load(tmp_path):
     assert reloaded.auto_map == {"AutoImageProcessor": f"{module}.LatentActionTokenizerImageProcessor"}
 
 
+def test_sizes_and_means_as_other_processors_have_them():
+    processor = LatentActionTokenizerImageProcessor({"height": 32, "width": 32}, image_mean=0.5, image_std=0.25)
+    assert (processor.size, processor.image_mean, processor.image_std) == (32, 3 * [0.5], 3 * [0.25])
+    for size in ({"height": 32, "width": 16}, {"shortest_edge": 32}, {}, (32, 32)):
+        with pytest.raises(ValueError, match="`size` must be a whole number of at least 1, for height and width, got"):
+            LatentActionTokenizerImageProcessor(size)
+    for name in ("image_size", "do_normalize", "resample"):
+        with pytest.raises(ValueError, match=rf"Unknown argument\(s\) \['{name}'\]"):
+            LatentActionTokenizerImageProcessor(**{name: 32})
+
+
+@pytest.mark.parametrize("pixel_values", [torch.zeros(3, 8, 8), torch.zeros(1, 4, 8, 8), np.zeros((1, 3, 8, 8))])
+def test_what_is_no_batch_of_frames_is_not_made_a_picture(pixel_values):
+    with pytest.raises(ValueError, match=r"`pixel_values` must be a tensor of shape \(batch_size, 3, height, width\)"):
+        LatentActionTokenizerImageProcessor().post_process(pixel_values)
+
+
 @pytest.mark.parametrize(
     ("current", "future", "message"),
     [
@@ -118,7 +135,9 @@ def test_other_bad_arguments(processor):
     with pytest.raises(ValueError, match="`return_tensors` must be \"pt\", got 'np'"):
         processor(FRAMES, return_tensors="np")
     for size in (0, 1.5):
-        with pytest.raises(ValueError, match=f"`size` must be a whole number of at least 1, got {size}"):
+        with pytest.raises(
+            ValueError, match=f"`size` must be a whole number of at least 1, for height and width, got {size}"
+        ):
             LatentActionTokenizerImageProcessor(size=size)
     with pytest.raises(ValueError, match=r"`image_mean` must be three finite numbers, one a channel, got \[0.5\]"):
         LatentActionTokenizerImageProcessor(size=16, image_mean=[0.5])

@@ -151,7 +151,18 @@ def test_residual_decoder_starts_as_a_copy(make_config, pairs):
     for residual in (True, False):
         model = LatentActionTokenizerModel(make_config(residual_decoder=residual)).eval()
         reconstruction = model(*pairs).pixel_values
-        assert torch.equal(reconstruction, pairs[0]) == residual
+        assert ((reconstruction - pairs[0]).abs().max() < 0.02) == residual
+
+
+@pytest.mark.parametrize("num_motions", [0, 2])
+def test_gradients_reach_every_part_from_the_first_step(num_motions, make_config):
+    torch.manual_seed(0)
+    config = make_config(num_motions=num_motions, cycle_start_copy_ratio=1.0, cycle_ramp_steps=0)
+    model = LatentActionTokenizerForPreTraining(config).train()
+    current, future = moving_squares(6)
+    model(current, future)
+    model(current, future).loss.backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
 
 
 def test_attention_implementations_agree(make_config, pairs):
@@ -255,7 +266,7 @@ def test_buffer_holds_exactly_the_previous_batches(make_config):
 def test_sampled_actions_are_of_earlier_batches(make_joined_model, pairs):
     model = make_joined_model()
     before, seen, sample = held(model.buffer), [], model.buffer.sample
-    model.buffer.sample = lambda ids: seen.append(held(model.buffer)) or sample(ids)
+    model.buffer.sample = lambda *given: seen.append(held(model.buffer)) or sample(*given)
     model(*pairs)
     assert seen == [before] and held(model.buffer) != before
 
@@ -512,12 +523,12 @@ def test_actions_are_played_on_a_share_of_the_frames(num_motions, make_joined_mo
     seen, outputs, sampled = [], [], torch.arange(12).view(6, 2) % 8
     for share in (1.0, 0.3):
         model = make_joined_model(generated_share=share, num_motions=num_motions, generated_noise_std=0)
-        monkeypatch.setattr(model.buffer, "sample", lambda ids: sampled[: len(ids)])
+        monkeypatch.setattr(model.buffer, "sample", lambda ids, random: sampled[: len(ids)])
         monkeypatch.setattr(
             model, "_ac3_terms", lambda *given, terms=model._ac3_terms: seen.append(given) or terms(*given)
         )
         outputs.append(model(*pairs))
-    (current, real, generated, _), (few_current, few_real, few_generated, _) = seen
+    (current, real, generated, *_), (few_current, few_real, few_generated, *_) = seen
     assert few_generated.shape == (2, 3, 16, 16), "0.3 of six, to the nearest"
     torch.testing.assert_close(few_generated, generated[:2], rtol=0, atol=1e-6)
     assert torch.equal(few_real, real[:2])
@@ -592,7 +603,7 @@ def test_genie_objective(make_config, pairs):
 def test_copy_ratio_is_one_for_a_copy_and_follows_the_loss(motion_weight, make_config, pairs):
     torch.manual_seed(0)
     model = LatentActionTokenizerForPreTraining(make_config(motion_weight=motion_weight)).train()
-    # The decoder's head is zero before training: it copies.
+    nn.init.zeros_(model.tokenizer.decoder.head.weight)
     assert model(*pairs).copy_ratio.item() == pytest.approx(1.0, abs=1e-6)
     nn.init.ones_(model.tokenizer.decoder.head.bias)
     current, future = (frames.double() for frames in pairs)
@@ -635,7 +646,7 @@ def test_output_before_ac3_joins(make_config, pairs):
     output = model(*pairs)
     assert torch.equal(output.loss, model.tokenizer(*pairs).loss)
     assert output.ac3_scale == 0 and all(output[term] == 0 for term in AC3_TERMS)
-    assert output.copy_ratio == 1  # the residual decoder starts as a copy
+    assert output.copy_ratio.item() == pytest.approx(1, abs=1e-3)  # the residual decoder starts as a copy
     counts = torch.bincount(output.codes.flatten(), minlength=8) / 12
     assert output.codebook_perplexity.item() == pytest.approx(torch.special.entr(counts).sum().exp().item())
 
@@ -696,8 +707,19 @@ def test_ac3_joins_by_the_copy_ratio_ramps_and_never_leaves(make_scheduled_model
 
 def test_ac3_may_start_at_once(make_scheduled_model):
     model = make_scheduled_model(cycle_start_copy_ratio=1.0)
-    joined = [step(model, ratio_is_low=False)[1] > 0 for _ in range(AC3_CHECK_STEPS + 1)]
-    assert joined == [False] * AC3_CHECK_STEPS + [True] and model.ac3_steps == AC3_CHECK_STEPS + 1
+    joined = [step(model, ratio_is_low=False)[1] > 0 for _ in range(3)]
+    # The first step has no buffer yet.
+    assert joined == [False, True, True] and model.ac3_steps == 3
+
+
+def test_an_evaluation_with_ac3_is_the_same_again_and_draws_nothing_from_the_training(make_scheduled_model):
+    model = make_scheduled_model(cycle_start_copy_ratio=1.0)
+    step(model, ratio_is_low=True)
+    pairs = ratio_pairs(ratio_is_low=True)
+    state = torch.get_rng_state()
+    losses = [model.eval()(*pairs).loss.item() for _ in range(3)]
+    assert losses[0] == losses[1] == losses[2] and torch.equal(torch.get_rng_state(), state)
+    assert model.train()(*pairs).cycle_loss > 0 and not torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("used_steps", [3, 45])
@@ -775,7 +797,7 @@ def test_overfits_one_batch(make_config):
     config = make_config(hidden_size=32, cycle_weight=0, adversarial_weight=0)
     model = LatentActionTokenizerForPreTraining(config).train()
     pairs = moving_squares(4)
-    assert model(*pairs).copy_ratio == 1
+    assert model(*pairs).copy_ratio.item() == pytest.approx(1, abs=1e-3)
     fit(model.parameters(), lambda: model(*pairs).loss, steps=100)
     assert model.eval()(*pairs).copy_ratio < 0.3
 

@@ -30,7 +30,7 @@ _SIZES = (
 _NOT_NEGATIVE = (
     *("reconstruction_weight", "codebook_weight", "commitment_weight", "cycle_weight", "adversarial_weight"),
     *("motion_weight", "cycle_start_copy_ratio", "cycle_ramp_steps", "generated_noise_std", "dead_code_steps"),
-    *("layer_norm_eps", "initializer_range"),
+    *("layer_norm_eps", "initializer_range", "interval_s", "min_interval_s"),
 )
 
 
@@ -96,8 +96,8 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
             at most 2 apart: with τ = 1 the softmax could not tell them apart, however well the cycle is closed.
         cycle_start_copy_ratio (`float`, *optional*, defaults to 0.6): AC3 joins once the reconstruction loss has
             fallen below this share of the loss of copying the current frame. Earlier, when the codes carry no motion
-            yet, it collapses the codebook. It is asked every 20 steps, so with `1.0` or more AC3 joins after the first 20
-            (not in the paper).
+            yet, it collapses the codebook. It is asked every 20 steps; with `1.0` or more AC3 joins as soon as the buffer holds a
+            batch (not in the paper).
         cycle_ramp_steps (`int`, *optional*, defaults to 200): Steps over which the weights of AC3 rise to full, from when
             the ratio has fallen that far (not in the paper).
         generated_share (`float`, *optional*, defaults to 1.0): Share of a batch's frames on which actions of the buffer are
@@ -106,6 +106,8 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
             again, in units of the normalised pixels: invisible marks do not survive it (not in the paper).
         dead_code_steps (`int`, *optional*, defaults to 50): A word unused for this many steps is moved onto an
             embedding that the codebook serves badly; 0 switches that off (not in the paper).
+        interval_s, min_interval_s (`float`, *optional*): Seconds between the frames of the pairs that it was trained on, and of
+            the shortest; its Trainer writes them down. `None` where nobody has, or where data sets had intervals of their own.
         hidden_act (`str`, *optional*, defaults to `"gelu"`), layer_norm_eps (`float`, *optional*, defaults to 1e-6): As in
             every transformer.
         initializer_range (`float`, *optional*, defaults to `hidden_size ** -0.5`): Standard deviation of weights before
@@ -168,6 +170,8 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
     generated_share: float | int = 1.0
     generated_noise_std: float | int = 0.02
     dead_code_steps: int = 50
+    interval_s: float | int | None = None
+    min_interval_s: float | int | None = None
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
     initializer_range: float | None = None

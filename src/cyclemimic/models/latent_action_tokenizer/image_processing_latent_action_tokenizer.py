@@ -14,6 +14,11 @@ from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 
 Frame = Image.Image | np.ndarray | torch.Tensor
+# What other processors, or our configuration, call things that are otherwise here: transformers would keep it unread.
+_NOT_OURS = {
+    *("image_size", "crop_size", "resample", "rescale_factor"),
+    *("do_resize", "do_rescale", "do_normalize", "do_center_crop", "do_convert_rgb"),
+}
 _AUTO_MAP = {"AutoImageProcessor": "image_processing_latent_action_tokenizer.LatentActionTokenizerImageProcessor"}
 
 
@@ -43,15 +48,20 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
 
     def __init__(
         self,
-        size: int = 224,
+        size: int | dict[str, int] = 224,
         image_mean: float | Sequence[float] = (0.485, 0.456, 0.406),
         image_std: float | Sequence[float] = (0.229, 0.224, 0.225),
         **kwargs: Any,
     ) -> None:
         kwargs.pop("auto_map", None)
+        if unknown := sorted(kwargs.keys() & _NOT_OURS):
+            raise ValueError(f"Unknown argument(s) {unknown}; allowed: ['size', 'image_mean', 'image_std'].")
         super().__init__(**kwargs)
+        if isinstance(size, dict) and size.get("height") == size.get("width"):
+            # As other processors say it.
+            size = size.get("height")
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"`size` must be a whole number of at least 1, got {size!r}.")
+            raise ValueError(f"`size` must be a whole number of at least 1, for height and width, got {size!r}.")
         self.size = size
         self.image_mean = _checked_channels("image_mean", image_mean, -math.inf)
         self.image_std = _checked_channels("image_std", image_std, 0)
@@ -136,6 +146,10 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
 
     def post_process(self, pixel_values: torch.Tensor) -> np.ndarray:
         """A model's `pixel_values` `(batch_size, 3, height, width)` → images, uint8 `(batch_size, height, width, 3)`."""
+        shape = tuple(getattr(pixel_values, "shape", ()))
+        if not isinstance(pixel_values, torch.Tensor) or len(shape) != 4 or shape[1] != 3:
+            got = f"{type(pixel_values).__name__} of shape {shape}"
+            raise ValueError(f"`pixel_values` must be a tensor of shape (batch_size, 3, height, width), got {got}.")
         pixel_values = pixel_values.detach().float().cpu()
         mean, std = self._moments(pixel_values)
         images = (pixel_values * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)

@@ -166,10 +166,11 @@ class LatentActionTokenizerPreTrainedModel(SafeWeightsModel):
         for parameter in (p for name, p in module.named_parameters(recurse=False) if _is_embedding(name)):
             init.trunc_normal_(parameter, std=std)
         if isinstance(module, LatentActionTokenizerDecoder) and module.residual:
-            # The first reconstruction is a copy of the current frame, plus next to nothing.
-            init.zeros_(module.head.weight)
+            # The first reconstruction is a copy of the current frame, plus next to nothing: not nothing, through which no
+            # gradient would pass.
+            init.trunc_normal_(module.head.weight, std=1e-3 * std)
         if isinstance(module, LatentActionTokenizerDecoder) and module.transport is not None:
-            init.zeros_(module.transport.outline_head.weight)
+            init.trunc_normal_(module.transport.outline_head.weight, std=1e-3 * std)
             init.copy_(module.transport.outline_head.bias, module.transport.first_outline_bias())
 
 
@@ -490,10 +491,12 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         action = model.encode_features(current, future_features)
         if ac3_joins:
             played = slice(max(1, round(self.config.generated_share * pixel_values.shape[0])))
-            sampled = self.buffer.sample(embodiment_ids[played])
+            # Training draws from the generator that Trainer saves; an evaluation always the same, and nothing from that one.
+            random = None if self.training else torch.Generator(pixel_values.device).manual_seed(0)
+            sampled = self.buffer.sample(embodiment_ids[played], random)
             reconstruction, generated = self._decode_both(pixel_values, action.quantized, sampled)
             current = [(keys[played], values[played]) for keys, values in current]
-            ac3_terms = self._ac3_terms(current, future_pixel_values[played], generated, sampled)
+            ac3_terms = self._ac3_terms(current, future_pixel_values[played], generated, sampled, random)
         else:
             reconstruction = model.decoder(pixel_values, action.quantized)
             ac3_terms = self._absent_ac3_terms(reconstruction)
@@ -522,22 +525,27 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         return self.tokenizer.decoder(pixel_values, torch.cat((quantized, words))).split((len(quantized), len(words)))
 
     def _ac3_terms(
-        self, current: list[Memory], real: torch.Tensor, generated: torch.Tensor, sampled: torch.Tensor
+        self,
+        current: list[Memory],
+        real: torch.Tensor,
+        generated: torch.Tensor,
+        sampled: torch.Tensor,
+        random: torch.Generator | None,
     ) -> dict[str, torch.Tensor]:
         """Cycle and adversarial terms of the generated frames (paper §3.1, §3.3); those without a weight are not computed."""
         terms = self._absent_ac3_terms(generated)
         if self.config.cycle_weight > 0:
-            terms |= self._cycle_terms(current, generated, sampled)
+            terms |= self._cycle_terms(current, generated, sampled, random)
         if self.config.adversarial_weight > 0:
             terms |= self._adversarial_terms(real, generated)
         return terms
 
     def _cycle_terms(
-        self, current: list[Memory], generated: torch.Tensor, sampled: torch.Tensor
+        self, current: list[Memory], generated: torch.Tensor, sampled: torch.Tensor, random: torch.Generator | None
     ) -> dict[str, torch.Tensor]:
         quantizer, std = self.tokenizer.quantizer, self.config.generated_noise_std
         words = quantizer.words.detach()
-        noisy = generated + torch.randn_like(generated) * std if std > 0 else generated
+        noisy = generated + torch.empty_like(generated).normal_(generator=random) * std if std > 0 else generated
         embeddings = self.tokenizer.encoder(current, self.tokenizer.vision_features(noisy), is_generated=True)
         return {
             "cycle_loss": cycle_consistency_loss(embeddings, words, sampled, self.config.cycle_temperature),
@@ -588,6 +596,9 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         loaded = self._host_steps is None
         if loaded:
             self._host_steps = int(self.steps)
+        if self.config.cycle_start_copy_ratio >= 1 and self._host_steps > 0:
+            # No mean of ratios is above 1: there is nothing to ask.
+            self._ac3_active = True
         since_check = self._host_steps % AC3_CHECK_STEPS
         if not self._ac3_active and (loaded or since_check == 0):
             # A loaded model is asked what the last check saw: resumed between two checks, it goes on as it would have.
