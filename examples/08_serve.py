@@ -33,7 +33,7 @@ async def act(episode: Episode, port: int) -> None:
             await connection.send(pack_message(Message("observation", seen, seq=index)))
             answer = msgpack.unpackb(await connection.recv())["payload"]["actions"]
             action = np.frombuffer(answer["data"], answer["dtype"])
-            print(f"frame {index}, {episode.instruction!r}: {np.round(action, 2).tolist()}")
+            print(f"frame {index}, {episode.instruction!r}: {[round(float(value), 2) for value in action]}")
 
 
 async def main() -> None:

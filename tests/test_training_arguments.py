@@ -170,13 +170,14 @@ class DescribedArguments:
 
 
 def test_own_help(capsys):
-    show_own_help([DescribedArguments], ["--share", "1"], "cyclemimic toy")
+    show_own_help([DescribedArguments], ["--share", "1"], "cyclemimic toy", "Plays.")
     assert capsys.readouterr().out == ""
     with pytest.raises(SystemExit) as exit_:
-        show_own_help([DescribedArguments], ["--config", "absent.yaml", "-h"], "cyclemimic toy")
+        show_own_help([DescribedArguments], ["--config", "absent.yaml", "-h"], "cyclemimic toy", "Plays.")
     assert exit_.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for part in (
+        "Plays.",
         "--output_dir OUTPUT_DIR where (required)",
         "--tasks TASKS [TASKS ...] which --share",
         "(default: 0.0)",

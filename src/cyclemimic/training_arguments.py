@@ -20,13 +20,14 @@ _TEXT = {"str", "str | None", "<class 'str'>"}
 _USAGE = "%(prog)s [--config FILE] [--FLAG VALUE ...]"
 
 
-def show_own_help(dataclass_types: Sequence[type], argv: Sequence[str], prog: str) -> None:
+def show_own_help(dataclass_types: Sequence[type], argv: Sequence[str], prog: str, description: str) -> None:
     """
     Answers `--help`, where `argv` asks for it, with the package's own flags: it takes seconds to import Trainer's.
 
     Args:
         dataclass_types (`Sequence[type]`): Dataclasses of these flags.
         argv (`Sequence[str]`), prog (`str`): As of [`parse_training_arguments`].
+        description (`str`): What the verb does.
 
     Raises:
         SystemExit: With code 0, after help.
@@ -36,6 +37,7 @@ def show_own_help(dataclass_types: Sequence[type], argv: Sequence[str], prog: st
     parser = OneLineErrors(
         prog=prog,
         usage=_USAGE,
+        description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         epilog="Every argument of transformers' TrainingArguments is accepted, too, such as --output_dir (required), "
         "--max_steps, --per_device_train_batch_size and --learning_rate: --help_all lists them.",

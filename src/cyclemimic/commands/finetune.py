@@ -70,8 +70,8 @@ class FinetuneArguments:
     action_decoder_context: str | None = field(
         default=None,
         metadata={
-            "help": "what the action decoder reads: image-act, or act, for a handful of episodes (default: as the policy has it, "
-            "image-act in a new one)"
+            "help": "what the action decoder reads: image-act, or the ACT states alone, act, better with a handful of episodes "
+            "(default: as the policy has it, image-act in a new one)"
         },
     )
     use_robot_state: bool = field(
@@ -101,7 +101,8 @@ def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:
     """Parses the flags of the verb, or its YAML file."""
     from cyclemimic.training_arguments import parse_training_arguments, show_own_help
 
-    show_own_help([FinetuneArguments, CycleMimicTrainingFields], argv, prog)
+    description = "Fine-tunes a pretrained policy on demonstrations: it learns to act."
+    show_own_help([FinetuneArguments, CycleMimicTrainingFields], argv, prog, description)
     from cyclemimic import CycleMimicTrainingArguments
 
     return parse_training_arguments([FinetuneArguments, CycleMimicTrainingArguments], argv, prog)
@@ -129,7 +130,6 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     from cyclemimic import CycleMimicTrainer
     from cyclemimic.cards.card import CardData
     from cyclemimic.checkpoints import read_config
-    from cyclemimic.commands.inputs import check_all_labelled
     from cyclemimic.commands.settings import settings_of
     from cyclemimic.commands.training import (
         check_same_data,
@@ -152,7 +152,6 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     # Not before all that could be refused has been seen.
     with whole_weights(training):
         labels = labels or _make_labels(wanted, config, data.sources, Path(str(training.output_dir)) / "labels")
-    check_all_labelled(labels, data.sources)
     keep_workers(training)
     frames = _frames(wanted, data, labels, processor)
     check_same_data(checkpoint, settings, frames, data.sources)
@@ -329,7 +328,7 @@ def _open_labels(
     wanted: FinetuneArguments, config: CycleMimicConfig, sources: Sequence[EpisodeSource]
 ) -> LatentLabels | None:
     """The labels of the demonstrations; `None` where a tokenizer is to make them."""
-    from cyclemimic.commands.inputs import check_labels, check_labels_are_of
+    from cyclemimic.commands.inputs import check_all_labelled, check_labels, check_labels_are_of
     from cyclemimic.data import open_labels
 
     if wanted.labels is None:
@@ -337,6 +336,7 @@ def _open_labels(
     labels = open_labels(wanted.labels, wanted.labels_revision)
     check_labels(labels, config.codebook_size, config.num_latent_tokens)
     check_labels_are_of(labels, sources)
+    check_all_labelled(labels, sources)
     return labels
 
 
@@ -348,7 +348,7 @@ def _make_labels(
     from accelerate import PartialState
 
     from cyclemimic.checkpoints import choose_device, load_tokenizer
-    from cyclemimic.commands.inputs import check_labels
+    from cyclemimic.commands.inputs import check_all_labelled, check_labels
     from cyclemimic.data import LatentLabels
     from cyclemimic.labeling import label_videos
 
@@ -368,6 +368,7 @@ def _make_labels(
     )
     PartialState().wait_for_everyone()
     labels = LatentLabels.from_folder(folder)
+    check_all_labelled(labels, sources)
     # Made in passing: the card names the tokenizer.
     labels.folder = labels.name = None
     return labels

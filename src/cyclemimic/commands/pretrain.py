@@ -45,7 +45,8 @@ def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:
     """Parses the flags of the verb, or its YAML file."""
     from cyclemimic.training_arguments import parse_training_arguments, show_own_help
 
-    show_own_help([MixtureArguments, PretrainArguments, CycleMimicTrainingFields], argv, prog)
+    description = "Pretrains a policy to predict the latent actions of video from image and instruction."
+    show_own_help([MixtureArguments, PretrainArguments, CycleMimicTrainingFields], argv, prog, description)
     from cyclemimic import CycleMimicTrainingArguments
 
     return parse_training_arguments([MixtureArguments, PretrainArguments, CycleMimicTrainingArguments], argv, prog)

@@ -45,7 +45,12 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         "that was stopped goes on with the same command, and one that has ended is extended by more --episodes or --clips.",
     )
     add_policy_flags(parser)
-    parser.add_argument("--env", required=True, metavar="NAME[:TASKS]", help=f"simulator: {', '.join(FORMS.values())}")
+    parser.add_argument(
+        "--env",
+        required=True,
+        metavar="NAME[:TASKS]",
+        help=f"simulator: {', '.join(FORMS.values())} (a wrong TASK lists all)",
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make, or to go on with")
     parser.add_argument("--episodes", type=int, default=20, help="trials of each task (default: %(default)s)")
     parser.add_argument(

@@ -58,7 +58,11 @@ def parse(argv: Sequence[str], prog: str) -> tuple[Any, ...]:
     """Parses the flags of the verb, or its YAML file."""
     from cyclemimic.training_arguments import parse_training_arguments, show_own_help
 
-    show_own_help([MixtureArguments, TrainTokenizerArguments, LatentActionTokenizerTrainingFields], argv, prog)
+    description = (
+        "Trains a latent action tokenizer on pairs of frames of video, with action-centric cycle consistency."
+    )
+    own = [MixtureArguments, TrainTokenizerArguments, LatentActionTokenizerTrainingFields]
+    show_own_help(own, argv, prog, description)
     from cyclemimic import LatentActionTokenizerTrainingArguments
 
     return parse_training_arguments(

@@ -216,7 +216,8 @@ def _entry(value: Any, where: str, folder: Path) -> MixtureEntry:
     for key in value:
         if key not in fields:
             nearest = difflib.get_close_matches(str(key), fields, n=1)
-            raise DataError(f"{where}: unknown key {key!r}{f' (did you mean {nearest[0]!r}?)' if nearest else ''}")
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"allowed: {', '.join(fields)}"
+            raise DataError(f"{where}: unknown key {key!r} ({hint})")
     numbers = {key: value[key] for key in ("fps", "min_interval_s") if value.get(key) is not None}
     numbers["weight"] = value["weight"]
     interval = value.get("interval_s")

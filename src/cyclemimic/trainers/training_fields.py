@@ -12,7 +12,9 @@ class SharedTrainingFields:
 
     compile_layers: bool = field(
         default=False,
-        metadata={"help": "each transformer layer through torch.compile: on GPUs, a faster step in a minute"},
+        metadata={
+            "help": "each transformer layer through torch.compile: faster steps on GPUs, after a minute of compiling"
+        },
     )
 
 
