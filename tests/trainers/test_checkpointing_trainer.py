@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -290,3 +291,28 @@ def test_a_stopped_training_keeps_its_checkpoint_beside_the_best(tmp_path, save_
         signal.signal(signal.SIGTERM, previous)
     assert sorted(checkpoints(tmp_path)) == ["checkpoint-2", "checkpoint-4"]
     assert trainer.args.save_total_limit == 1 and trainer.args.load_best_model_at_end
+
+
+def test_a_signal_after_the_last_step_ends_a_training_that_is_over(tmp_path):
+    """Other processes may not have been told: they load the best model together, or not at all."""
+    fields = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "save_total_limit": 1}
+    fields |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+    trainer = make_tokenizer_trainer(tmp_path, save_strategy="steps", save_steps=1, max_steps=3, **fields)
+    trainer.eval_dataset = trainer.train_dataset
+    losses = chain([5.0, 1.0], repeat(3.0))
+
+    def told_in_the_last_evaluation(*_, **__):
+        if trainer.state.global_step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"eval_loss": next(losses)}
+
+    trainer.evaluate = told_in_the_last_evaluation
+    handled = []
+    previous = signal.signal(signal.SIGTERM, lambda *_: handled.append(True))
+    try:
+        trainer.train()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert handled == [True] and sorted(checkpoints(tmp_path)) == ["checkpoint-2"]
+    best = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    assert all(torch.equal(value, best[name]) for name, value in trainer.model.state_dict().items() if name in best)

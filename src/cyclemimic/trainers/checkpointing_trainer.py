@@ -58,7 +58,7 @@ class CheckpointingTrainer(Trainer):
         return output._replace(training_loss=math.nan) if self._trained_nothing else output
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        if not self._stop_signal.is_told:
+        if not self._stop_signal.has_stopped:
             return super()._finalize_training(*args, **kwargs)
         # A training that was stopped is not over: its last checkpoint is not to make room for the best, nor the best's weights to
         # take the place of those it goes on with.
@@ -157,7 +157,9 @@ class _StopSignal(TrainerCallback):
     def __init__(self, trainer: CheckpointingTrainer) -> None:
         self.trainer = trainer
         self.is_told = False
-        """Whether this training has been told to stop."""
+        """Whether this process has been told to stop."""
+        self.has_stopped = False
+        """Whether the training has ended for it: in all processes, or in none."""
 
     @contextmanager
     def heard(self) -> Iterator[None]:
@@ -165,7 +167,7 @@ class _StopSignal(TrainerCallback):
         if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
             yield
             return
-        self.is_told = False
+        self.is_told = self.has_stopped = False
         previous = signal.signal(signal.SIGTERM, self._tell)
         try:
             yield
@@ -178,7 +180,7 @@ class _StopSignal(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self._has_any_been_told(args.world_size, state.global_step):
-            self.is_told = True
+            self.is_told = self.has_stopped = True
             control.should_save = control.should_training_stop = True
             # It takes the time that is left, and by `save_strategy="best"` could say that nothing is to be saved.
             control.should_evaluate = False
