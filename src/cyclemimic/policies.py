@@ -72,6 +72,7 @@ def make_policy_of_backbone(
     labels: LatentLabels,
     pad_vocabulary_to: int | None = None,
     camera_names: Sequence[str] | None = None,
+    num_act_tokens: int = 1,
 ) -> Policy:
     """
     A policy on a pretrained vision-language model, in full precision, whose tokenizer gets a word for every code of the labels;
@@ -92,7 +93,9 @@ def make_policy_of_backbone(
         raise ValueError(
             f"`backbone` must be a model whose config has an `image_token_id`, got {backbone} ({config.model_type})."
         )
-    processor = processor_for_backbone(config, source, labels.codebook_size, labels.num_latent_tokens, camera_names)
+    processor = processor_for_backbone(
+        config, source, labels.codebook_size, labels.num_latent_tokens, camera_names, num_act_tokens
+    )
     pretrained = load_pinned(
         partial(load_safetensors, AutoModelForImageTextToText.from_pretrained), backbone, dtype=torch.float32
     )
@@ -106,6 +109,7 @@ def processor_for_backbone(
     codebook_size: int,
     num_latent_tokens: int,
     camera_names: Sequence[str] | None = None,
+    num_act_tokens: int = 1,
 ) -> CycleMimicProcessor:
     """
     The policy's processor, made of a backbone's own: with its image processor, its tokenizer, and what it writes around
@@ -139,6 +143,7 @@ def processor_for_backbone(
             image_token=source.tokenizer.convert_ids_to_tokens(config.image_token_id),
             codebook_size=codebook_size,
             num_latent_tokens=num_latent_tokens,
+            num_act_tokens=num_act_tokens,
             prompt_template=template,
             square_size=_SQUARE_SIZE if has_square_size else None,
         )
@@ -194,6 +199,7 @@ def make_tiny_policy(
     hidden_size: int,
     num_layers: int,
     camera_names: Sequence[str] | None = None,
+    num_act_tokens: int = 1,
 ) -> Policy:
     """A policy on a small backbone from scratch, with a vocabulary made of the instructions."""
     processor = CycleMimicProcessor.from_texts(
@@ -201,6 +207,7 @@ def make_tiny_policy(
         image_size=image_size,
         codebook_size=labels.codebook_size,
         num_latent_tokens=labels.num_latent_tokens,
+        num_act_tokens=num_act_tokens,
         camera_names=camera_names,
     )
     backbone_config = make_tiny_backbone_config(

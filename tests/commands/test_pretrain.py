@@ -73,10 +73,11 @@ def test_makes_a_policy_of_a_backbone(verb, backbone, square_data, labels, tmp_p
     output = tmp_path / "output"
     flags = ["--backbone", backbone, "--data", square_data, "--labels", labels, "--output_dir", output]
     training = "--max_steps 1 --per_device_train_batch_size 4 --use_cpu --save_strategy no --disable_tqdm true"
-    assert verb("pretrain", *flags, *training.split()) == 0
+    assert verb("pretrain", *flags, "--num_act_tokens", "2", *training.split()) == 0
     codes, model, processor = predict(output)
     assert codes.shape == (1, 4)
     assert processor.num_image_tokens == 16
+    assert model.config.num_act_tokens == processor.num_act_tokens == len(model.config.act_token_ids) == 2
     assert model.get_input_embeddings().weight.shape[0] >= len(processor.tokenizer)
 
 
@@ -122,6 +123,11 @@ def test_makes_a_policy_of_a_backbone_with_adapters(verb, backbone, square_data,
             "--data {data} --labels {labels} --policy {policy} --tiny_hidden_size 64",
             "`tiny_hidden_size` must be left out without `tiny`, got 64",
         ),
+        (
+            "--data {data} --labels {labels} --policy {policy} --num_act_tokens 2",
+            "`num_act_tokens` must be left out with `policy`, which has some, got 2",
+        ),
+        ("--data {data} --labels {labels} --tiny --num_act_tokens 0", "`num_act_tokens` must be at least 1, got 0"),
         ("--data {data} --labels {labels} --tiny --tiny_hidden_size 33", "`hidden_size` must be a multiple of 32"),
         ("--data {data} --labels {labels} --tiny --image_shift -1", "`image_shift` must be at least 0"),
     ],

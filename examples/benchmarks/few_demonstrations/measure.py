@@ -137,6 +137,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokenizer_steps", type=int, default=1500)
     parser.add_argument("--pretraining_steps", type=int, default=2000)
     parser.add_argument("--finetuning_steps", type=int, default=800, help="more with 100 demonstrations of a task")
+    parser.add_argument("--act_tokens", type=int, help="query tokens that actions are read from (default: one)")
     parser.add_argument(
         "--corrupted_share",
         type=float,
@@ -265,7 +266,9 @@ def make_start(arguments: argparse.Namespace, labels: Path, seed: int, folder: P
 
     set_seed(seed)
     instructions = [*(INSTRUCTIONS[task] for task in arguments.tasks), "move the arm"]
-    model, processor = make_tiny_policy(instructions, LatentLabels.from_folder(labels), IMAGE_SIZE, 96, 2)
+    model, processor = make_tiny_policy(
+        instructions, LatentLabels.from_folder(labels), IMAGE_SIZE, 96, 2, None, arguments.act_tokens or 1
+    )
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 

@@ -35,6 +35,9 @@ class PretrainArguments:
         default=None, metadata={"help": "with `backbone`: pad its vocabulary to a multiple of this, such as 64"}
     )
     tiny: bool = field(default=False, metadata={"help": "or: a small backbone from scratch, for machines without GPU"})
+    num_act_tokens: int = field(
+        default=1, metadata={"help": "with `backbone` or `tiny`: query tokens that actions are to be read from"}
+    )
     cameras: list[str] | None = field(default=None, metadata={"help": CAMERAS})
     tiny_image_size: int = field(default=128, metadata={"help": "pixels of the small backbone's images"})
     tiny_hidden_size: int = field(default=96, metadata={"help": "its width, a multiple of 32"})
@@ -107,13 +110,16 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
 
 def _check(wanted: PretrainArguments) -> None:
     """Raises `ValueError` unless it says what to start from, and nothing of another start."""
-    from cyclemimic.commands.inputs import check_left_out
+    from cyclemimic.commands.inputs import check_at_least_one, check_left_out
 
     given = [name for name in ("policy", "backbone", "tiny") if getattr(wanted, name)]
     if len(given) != 1:
         raise ValueError(f"Exactly one of `policy`, `backbone` and `tiny` must be given, got {given or 'none'}.")
     if not wanted.tiny:
         check_left_out(wanted, ("tiny_image_size", "tiny_hidden_size", "tiny_num_layers"), "without `tiny`")
+    if wanted.policy is not None:
+        check_left_out(wanted, ("num_act_tokens",), "with `policy`, which has some")
+    check_at_least_one(num_act_tokens=wanted.num_act_tokens)
     if wanted.pad_vocabulary_to is not None and (wanted.backbone is None or wanted.pad_vocabulary_to < 1):
         raise ValueError(
             f"`pad_vocabulary_to` must be at least 1 and come with `backbone`, got {wanted.pad_vocabulary_to}."
@@ -154,9 +160,11 @@ def _load_or_make_policy(wanted: PretrainArguments, labels: LatentLabels, data: 
     if wanted.policy is not None:
         return load_policy(wanted.policy, data.camera_names)
     if wanted.backbone is not None:
-        return make_policy_of_backbone(wanted.backbone, labels, wanted.pad_vocabulary_to, data.camera_names)
+        return make_policy_of_backbone(
+            wanted.backbone, labels, wanted.pad_vocabulary_to, data.camera_names, wanted.num_act_tokens
+        )
     sizes = (wanted.tiny_image_size, wanted.tiny_hidden_size, wanted.tiny_num_layers)
-    return make_tiny_policy(data.instructions, labels, *sizes, data.camera_names)
+    return make_tiny_policy(data.instructions, labels, *sizes, data.camera_names, wanted.num_act_tokens)
 
 
 def _frames(
