@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,13 @@ from transformers import (
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionPrediction, CycleMimicProcessor
 from cyclemimic.data import LatentLabels
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
-from cyclemimic.policies import load_for_actions, load_policy, make_policy_of_backbone, processor_for_backbone
+from cyclemimic.policies import (
+    load_for_actions,
+    load_policy,
+    make_policy_of_backbone,
+    make_tiny_policy,
+    processor_for_backbone,
+)
 
 from .models.cyclemimic.backbone_families import FAMILIES
 
@@ -225,3 +233,16 @@ def test_pretraining_further_with_one_camera(before, after, tmp_path):
     assert model.config.camera_names == processor.camera_names == after
     inputs = processor(np.zeros((32, 32, 3), np.uint8), "reach", latent_actions=[[0, 1, 2, 3]])
     assert model(**inputs).loss.isfinite()
+
+
+def test_query_tokens_of_a_small_policy_start_as_new_words_do():
+    torch.manual_seed(0)
+    labels = SimpleNamespace(codebook_size=16, num_latent_tokens=4)
+    model, processor = make_tiny_policy(["open the drawer"], labels, 32, 64, 1, num_act_tokens=4)
+    assert processor.act_token_ids == model.act_token_ids.tolist() and len(processor.act_token_ids) == 4
+    weight = model.get_input_embeddings().weight.detach()
+    is_act = torch.zeros(len(weight), dtype=torch.bool).index_fill_(0, model.act_token_ids, True)
+    spread, mean = torch.std_mean(weight[~is_act], dim=0)
+    near = (weight[is_act] - mean) / spread
+    assert near.std().item() == pytest.approx(0.1, rel=0.2) and near.mean().abs() < 0.03
+    assert len(set(map(tuple, weight[is_act].tolist()))) == 4

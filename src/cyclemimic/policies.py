@@ -33,6 +33,7 @@ from cyclemimic.hub.names import load_pinned
 from cyclemimic.hub.redaction import first_line
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
 from cyclemimic.models.cyclemimic.image_batches_cyclemimic import IMAGE_INPUTS
+from cyclemimic.models.cyclemimic.new_rows_cyclemimic import initialise_rows
 from cyclemimic.models.cyclemimic.processing_cyclemimic import CONFIG_FIELDS, DEFAULT_PROMPT_TEMPLATE
 from cyclemimic.models.cyclemimic.safe_weights_cyclemimic import load_safetensors
 
@@ -201,7 +202,10 @@ def make_tiny_policy(
     camera_names: Sequence[str] | None = None,
     num_act_tokens: int = 1,
 ) -> Policy:
-    """A policy on a small backbone from scratch, with a vocabulary made of the instructions."""
+    """
+    A policy on a small backbone from scratch, with a vocabulary made of the instructions. Its ACT tokens start near the mean of
+    the other words, as new words of a pretrained backbone do: pretraining does not read them, and fine-tuning has few steps.
+    """
     processor = CycleMimicProcessor.from_texts(
         instructions,
         image_size=image_size,
@@ -219,7 +223,9 @@ def make_tiny_policy(
         # As wide as the backbone's heads.
         action_decoder_num_heads=hidden_size // 32,
     )
-    return CycleMimicForLatentActionPrediction(config), processor
+    model = CycleMimicForLatentActionPrediction(config)
+    initialise_rows(model.get_input_embeddings().weight, model.act_token_ids)
+    return model, processor
 
 
 def load_for_actions(
