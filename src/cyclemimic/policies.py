@@ -224,7 +224,7 @@ def make_tiny_policy(
         action_decoder_num_heads=hidden_size // 32,
     )
     model = CycleMimicForLatentActionPrediction(config)
-    initialise_rows(model.get_input_embeddings().weight, model.act_token_ids)
+    initialise_rows(cast(torch.Tensor, model.get_input_embeddings().weight), model.act_token_ids)
     return model, processor
 
 
