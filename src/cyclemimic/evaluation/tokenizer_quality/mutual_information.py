@@ -127,8 +127,9 @@ def code_information(
         return None
     vectors, moved = encoded.quantized[rows].reshape(len(rows), -1), sample.standardised[rows]
     labels = np.unique(encoded.codes[rows], axis=0, return_inverse=True)[1].reshape(-1)
-    # Motions of other pairs, in their order: what the codes' and the motions' own course in time gives away must show, too.
-    elsewhere = np.roll(moved, len(moved) // 2, axis=0)
+    # Motions of other episodes, each in its order: what the course of codes and of motions in time gives away must show, too.
+    order = np.random.default_rng(seed).permutation(np.unique(episodes))
+    elsewhere = np.concatenate([moved[episodes == episode] for episode in order])
     ksg, ksg_shuffled = ksg_mutual_information(vectors, [moved, elsewhere], episodes, seed=seed)
     return {
         "ksg": ksg,
