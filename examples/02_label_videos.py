@@ -16,18 +16,21 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["demo_output/data"], help="LeRobot data sets")
     parser.add_argument("--tokenizer", default="outputs/tokenizer")
     parser.add_argument("--output", default="outputs/labels")
+    parser.add_argument("--interval_s", type=float, help="by default as in the tokenizer's training")
     arguments = parser.parse_args()
 
     # Encoder, codebook and decoder; discriminator and buffer of the training checkpoint stay behind.
     tokenizer = LatentActionTokenizerModel.from_pretrained(arguments.tokenizer).to(choose_device(None))
+    interval_s = arguments.interval_s or tokenizer.config.interval_s
+    if interval_s is None:
+        parser.error("--interval_s must be given for a tokenizer that does not say how far apart its pairs were")
     label_videos(
         tokenizer,
         LatentActionTokenizerImageProcessor.from_pretrained(arguments.tokenizer),
         [open_source(path) for path in arguments.data],
         arguments.output,
-        # Pairs as far apart as in its training.
-        tokenizer.config.interval_s,
-        tokenizer.config.min_interval_s,
+        interval_s,
+        min_interval_s=interval_s / 3,
         tokenizer_name=arguments.tokenizer,
     )
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,38 @@ def test_labels_are_made_once_of_a_training_that_goes_on(
     monkeypatch.setattr("cyclemimic.labeling._encode_episode", lambda *_: pytest.fail("labelled again"))
     assert verb("finetune", *flags, *training, "--max_steps", "2", "--resume_from_checkpoint", "true") == 0
     assert len(LatentLabels.from_folder(tmp_path / "output" / "labels")) == 40
+
+
+def test_a_tokenizer_says_how_far_apart_the_pairs_of_its_labels_are(
+    verb, pretrained, tokenizer, square_data, tmp_path
+):
+    config = json.loads((tokenizer / "config.json").read_text()) | {"interval_s": 0.3, "min_interval_s": 0.2}
+    trained = shutil.copytree(tokenizer, tmp_path / "trained")
+    (trained / "config.json").write_text(json.dumps(config))
+    flags = [
+        "--policy",
+        pretrained,
+        "--data",
+        square_data,
+        "--tokenizer",
+        trained,
+        "--output_dir",
+        tmp_path / "output",
+    ]
+    training = "--max_steps 1 --per_device_train_batch_size 4 --use_cpu --save_strategy no --disable_tqdm true"
+    assert verb("finetune", *flags, *training.split()) == 0
+    assert LatentLabels.from_folder(tmp_path / "output" / "labels").metadata["interval_s"] == 0.3
+    assert CycleMimicProcessor.from_pretrained(tmp_path / "output").chunk_size == 3
+
+
+def test_a_training_on_labels_that_an_earlier_version_began_goes_on(verb, pretrained, labels, square_data, tmp_path):
+    output = tmp_path / "output"
+    flags = ["--policy", pretrained, "--data", square_data, "--labels", labels, "--output_dir", output]
+    training = "--save_steps 1 --per_device_train_batch_size 4 --use_cpu --disable_tqdm true".split()
+    assert verb("finetune", *flags, *training, "--max_steps", "1") == 0
+    path = output / "checkpoint-1" / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"interval_s": 1.0, "min_interval_s": 0.5}))
+    assert verb("finetune", *flags, *training, "--max_steps", "2", "--resume_from_checkpoint", "true") == 0
 
 
 def test_labels_by_itself_and_goes_on_from_a_finetuned_policy(verb, policy, tokenizer, square_data, tmp_path):

@@ -40,7 +40,12 @@ def test_pairs_are_as_far_apart_as_in_the_tokenizers_training(tokenizer, square_
         assert verb("label", *flags) == 0
         metadata = LatentLabels.from_folder(tmp_path / name).metadata
         assert (metadata["interval_s"], metadata["min_interval_s"]) == expected
-        assert (f"`interval_s` is 0.4 s, where {trained} was trained on 0.3 s" in caplog.text) == (name == "other")
+        assert caplog.text.count(f"`interval_s` is 0.4 s, where {trained} was trained on 0.3 s") == (name == "other")
+    (trained / "config.json").write_text(json.dumps(config | {"interval_s": None, "min_interval_s": None}))
+    flags = ["--tokenizer", trained, "--data", square_data, "--output", tmp_path / "unknown", "--device", "cpu"]
+    assert verb("label", *flags) == 0
+    assert LatentLabels.from_folder(tmp_path / "unknown").metadata["interval_s"] == 1.0
+    assert f"{trained} does not say how far apart its pairs were; taking `interval_s` 1.0" in caplog.text
 
 
 def test_the_card_says_what_was_left_out_and_each_interval(tokenizer, square_data, verb, tmp_path):

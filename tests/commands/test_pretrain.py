@@ -125,7 +125,7 @@ def test_makes_a_policy_of_a_backbone_with_adapters(verb, backbone, square_data,
         ),
         (
             "--data {data} --labels {labels} --policy {policy} --num_act_tokens 2",
-            "`num_act_tokens` must be left out with `policy`, which has some, got 2",
+            "`num_act_tokens` must be left out with `policy`, which has its own, got 2",
         ),
         ("--data {data} --labels {labels} --tiny --num_act_tokens 0", "`num_act_tokens` must be at least 1, got 0"),
         ("--data {data} --labels {labels} --tiny --tiny_hidden_size 33", "`hidden_size` must be a multiple of 32"),

@@ -105,6 +105,21 @@ def test_an_interval_range_is_used_and_never_left():
     assert set(gaps) == set(range(3, 11))
 
 
+@pytest.mark.parametrize(
+    ("times", "common"),
+    [
+        ([(0.3, 0.2), (0.3, 0.2)], (0.3, 0.2)),
+        ([((0.3, 0.3), 0.2), (0.3, 0.2)], (0.3, 0.2)),
+        ([(0.3, 0.2), (0.4, 0.2)], (None, None)),
+        ([((0.3, 0.4), 0.2)], (None, None)),
+    ],
+)
+def test_times_that_all_data_sets_have_are_the_mixtures(times, common):
+    sources = [WeightedSource(make_source(f"source{i}", [12]), 1.0, *each) for i, each in enumerate(times)]
+    pairs = MixtureDataset(sources)
+    assert (pairs.interval_s, pairs.min_interval_s) == common
+
+
 def test_epochs_go_on_with_new_draws():
     mixture = make_mixture()
     first = keys(mixture)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -45,6 +46,26 @@ def test_the_pairs_of_a_picture_are_read_back(tmp_path):
         assert torch.equal(read[name], values)
 
 
+def test_another_picture_is_no_pairs(tmp_path):
+    trainer = make_tokenizer_trainer(tmp_path)
+    path = tmp_path / "picture.png"
+    for picture in (Image.new("RGB", (36, 80)), Image.new("RGBA", (36, 90)), Image.new("RGB", (35, 90))):
+        picture.save(path)
+        assert read_pairs(path, trainer.processing_class) is None
+    path.write_bytes(b"no picture")
+    assert read_pairs(path, trainer.processing_class) is None
+
+
+@pytest.mark.parametrize("changes", [{"sample_steps": 0}, {"sample_steps": 3}])
+def test_a_training_resumes_beside_pictures_that_are_not_its_own(changes, tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 2}
+    make_tokenizer_trainer(tmp_path, sample_steps=2, **settings).train()
+    for path in (tmp_path / "samples").iterdir():
+        path.write_bytes(b"no picture")
+    trainer = make_tokenizer_trainer(tmp_path, **settings, **changes)
+    assert trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2")).global_step == 4
+
+
 def test_a_resumed_training_draws_the_pairs_that_it_drew_before(tmp_path):
     settings = {"sample_steps": 2, "save_strategy": "steps", "save_steps": 2}
     make_tokenizer_trainer(tmp_path, **settings).train()
@@ -61,6 +82,8 @@ def test_an_evaluation_is_not_what_is_drawn(tmp_path):
     trainer = make_tokenizer_trainer(tmp_path, sample_steps=2)
     trainer.evaluate(trainer.train_dataset)
     assert trainer._samples is None
+    trainer.train()
+    assert trainer._samples is not None
 
 
 def test_a_training_draws_the_same_pairs_again_and_is_not_changed(tmp_path):

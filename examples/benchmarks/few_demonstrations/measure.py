@@ -266,6 +266,7 @@ def make_start(arguments: argparse.Namespace, labels: Path, seed: int, folder: P
 
     set_seed(seed)
     instructions = [*(INSTRUCTIONS[task] for task in arguments.tasks), "move the arm"]
+    # One where it is not given, of which folders of before say nothing.
     model, processor = make_tiny_policy(
         instructions, LatentLabels.from_folder(labels), IMAGE_SIZE, 96, 2, None, arguments.act_tokens or 1
     )

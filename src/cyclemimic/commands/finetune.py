@@ -56,10 +56,13 @@ class FinetuneArguments:
     )
     interval_s: float | None = field(
         default=None,
-        metadata={"help": f"with `tokenizer`: seconds between the frames of a pair (default: {AS_TRAINED})"},
+        metadata={
+            "help": f"with `tokenizer`: seconds between the frames of a pair (default: {AS_TRAINED.format(1.0)})"
+        },
     )
     min_interval_s: float | None = field(
-        default=None, metadata={"help": f"with `tokenizer`: shortest pair, in seconds (default: {AS_TRAINED})"}
+        default=None,
+        metadata={"help": f"with `tokenizer`: shortest pair, in seconds (default: {AS_TRAINED.format(0.5)})"},
     )
     chunk_size: int | None = field(
         default=None,
@@ -70,8 +73,8 @@ class FinetuneArguments:
     action_decoder_context: str | None = field(
         default=None,
         metadata={
-            "help": "what the action decoder reads: image-act, or the ACT states alone, act, better with a handful of episodes "
-            "(default: as the policy has it, image-act in a new one)"
+            "help": "what the action decoder reads: image-act, image and ACT states, or act, the ACT states alone, which does better with "
+            "few episodes (default: as the policy has it, image-act in a new one)"
         },
     )
     use_robot_state: bool = field(
@@ -143,6 +146,9 @@ def run(arguments: tuple[FinetuneArguments, CycleMimicTrainingArguments]) -> str
     wanted, training = arguments
     _check(wanted)
     settings = settings_of(training, wanted)
+    if wanted.labels is not None:
+        # Labels have theirs, and earlier versions wrote down values that nothing was learnt from.
+        settings = {name: value for name, value in settings.items() if name not in ("interval_s", "min_interval_s")}
     checkpoint = checkpoint_to_resume(training, settings)
     config = cast("CycleMimicConfig", read_config("policy", wanted.policy, "cyclemimic"))
     data = _open_data(wanted, config)

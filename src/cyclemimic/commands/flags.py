@@ -14,7 +14,7 @@ FPS = (
     "their own"
 )
 SKIP_BROKEN = "first decode everything once, then leave out the episodes that cannot be used, each named in the log"
-AS_TRAINED = "as in the tokenizer's training, where it says"
+AS_TRAINED = "as in the tokenizer's training, where it says, else {}"
 LEAVE_OUT_MISSING = "go on without the data sets of a mixture that cannot be opened"
 CAMERAS = "instead of `camera`: several at once, by default the policy's; the labels are of the first"
 
@@ -66,10 +66,12 @@ def add_tokenizer_flags(
     parser.add_argument(
         "--interval_s",
         type=float,
-        help=f"seconds between the frames of a pair{of_a_mixture} (default: {AS_TRAINED})",
+        help=f"seconds between the frames of a pair{of_a_mixture} (default: {AS_TRAINED.format(1.0)})",
     )
     parser.add_argument(
-        "--min_interval_s", type=float, help=f"shortest pair near an episode's end, in seconds (default: {AS_TRAINED})"
+        "--min_interval_s",
+        type=float,
+        help=f"shortest pair near an episode's end, in seconds (default: {AS_TRAINED.format(0.5)})",
     )
     parser.add_argument("--batch_size", type=int, default=128, help="frames or pairs at a time (default: %(default)s)")
     add_device_flag(parser)

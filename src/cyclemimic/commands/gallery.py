@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> str | None:
 
 
 def _write(arguments: argparse.Namespace) -> str:
-    from cyclemimic.commands.inputs import check_at_least_one, open_tokenizer_and_data
+    from cyclemimic.commands.inputs import check_at_least_one, fill_intervals, open_tokenizer_and_data
     from cyclemimic.data import FramePairDataset
     from cyclemimic.data.atomic import AtomicFolder
     from cyclemimic.evaluation.gallery import write_gallery
@@ -86,6 +86,7 @@ def _write(arguments: argparse.Namespace) -> str:
     if arguments.pairs < 2:
         raise ValueError(f"`pairs` must be at least 2, got {arguments.pairs}.")
     _check_seed(arguments.seed)
+    fill_intervals(arguments)
     tokenizer, image_processor, opened = open_tokenizer_and_data(arguments)
     sources = [entry.source for entry in opened.sources]
     folder = AtomicFolder(arguments.output)
@@ -151,7 +152,7 @@ def open_explorer(arguments: argparse.Namespace) -> ActionExplorer:
     Raises:
         DataError, ValueError: The flags do not go together, or what they name cannot be used.
     """
-    from cyclemimic.commands.inputs import check_labels_are_of, open_tokenizer_and_data
+    from cyclemimic.commands.inputs import check_labels_are_of, fill_intervals, open_tokenizer_and_data
     from cyclemimic.data import FramePairDataset, open_labels
     from cyclemimic.evaluation.action_page.action_explorer import ActionExplorer
     from cyclemimic.evaluation.action_page.labelled_pairs import LabelledPairs
@@ -159,6 +160,7 @@ def open_explorer(arguments: argparse.Namespace) -> ActionExplorer:
     from cyclemimic.labeling import encode_pairs, tokenizer_revision
 
     labels = open_labels(arguments.labels, arguments.labels_revision) if arguments.labels else None
+    fill_intervals(arguments)
     tokenizer, image_processor, opened = open_tokenizer_and_data(arguments)
     sources = [entry.source for entry in opened.sources]
     kept = _bytes_to_keep(sources, arguments.max_pairs)

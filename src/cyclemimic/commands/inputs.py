@@ -132,14 +132,16 @@ def _warn_of_coarse_rates(sources: Sequence[WeightedSource]) -> None:
 
 
 def fill_intervals(arguments: Any) -> None:
-    """Sets those of `interval_s` and `min_interval_s` that were not given: as the configuration of `tokenizer` has them, or 1 and
-    0.5 seconds. Another interval than the tokenizer's gets a warning.
+    """Sets those of `interval_s` and `min_interval_s` that were not given: as the configuration of `tokenizer` has them, or,
+    with a warning, 1 and 0.5 seconds. Another interval than the tokenizer's gets a warning, too.
 
     Raises:
         ValueError: no such tokenizer; they are no times between the frames of a pair.
     """
     config = read_config("tokenizer", arguments.tokenizer, "latent_action_tokenizer")
     given, trained = arguments.interval_s, config.interval_s
+    if given is None and trained is None:
+        logger.warning("%s does not say how far apart its pairs were; taking `interval_s` 1.0", arguments.tokenizer)
     for name, default in (("interval_s", 1.0), ("min_interval_s", 0.5)):
         if getattr(arguments, name) is None:
             known = getattr(config, name)
@@ -152,13 +154,12 @@ def fill_intervals(arguments: Any) -> None:
 def open_tokenizer_and_data(
     arguments: argparse.Namespace, may_differ: bool = False
 ) -> tuple[LatentActionTokenizerModel, LatentActionTokenizerImageProcessor, OpenedMixture]:
-    """What the flags of [`add_tokenizer_flags`] name, everything checked before the tokenizer is loaded; `may_differ` lets
-    the data sets of a mixture have intervals of their own.
+    """What the flags of [`add_tokenizer_flags`] name, with intervals by [`fill_intervals`], everything checked before the
+    tokenizer is loaded; `may_differ` lets the data sets of a mixture have intervals of their own.
 
     Raises:
         DataError, ValueError: As the functions above and below.
     """
-    fill_intervals(arguments)
     check_at_least_one(batch_size=arguments.batch_size)
     device = choose_device(arguments.device)
     times = arguments.interval_s, arguments.min_interval_s

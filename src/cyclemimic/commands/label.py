@@ -31,11 +31,12 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> str:
     """Labels this process's share of the data sets; the one that is last says how many pairs there were."""
     from cyclemimic.cards.card import CardData
-    from cyclemimic.commands.inputs import check_at_least_one, open_tokenizer_and_data
+    from cyclemimic.commands.inputs import check_at_least_one, fill_intervals, open_tokenizer_and_data
     from cyclemimic.data import LatentLabels
     from cyclemimic.labeling import label_videos
 
     check_at_least_one(rows_per_shard=arguments.rows_per_shard)
+    fill_intervals(arguments)
     tokenizer, image_processor, opened = open_tokenizer_and_data(arguments, may_differ=True)
     times = arguments.interval_s, arguments.min_interval_s
     # Where a mixture draws intervals from a range, labels are of its middle.

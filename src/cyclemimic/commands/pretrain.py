@@ -118,7 +118,7 @@ def _check(wanted: PretrainArguments) -> None:
     if not wanted.tiny:
         check_left_out(wanted, ("tiny_image_size", "tiny_hidden_size", "tiny_num_layers"), "without `tiny`")
     if wanted.policy is not None:
-        check_left_out(wanted, ("num_act_tokens",), "with `policy`, which has some")
+        check_left_out(wanted, ("num_act_tokens",), "with `policy`, which has its own")
     check_at_least_one(num_act_tokens=wanted.num_act_tokens)
     if wanted.pad_vocabulary_to is not None and (wanted.backbone is None or wanted.pad_vocabulary_to < 1):
         raise ValueError(

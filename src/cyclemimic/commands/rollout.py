@@ -49,7 +49,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
         "--env",
         required=True,
         metavar="NAME[:TASKS]",
-        help=f"simulator: {', '.join(FORMS.values())} (a wrong TASK lists all)",
+        help=f"simulator: {', '.join(FORMS.values())} (a wrong name behind metaworld: lists all)",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make, or to go on with")
     parser.add_argument("--episodes", type=int, default=20, help="trials of each task (default: %(default)s)")

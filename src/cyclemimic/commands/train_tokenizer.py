@@ -92,6 +92,11 @@ def run(
     set_seed(training.seed)
     with whole_weights(training):
         model, image_processor = load_or_make_tokenizer(wanted)
+    if model.config.interval_s not in (None, training.interval_s):
+        logger.warning(
+            "`interval_s` is %g s, where %s was trained on %g s",
+            *(training.interval_s, wanted.tokenizer, model.config.interval_s),
+        )
     pairs = make_pairs(opened.sources, any(map(is_mixture, mixture.data)), training, image_processor)
     check_same_data(checkpoint, settings, pairs, opened.sources)
     trainer = LatentActionTokenizerTrainer(

@@ -159,11 +159,9 @@ def _tokenizer_stacks(config: LatentActionTokenizerConfig) -> tuple[LayerStack, 
     # Attention over time: a norm, query, key, value and the result once more.
     stacks.append(LayerStack(config.num_encoder_layers, ceil(passes["encoder"] * num_tokens), width, 0))
     # Through a frozen vision model gradients pass to generated frames alone.
-    vision, num_frames = (
-        cast(PreTrainedConfig | None, config.vision_config),
-        passes["encoder"] - 2 * config.freeze_vision,
-    )
-    if vision is not None and _num_layers(vision) and num_frames:
+    num_frames = passes["encoder"] - 2 * config.freeze_vision
+    vision = cast(PreTrainedConfig | None, config.vision_config)
+    if vision is not None and _num_layers(vision) and num_frames > 0:
         stacks.append(_stack_of(vision, ceil(num_frames * (config.image_size // vision.patch_size) ** 2)))
     return tuple(stacks)
 

@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from cyclemimic.data import FramePairDataset, MixtureDataset
 from cyclemimic.trainers.latent_action_tokenizer_config import LatentActionTokenizerTrainingArguments
 from cyclemimic.trainers.sample_grid import draw_sample_grid, read_pairs, write_picture
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
@@ -56,18 +57,17 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
                 "`per_device_train_batch_size` must be at least 2 on one device, got 1: embeddings are standardised over "
                 "the batch (`standardize_embeddings`)."
             )
-        for name in ("interval_s", "min_interval_s"):
-            if config is not None and hasattr(self.train_dataset, name):
-                setattr(config, name, getattr(self.train_dataset, name))
+        self.add_callback(_IntervalNoting(self))
         self._samples: dict[str, torch.Tensor] | None = None
         # Parts of a model that is spread over devices cannot be called by themselves.
         is_spread = self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
         can_be_shown = hasattr(self.model, "tokenizer") and self.processing_class is not None
-        if self.args.sample_steps and can_be_shown and not is_spread:
+        self._draws = bool(self.args.sample_steps and can_be_shown and not is_spread)
+        if self._draws:
             self.add_callback(_SampleDrawing(self))
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        if self._samples is None and model.training:
+        if self._draws and self._samples is None and model.training:
             self._samples = self._shown_before() or {
                 name: inputs[name][:NUM_SAMPLES].detach().clone() for name in ("pixel_values", "future_pixel_values")
             }
@@ -78,16 +78,37 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
         return Path(self.args.output_dir) / "samples"
 
     def _shown_before(self) -> dict[str, torch.Tensor] | None:
-        """The pairs that the training which this one resumes has drawn."""
-        pictures = sorted(self._sample_folder.glob("step-*.png")) if self.state.global_step else []
+        """The pairs that the training which this one resumes has drawn, where its first picture is there."""
+        picture = self._sample_folder / _picture_name(self.args.sample_steps)
+        if self.state.global_step < self.args.sample_steps or not picture.exists():
+            return None
         image_processor: Any = self.processing_class
-        return read_pairs(pictures[0], image_processor) if pictures else None
+        return read_pairs(picture, image_processor)
 
     def draw_samples(self, path: Path) -> None:
         """Writes the picture of now to `path`, a PNG."""
         tokenizer = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).tokenizer
         image_processor: Any = self.processing_class
         write_picture(draw_sample_grid(tokenizer, image_processor, **self._samples), path)
+
+
+def _picture_name(step: int) -> str:
+    return f"step-{step:06d}.png"
+
+
+class _IntervalNoting(TrainerCallback):
+    """Writes into the model's configuration how far apart its pairs are; of data sets that are not ours nothing is known."""
+
+    def __init__(self, trainer: LatentActionTokenizerTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        pairs = self.trainer.train_dataset
+        if isinstance(pairs, FramePairDataset | MixtureDataset):
+            config: Any = self.trainer.accelerator.unwrap_model(self.trainer.model).config
+            config.interval_s, config.min_interval_s = pairs.interval_s, pairs.min_interval_s
 
 
 class _SampleDrawing(TrainerCallback):
@@ -98,4 +119,4 @@ class _SampleDrawing(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero and state.global_step % self.trainer.args.sample_steps == 0:
-            self.trainer.draw_samples(self.trainer._sample_folder / f"step-{state.global_step:06d}.png")
+            self.trainer.draw_samples(self.trainer._sample_folder / _picture_name(state.global_step))

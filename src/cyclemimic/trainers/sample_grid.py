@@ -53,11 +53,16 @@ def draw_sample_grid(
     return grid.transpose(0, 2, 1, 3, 4).reshape(len(rows) * (size + GAP), len(frames) * (size + GAP), 3)
 
 
-def read_pairs(path: Path, image_processor: LatentActionTokenizerImageProcessor) -> dict[str, torch.Tensor]:
-    """The frames of the pairs that a picture of [`draw_sample_grid`] shows, as it takes them, to eight bits."""
-    with Image.open(path) as picture:
-        grid = np.asarray(picture)
+def read_pairs(path: Path, image_processor: LatentActionTokenizerImageProcessor) -> dict[str, torch.Tensor] | None:
+    """The frames of the pairs that a picture of [`draw_sample_grid`] shows, normalised again; `None` of another picture."""
+    try:
+        with Image.open(path) as picture:
+            grid = np.asarray(picture)
+    except OSError:
+        return None
     side = image_processor.size + GAP
+    if grid.ndim != 3 or grid.shape[0] != 5 * side or grid.shape[1] % side or grid.shape[2] != 3:
+        return None
     rows = grid.reshape(len(grid) // side, side, -1, side, 3)[:2, :-GAP, :, :-GAP].transpose(0, 2, 1, 3, 4)
     names = ("pixel_values", "future_pixel_values")
     return {name: image_processor.normalize_frames(row) for name, row in zip(names, rows, strict=True)}

@@ -146,6 +146,18 @@ def test_a_common_course_in_time_is_no_information():
     assert found["ksg"] > 0.8 and found["discrete"] > 0.8 and abs(found["ksg_shuffled"]) < 0.15
 
 
+@pytest.mark.parametrize("count", [2, 3, 4, 7])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_control_has_no_episode_of_its_own(count, seed):
+    episodes = np.repeat(np.arange(count), 30)
+    motion = np.random.default_rng(seed).standard_normal((len(episodes), 1))
+    codes = np.digitize(motion, [-1.0, 0.0, 1.0])
+    sample = SimpleNamespace(standardised=motion, episode=episodes)
+    encoded = SimpleNamespace(quantized=np.eye(4)[codes], codes=codes)
+    found = code_information(sample, encoded, np.arange(len(episodes)), seed)
+    assert found["ksg"] > 0.7 and abs(found["ksg_shuffled"]) < 0.35
+
+
 def test_too_few_pairs_of_other_episodes():
     sample = SimpleNamespace(standardised=np.zeros((9, 1)), episode=np.repeat([0, 1], [7, 2]))
     assert code_information(sample, None, np.arange(9), seed=0) is None

@@ -73,6 +73,15 @@ def test_what_is_changed_in_loading_is_checked_too(fields, make_config, tmp_path
     assert changed.cycle_weight == 0.5 and unused == {"other": 1}
 
 
+def test_times_between_frames_go_together(make_config, tmp_path):
+    make_config(interval_s=1, min_interval_s=0.5).save_pretrained(tmp_path)
+    reloaded = LatentActionTokenizerConfig.from_pretrained(tmp_path)
+    assert (reloaded.interval_s, reloaded.min_interval_s) == (1, 0.5)
+    for times in ({"interval_s": 1.0}, {"min_interval_s": 1.0}, {"interval_s": 1.0, "min_interval_s": 2.0}):
+        with pytest.raises(ValueError, match="`min_interval_s` and `interval_s` must both be left out, or"):
+            make_config(**times)
+
+
 def test_genie_objective_is_a_setting(make_config):
     assert not make_config(cycle_weight=0, adversarial_weight=0).uses_ac3
     assert make_config(cycle_weight=0.1, adversarial_weight=0).uses_ac3

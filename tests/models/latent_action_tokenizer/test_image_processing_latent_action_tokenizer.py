@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -94,8 +96,12 @@ def test_save_and_load(tmp_path):
 def test_sizes_and_means_as_other_processors_have_them():
     processor = LatentActionTokenizerImageProcessor({"height": 32, "width": 32}, image_mean=0.5, image_std=0.25)
     assert (processor.size, processor.image_mean, processor.image_std) == (32, 3 * [0.5], 3 * [0.25])
+    assert LatentActionTokenizerImageProcessor(image_mean=np.float32(0.5)).image_mean == 3 * [0.5]
+    with pytest.raises(ValueError, match="`image_mean` must be three finite numbers, .* or one for all, got None"):
+        LatentActionTokenizerImageProcessor(image_mean=None)
     for size in ({"height": 32, "width": 16}, {"shortest_edge": 32}, {}, (32, 32)):
-        with pytest.raises(ValueError, match="`size` must be a whole number of at least 1, for height and width, got"):
+        message = f"`size` must be a whole number of at least 1, for height and width, got {size!r}."
+        with pytest.raises(ValueError, match=re.escape(message)):
             LatentActionTokenizerImageProcessor(size)
     for name in ("image_size", "do_normalize", "resample"):
         with pytest.raises(ValueError, match=rf"Unknown argument\(s\) \['{name}'\]"):
@@ -139,7 +145,9 @@ def test_other_bad_arguments(processor):
             ValueError, match=f"`size` must be a whole number of at least 1, for height and width, got {size}"
         ):
             LatentActionTokenizerImageProcessor(size=size)
-    with pytest.raises(ValueError, match=r"`image_mean` must be three finite numbers, one a channel, got \[0.5\]"):
+    with pytest.raises(
+        ValueError, match=r"`image_mean` must be three finite numbers, one a channel, or one for all, got \[0.5\]"
+    ):
         LatentActionTokenizerImageProcessor(size=16, image_mean=[0.5])
     with pytest.raises(ValueError, match="`image_std` must be three numbers above 0, one a channel"):
         LatentActionTokenizerImageProcessor(size=16, image_std=[0.5, 0.5, 0])

@@ -266,7 +266,7 @@ def test_buffer_holds_exactly_the_previous_batches(make_config):
 def test_sampled_actions_are_of_earlier_batches(make_joined_model, pairs):
     model = make_joined_model()
     before, seen, sample = held(model.buffer), [], model.buffer.sample
-    model.buffer.sample = lambda *given: seen.append(held(model.buffer)) or sample(*given)
+    model.buffer.sample = lambda ids: seen.append(held(model.buffer)) or sample(ids)
     model(*pairs)
     assert seen == [before] and held(model.buffer) != before
 
@@ -523,12 +523,12 @@ def test_actions_are_played_on_a_share_of_the_frames(num_motions, make_joined_mo
     seen, outputs, sampled = [], [], torch.arange(12).view(6, 2) % 8
     for share in (1.0, 0.3):
         model = make_joined_model(generated_share=share, num_motions=num_motions, generated_noise_std=0)
-        monkeypatch.setattr(model.buffer, "sample", lambda ids, random: sampled[: len(ids)])
+        monkeypatch.setattr(model.buffer, "sample", lambda ids: sampled[: len(ids)])
         monkeypatch.setattr(
             model, "_ac3_terms", lambda *given, terms=model._ac3_terms: seen.append(given) or terms(*given)
         )
         outputs.append(model(*pairs))
-    (current, real, generated, *_), (few_current, few_real, few_generated, *_) = seen
+    (current, real, generated, _), (few_current, few_real, few_generated, _) = seen
     assert few_generated.shape == (2, 3, 16, 16), "0.3 of six, to the nearest"
     torch.testing.assert_close(few_generated, generated[:2], rtol=0, atol=1e-6)
     assert torch.equal(few_real, real[:2])
@@ -539,8 +539,9 @@ def test_actions_are_played_on_a_share_of_the_frames(num_motions, make_joined_mo
     outputs[1].loss.backward()
 
 
-def test_a_step_is_one_graph_for_batches_of_any_size(make_joined_model):
-    model = make_joined_model(num_motions=2, generated_share=0.5)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_step_is_one_graph_for_batches_of_any_size(training, make_joined_model):
+    model = make_joined_model(num_motions=2, generated_share=0.5).train(training)
     torch.compiler.reset()
     compute = torch.compile(model._compute, fullgraph=True, backend="eager")
     for count in (8, 6, 5):  # the second size makes it a variable
@@ -710,6 +711,11 @@ def test_ac3_may_start_at_once(make_scheduled_model):
     joined = [step(model, ratio_is_low=False)[1] > 0 for _ in range(3)]
     # The first step has no buffer yet.
     assert joined == [False, True, True] and model.ac3_steps == 3
+    # Nor has one whose first batch overflowed.
+    model = make_scheduled_model(cycle_start_copy_ratio=1.0)
+    assert not model._ac3_joins()
+    model._advance(torch.zeros(4, 2, dtype=torch.long), torch.zeros(4, dtype=torch.long), torch.tensor(float("nan")))
+    assert step(model, ratio_is_low=False)[1] == 0 and step(model, ratio_is_low=False)[1] > 0
 
 
 def test_an_evaluation_with_ac3_is_the_same_again_and_draws_nothing_from_the_training(make_scheduled_model):

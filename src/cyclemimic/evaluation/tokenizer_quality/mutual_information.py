@@ -119,7 +119,10 @@ def discrete_mutual_information(
 def code_information(
     sample: PairSample, encoded: EncodedPairs, rows: np.ndarray, seed: int
 ) -> dict[str, float] | None:
-    """Mutual information of codes and true motion of some pairs, in nats; `None` for too few pairs of other episodes."""
+    """
+    Mutual information of codes and true motion of some pairs, in nats, and as its control that of codes and motions of other
+    episodes (`ksg_shuffled`); `None` for too few pairs of other episodes.
+    """
     if len(rows) > _MAX_PAIRS:
         rows = rows[np.linspace(0, len(rows) - 1, _MAX_PAIRS).round().astype(int)]
     episodes = sample.episode[rows]
@@ -127,16 +130,27 @@ def code_information(
         return None
     vectors, moved = encoded.quantized[rows].reshape(len(rows), -1), sample.standardised[rows]
     labels = np.unique(encoded.codes[rows], axis=0, return_inverse=True)[1].reshape(-1)
-    # Motions of other episodes, each in its order: what the course of codes and of motions in time gives away must show, too.
-    order = np.random.default_rng(seed).permutation(np.unique(episodes))
-    elsewhere = np.concatenate([moved[episodes == episode] for episode in order])
-    ksg, ksg_shuffled = ksg_mutual_information(vectors, [moved, elsewhere], episodes, seed=seed)
+    ksg, ksg_shuffled = ksg_mutual_information(
+        vectors, [moved, moved[_elsewhere(episodes, seed)]], episodes, seed=seed
+    )
     return {
         "ksg": ksg,
         "ksg_shuffled": ksg_shuffled,
         "discrete": discrete_mutual_information(labels, moved, episodes, seed=seed),
         "pairs": len(rows),
     }
+
+
+def _elsewhere(episodes: np.ndarray, seed: int) -> np.ndarray:
+    """
+    For each row another of another episode, in that one's order: what the course of codes and of motions in time gives away
+    is then still there. Where an episode has more than half of the rows, some of them get another of its own.
+    """
+    order = np.random.default_rng(seed).permutation(np.unique(episodes))
+    rows = np.concatenate([np.flatnonzero(episodes == episode) for episode in order])
+    donors = np.empty_like(rows)
+    donors[rows] = np.roll(rows, len(rows) // 2)
+    return donors
 
 
 def _standardised(values: np.ndarray, random: np.random.Generator) -> torch.Tensor:

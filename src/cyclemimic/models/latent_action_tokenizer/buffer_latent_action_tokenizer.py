@@ -55,13 +55,12 @@ class LatentActionBuffer(nn.Module):
             buffer.copy_(moved if is_valid is None else torch.where(is_valid, moved, buffer))
 
     @torch.no_grad()
-    def sample(self, embodiment_ids: torch.Tensor, random: torch.Generator | None = None) -> torch.Tensor:
+    def sample(self, embodiment_ids: torch.Tensor) -> torch.Tensor:
         """
         One action for each frame, from another body than the frame's wherever the buffer has one (paper §3.1, step 4).
 
         Args:
             embodiment_ids (`torch.LongTensor` of shape `(batch_size,)`): the bodies of the frames `o_c`.
-            random (`torch.Generator`, *optional*): What draws; by default torch's own.
 
         Returns:
             `torch.LongTensor` of shape `(batch_size, num_latent_tokens)`.
@@ -75,7 +74,7 @@ class LatentActionBuffer(nn.Module):
             counts = torch.zeros_like(weights).scatter_add_(1, groups, weights).gather(1, groups)
             weights = weights / counts.clamp_min(1)
         # `torch.multinomial`, by its own means, but with other draws on each rank.
-        return codes[(weights / own_exponentials(weights, random)).argmax(-1)]
+        return codes[(weights / own_exponentials(weights)).argmax(-1)]
 
 
 def number_rows(codes: torch.Tensor, codebook_size: int) -> torch.Tensor:

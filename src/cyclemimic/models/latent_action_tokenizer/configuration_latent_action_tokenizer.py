@@ -2,6 +2,7 @@
 """Configuration of the latent action tokenizer."""
 
 import copy
+import inspect
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -30,7 +31,7 @@ _SIZES = (
 _NOT_NEGATIVE = (
     *("reconstruction_weight", "codebook_weight", "commitment_weight", "cycle_weight", "adversarial_weight"),
     *("motion_weight", "cycle_start_copy_ratio", "cycle_ramp_steps", "generated_noise_std", "dead_code_steps"),
-    *("layer_norm_eps", "initializer_range", "interval_s", "min_interval_s"),
+    *("layer_norm_eps", "initializer_range"),
 )
 
 
@@ -274,6 +275,12 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
                 "`num_motions` must be at least 0, and 0 where `residual_decoder` is false, "
                 f"got {self.num_motions} with {self.residual_decoder}."
             )
+        times = self.min_interval_s, self.interval_s
+        if times != (None, None) and (None in times or not 0 < times[0] <= times[1]):
+            raise ValueError(
+                "`min_interval_s` and `interval_s` must both be left out, or be above 0 and ascend, got "
+                f"{times[0]} and {times[1]}."
+            )
         for name in ("motion_reach", "generated_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be in (0, 1], got {getattr(self, name)}.")
@@ -289,7 +296,7 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
 
 
 def _config_from_dict(values: dict[str, Any], sizes: dict[str, Any]) -> PreTrainedConfig:
-    """Of `values`, and of those `sizes` that such a model has and `values` do not say."""
+    """The config of `values`; `sizes` stand in for what `values` leave out, where this kind of model has them."""
     values = dict(values)
     model_type = values.pop("model_type", DEFAULT_VISION_MODEL_TYPE)
     if model_type not in CONFIG_MAPPING:
@@ -297,7 +304,8 @@ def _config_from_dict(values: dict[str, Any], sizes: dict[str, Any]) -> PreTrain
             f"`vision_config` must have a `model_type` that transformers knows (such as 'dinov2'), got {model_type!r}."
         )
     kind = CONFIG_MAPPING[model_type]
-    return kind(**{name: size for name, size in sizes.items() if hasattr(kind, name)} | values)
+    known = {*dir(kind), *inspect.signature(kind.__init__).parameters}
+    return kind(**{name: size for name, size in sizes.items() if name in known} | values)
 
 
 def _without_names(values: Any) -> Any:

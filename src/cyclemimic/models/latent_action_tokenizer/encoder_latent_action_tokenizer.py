@@ -32,7 +32,11 @@ class LatentActionTokenizerVisionFeatures(nn.Module):
             self.patch_embeddings = LatentActionTokenizerPatchEmbeddings(config)
             return
         # Of the rest's type: a loaded vision model's configuration names the type of its own weights.
-        self.vision_model = AutoModel.from_config(config.vision_config, dtype=torch.get_default_dtype())
+        try:
+            self.vision_model = AutoModel.from_config(config.vision_config, dtype=torch.get_default_dtype())
+        except ValueError as error:  # which lists all types that there are
+            kind = config.vision_config.model_type
+            raise ValueError(f"`vision_config` must be of a model that AutoModel makes, got {kind}.") from error
         if self.vision_model.main_input_name != "pixel_values":
             raise ValueError(
                 "`vision_config` must be a model of single images, which takes `pixel_values`, "

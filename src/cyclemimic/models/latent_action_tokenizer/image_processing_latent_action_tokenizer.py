@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
 
     def __init__(
         self,
-        size: int | dict[str, int] = 224,
+        size: int | Mapping[str, int] = 224,
         image_mean: float | Sequence[float] = (0.485, 0.456, 0.406),
         image_std: float | Sequence[float] = (0.229, 0.224, 0.225),
         **kwargs: Any,
@@ -57,9 +57,8 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
         if unknown := sorted(kwargs.keys() & _NOT_OURS):
             raise ValueError(f"Unknown argument(s) {unknown}; allowed: ['size', 'image_mean', 'image_std'].")
         super().__init__(**kwargs)
-        if isinstance(size, dict) and size.get("height") == size.get("width"):
-            # As other processors say it.
-            size = size.get("height")
+        if isinstance(size, Mapping) and size.keys() == {"height", "width"} and size["height"] == size["width"]:
+            size = size["height"]  # as other processors say it
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"`size` must be a whole number of at least 1, for height and width, got {size!r}.")
         self.size = size
@@ -168,10 +167,12 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
 
 
 def _checked_channels(name: str, values: float | Sequence[float], above: float) -> list[float]:
-    values = [values] * 3 if isinstance(values, int | float) else list(values)
+    given = values
+    values = list(values) if isinstance(values, Sequence | np.ndarray) else [values] * 3
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
     if len(values) != 3 or not all(isinstance(value, int | float) and above < value < math.inf for value in values):
         kind = "finite numbers" if above == -math.inf else f"numbers above {above:g}"
-        raise ValueError(f"`{name}` must be three {kind}, one a channel, got {values}.")
+        raise ValueError(f"`{name}` must be three {kind}, one a channel, or one for all, got {given}.")
     return values
 
 

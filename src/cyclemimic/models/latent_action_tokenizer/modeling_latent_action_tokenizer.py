@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -471,10 +473,14 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
             return LatentActionTokenizerForPreTrainingOutput(codes=codes)
         self.tokenizer.check_frames(pixel_values, future_pixel_values)
         embodiment_ids = self._checked_embodiment_ids(embodiment_ids, pixel_values)
-        output = self._compute(pixel_values, future_pixel_values, embodiment_ids, self._ac3_joins())
+        inputs = pixel_values, future_pixel_values, embodiment_ids
+        ac3_joins = self._ac3_joins()
         if self.training:
+            output = self._compute(*inputs, ac3_joins)
             self._advance(output.codes, embodiment_ids, output.copy_ratio)
-        return output
+            return output
+        with _same_draws(pixel_values.device) if ac3_joins else nullcontext():
+            return self._compute(*inputs, ac3_joins)
 
     def _compute(
         self,
@@ -491,12 +497,10 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         action = model.encode_features(current, future_features)
         if ac3_joins:
             played = slice(max(1, round(self.config.generated_share * pixel_values.shape[0])))
-            # Training draws from the generator that Trainer saves; an evaluation always the same, and nothing from that one.
-            random = None if self.training else torch.Generator(pixel_values.device).manual_seed(0)
-            sampled = self.buffer.sample(embodiment_ids[played], random)
+            sampled = self.buffer.sample(embodiment_ids[played])
             reconstruction, generated = self._decode_both(pixel_values, action.quantized, sampled)
             current = [(keys[played], values[played]) for keys, values in current]
-            ac3_terms = self._ac3_terms(current, future_pixel_values[played], generated, sampled, random)
+            ac3_terms = self._ac3_terms(current, future_pixel_values[played], generated, sampled)
         else:
             reconstruction = model.decoder(pixel_values, action.quantized)
             ac3_terms = self._absent_ac3_terms(reconstruction)
@@ -525,27 +529,22 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         return self.tokenizer.decoder(pixel_values, torch.cat((quantized, words))).split((len(quantized), len(words)))
 
     def _ac3_terms(
-        self,
-        current: list[Memory],
-        real: torch.Tensor,
-        generated: torch.Tensor,
-        sampled: torch.Tensor,
-        random: torch.Generator | None,
+        self, current: list[Memory], real: torch.Tensor, generated: torch.Tensor, sampled: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Cycle and adversarial terms of the generated frames (paper §3.1, §3.3); those without a weight are not computed."""
         terms = self._absent_ac3_terms(generated)
         if self.config.cycle_weight > 0:
-            terms |= self._cycle_terms(current, generated, sampled, random)
+            terms |= self._cycle_terms(current, generated, sampled)
         if self.config.adversarial_weight > 0:
             terms |= self._adversarial_terms(real, generated)
         return terms
 
     def _cycle_terms(
-        self, current: list[Memory], generated: torch.Tensor, sampled: torch.Tensor, random: torch.Generator | None
+        self, current: list[Memory], generated: torch.Tensor, sampled: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         quantizer, std = self.tokenizer.quantizer, self.config.generated_noise_std
         words = quantizer.words.detach()
-        noisy = generated + torch.empty_like(generated).normal_(generator=random) * std if std > 0 else generated
+        noisy = generated + torch.randn_like(generated) * std if std > 0 else generated
         embeddings = self.tokenizer.encoder(current, self.tokenizer.vision_features(noisy), is_generated=True)
         return {
             "cycle_loss": cycle_consistency_loss(embeddings, words, sampled, self.config.cycle_temperature),
@@ -596,9 +595,9 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         loaded = self._host_steps is None
         if loaded:
             self._host_steps = int(self.steps)
-        if self.config.cycle_start_copy_ratio >= 1 and self._host_steps > 0:
-            # No mean of ratios is above 1: there is nothing to ask.
-            self._ac3_active = True
+        if self.config.cycle_start_copy_ratio >= 1 and not self._ac3_active:
+            # No mean of ratios is above 1: there is nothing to wait for but a batch that did not overflow.
+            self._ac3_active = bool(self.buffer.filled.any())
         since_check = self._host_steps % AC3_CHECK_STEPS
         if not self._ac3_active and (loaded or since_check == 0):
             # A loaded model is asked what the last check saw: resumed between two checks, it goes on as it would have.
@@ -633,6 +632,14 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         if tuple(embodiment_ids.shape) != (pixel_values.shape[0],):
             raise ValueError(f"{allowed}, got {tuple(embodiment_ids.shape)}.")
         return embodiment_ids
+
+
+@contextmanager
+def _same_draws(device: torch.device) -> Iterator[None]:
+    """Within it every time the same random numbers, which take nothing from a training's, that Trainer saves and resumes."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        yield
 
 
 def _widen_mean(model: LatentActionTokenizerForPreTraining, *_: object) -> None:

@@ -27,12 +27,12 @@ def global_mean(tensor: torch.Tensor) -> torch.Tensor:
     return mean_over_ranks(tensor.mean())
 
 
-def own_exponentials(like: torch.Tensor, random: torch.Generator | None = None) -> torch.Tensor:
+def own_exponentials(like: torch.Tensor) -> torch.Tensor:
     """
-    Numbers from the exponential distribution, of shape and device of `like`, by `random` or torch's own generator. Ranks whose generators are alike, as
+    Numbers from the exponential distribution, of shape and device of `like`. Ranks whose generators are alike, as
     Trainer's are, draw for the rows of all and keep their own, lest all ranks draw the same.
     """
-    drawn = like.new_empty(num_ranks(), *like.shape).exponential_(generator=random)
+    drawn = like.new_empty(num_ranks(), *like.shape).exponential_()
     return drawn[dist.get_rank() if num_ranks() > 1 else 0]
 
 
