@@ -43,7 +43,7 @@ def training_facts(trainer: Trainer) -> dict[str, str]:
     facts = {
         "parameters": f"{sum(map(_size, trainer.model.parameters())) / 1e6:.1f} million",
         "steps": f"{state.global_step}, of {batch_size} samples",
-        **_pairs(trainer.model.config),
+        **_pairs(getattr(trainer.model, "config", None)),
         "optimizer": f"{optimizer}, learning rate {arguments.learning_rate:g} ({schedule}), "
         f"weight decay {arguments.weight_decay:g}",
         "precision": "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "float32",
