@@ -17,7 +17,7 @@ Frame = Image.Image | np.ndarray | torch.Tensor
 # What other processors, or our configuration, call things that are otherwise here: transformers would keep it unread.
 _NOT_OURS = {
     *("image_size", "crop_size", "resample", "rescale_factor"),
-    *("do_resize", "do_rescale", "do_normalize", "do_center_crop", "do_convert_rgb"),
+    *("do_resize", "do_rescale", "do_normalize", "do_center_crop"),
 }
 _AUTO_MAP = {"AutoImageProcessor": "image_processing_latent_action_tokenizer.LatentActionTokenizerImageProcessor"}
 
