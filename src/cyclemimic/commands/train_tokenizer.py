@@ -259,6 +259,14 @@ def read_tokenizer_config(text_or_file: str | None) -> dict[str, Any]:
         raise ValueError(f"{allowed}, got {text_or_file}: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{allowed}, with a mapping of names to values, got {type(fields).__name__}.")
-    # Of a saved configuration, not fields to set.
-    ignored = ("architectures", "auto_map", "model_type", "transformers_version", "dtype")
+    # Of a saved configuration, not fields to set; how far apart its pairs are, a training says itself.
+    ignored = (
+        "architectures",
+        "auto_map",
+        "model_type",
+        "transformers_version",
+        "dtype",
+        "interval_s",
+        "min_interval_s",
+    )
     return {name: value for name, value in fields.items() if name not in ignored}

@@ -67,7 +67,10 @@ def summary_rows(metrics: Mapping) -> list[Row]:
         ),
     ]
     if information is not None:
-        detail = f"KSG; motions of other episodes {number(information['ksg_shuffled'])}, codes as labels {number(information['discrete'])}"
+        detail = (
+            f"KSG; motions of other episodes {number(information['ksg_shuffled'])}, "
+            f"codes as labels {number(information['discrete'])}"
+        )
         rows.append(Row("mutual information of codes and motion, nats", (information["ksg"],), detail))
     return rows
 
