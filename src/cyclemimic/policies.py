@@ -76,8 +76,8 @@ def make_policy_of_backbone(
     num_act_tokens: int = 1,
 ) -> Policy:
     """
-    A policy on a pretrained vision-language model, in full precision, whose tokenizer gets a word for every code of the labels;
-    its vocabulary is padded to a multiple of `pad_vocabulary_to`.
+    A policy on a pretrained vision-language model, in full precision, whose tokenizer gets a word for every code of the labels
+    and `num_act_tokens` query tokens; its vocabulary is padded to a multiple of `pad_vocabulary_to`.
 
     Raises:
         ValueError: no such model, or one that does not take an image as a fixed number of placeholder tokens.

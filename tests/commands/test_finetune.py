@@ -89,20 +89,12 @@ def test_a_tokenizer_says_how_far_apart_the_pairs_of_its_labels_are(
     config = json.loads((tokenizer / "config.json").read_text()) | {"interval_s": 0.3, "min_interval_s": 0.2}
     trained = shutil.copytree(tokenizer, tmp_path / "trained")
     (trained / "config.json").write_text(json.dumps(config))
-    flags = [
-        "--policy",
-        pretrained,
-        "--data",
-        square_data,
-        "--tokenizer",
-        trained,
-        "--output_dir",
-        tmp_path / "output",
-    ]
+    output = tmp_path / "output"
+    flags = ["--policy", pretrained, "--data", square_data, "--tokenizer", trained, "--output_dir", output]
     training = "--max_steps 1 --per_device_train_batch_size 4 --use_cpu --save_strategy no --disable_tqdm true"
     assert verb("finetune", *flags, *training.split()) == 0
-    assert LatentLabels.from_folder(tmp_path / "output" / "labels").metadata["interval_s"] == 0.3
-    assert CycleMimicProcessor.from_pretrained(tmp_path / "output").chunk_size == 3
+    assert LatentLabels.from_folder(output / "labels").metadata["interval_s"] == 0.3
+    assert CycleMimicProcessor.from_pretrained(output).chunk_size == 3
 
 
 def test_a_training_on_labels_that_an_earlier_version_began_goes_on(verb, pretrained, labels, square_data, tmp_path):
