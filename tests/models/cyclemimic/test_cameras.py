@@ -211,8 +211,8 @@ def test_saves_loads_and_goes_on_from_one_camera(processor, views, images, texts
         (lambda views: views[0][0], r"`images` must hold 2 a sample, of the cameras \['front', 'wrist'\], got 1\."),
         (lambda views: [*views[:2], [*views[2], views[0][0]]], r"`images` must hold 2 a sample, .* got 3\."),
         (lambda views: ["a.png"] * 3, r"`images` must hold 2 a sample, .* got str\."),
-        (lambda views: [["a.png"] * 2] * 3, "`images` must be RGB.* got str"),
-        (lambda views: [], "got an empty list"),
+        (lambda views: [["a.png"] * 2] * 3, "`images` must hold RGB images.* got str"),
+        (lambda views: [], "`images` must hold at least one image, got none"),
         (lambda views: views[:2], r"`text` must hold one instruction an image \(2\), got 3"),
     ],
 )

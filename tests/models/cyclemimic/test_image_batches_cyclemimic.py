@@ -69,5 +69,5 @@ def test_images_that_stay_as_they_are_are_not_resized_for_nothing(images):
 def test_low_images_have_their_channels_last(height):
     image = np.random.default_rng(0).integers(0, 256, (height, 48, 3), dtype=np.uint8)
     batches = ImageBatches(SiglipImageProcessorPil(size={"height": 32, "width": 32}))
-    expected = batches.encode([Image.fromarray(image)])["pixel_values"]
+    expected = batches.image_processor([Image.fromarray(image)], return_tensors="pt")["pixel_values"]
     assert torch.equal(batches.encode([image])["pixel_values"], expected)

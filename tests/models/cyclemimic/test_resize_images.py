@@ -53,9 +53,9 @@ def test_cropping_processor_keeps_what_it_crops_to(processor, texts):
 
 
 def test_bad_images(processor):
-    with pytest.raises(ValueError, match="`images` must be RGB, .* got float32"):
+    with pytest.raises(ValueError, match="`images` must hold RGB images, .* got float32 from 0 to 255"):
         processor.resize_images(LARGE.astype(np.float32))
-    with pytest.raises(ValueError, match="got an empty list"):
+    with pytest.raises(ValueError, match="`images` must hold at least one image, got none"):
         processor.resize_images([])
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers.image_utils import is_pil_image
+
+from .rgb_images_cyclemimic import as_rgb_array
 
 # What image processors make that a backbone reads; they make more, such as counts of tiles, that it does not.
 IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_position_ids", "image_sizes")
-_ALLOWED = "`images` must be RGB, as uint8 of shape (height, width, 3) or PIL images of mode 'RGB'"
 
 
 class ImageBatches:
@@ -35,28 +35,21 @@ class ImageBatches:
         return is_same and self._settings == str(image_processor.to_dict())
 
     @staticmethod
-    def check(images: Any) -> list[Any]:
+    def check(images: Any) -> list[np.ndarray]:
         """
-        One image or several as a list of PIL images and uint8 arrays of shape `(height, width, 3)`.
+        One image or several as a list of uint8 arrays of shape `(height, width, 3)`.
+
+        Args:
+            images: PIL images, or arrays or tensors, uint8 or floats from 0 to 1, with their channels last or first.
 
         Raises:
-            ValueError: they are not RGB, or none.
+            ValueError: one of another kind, or none.
         """
-        if is_image(images):
+        if is_image(images) or images is None:
             images = [images]
-        if images is None:
-            raise ValueError(f"{_ALLOWED}, got None.")
-        images = [image.cpu().numpy() if isinstance(image, torch.Tensor) else image for image in images]
-        for image in images:
-            if is_pil_image(image):
-                if image.mode != "RGB":
-                    raise ValueError(f"{_ALLOWED}, got a PIL image of mode {image.mode!r}.")
-            elif not isinstance(image, np.ndarray):
-                raise ValueError(f"{_ALLOWED}, got {type(image).__name__}.")
-            elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-                raise ValueError(f"{_ALLOWED}, got {image.dtype} of shape {image.shape}.")
+        images = [as_rgb_array(image, "images") for image in images]
         if not images:
-            raise ValueError(f"{_ALLOWED}, got an empty list.")
+            raise ValueError("`images` must hold at least one image, got none.")
         return images
 
     def resize(self, images: Any) -> np.ndarray:
@@ -64,7 +57,7 @@ class ImageBatches:
         Images as the image processor resizes and crops them, before it normalises.
 
         Args:
-            images: uint8 `(B, height, width, 3)`, or a list of images of one size.
+            images: As for [`~ImageBatches.check`], of one size.
 
         Returns:
             `np.ndarray`: uint8 `(B, new_height, new_width, 3)`; the images as they are where the image processor would
@@ -78,7 +71,7 @@ class ImageBatches:
         others = self._resized_once(images[1:]) if len(images) > 1 else None
         return first if others is None else np.concatenate((first, others))
 
-    def encode(self, images: list[Any], **kwargs: Any) -> dict[str, torch.Tensor]:
+    def encode(self, images: list[np.ndarray], **kwargs: Any) -> dict[str, torch.Tensor]:
         """
         What a backbone reads of B images.
 
@@ -93,8 +86,7 @@ class ImageBatches:
             ValueError: it makes tensors of several shapes of them.
         """
         images = self._squared(images)
-        shapes = {image.shape if isinstance(image, np.ndarray) else None for image in images}
-        if len(shapes) == 1 and None not in shapes and not kwargs:
+        if len({image.shape for image in images}) == 1 and not kwargs:
             affine_map = self._affine_map(images[0].shape)
             if affine_map is not None:
                 scale, offset = affine_map
@@ -110,19 +102,20 @@ class ImageBatches:
         frames = np.ascontiguousarray(resized.to(torch.uint8).permute(0, 2, 3, 1).numpy())
         return None if self._affine_map(frames.shape[1:]) is None else frames
 
-    def _squared(self, images: list[Any]) -> list[Any]:
+    def _squared(self, images: list[np.ndarray]) -> list[np.ndarray]:
         if self.square_size is None:
             return images
         size = (self.square_size, self.square_size)
-        images = [image if is_pil_image(image) else Image.fromarray(image) for image in images]
         return [
-            np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BICUBIC))
+            image
+            if image.shape[:2] == size
+            else np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
             for image in images
         ]
 
-    def _run(self, images: list[Any], **kwargs: Any) -> dict[str, torch.Tensor]:
+    def _run(self, images: list[np.ndarray], **kwargs: Any) -> dict[str, torch.Tensor]:
         """What the image processor makes, batch first: some take a list of images for those of one prompt."""
-        if any(isinstance(image, np.ndarray) and image.shape[0] in (1, 3) for image in images):
+        if any(image.shape[0] in (1, 3) for image in images):
             # Else so low an image would be taken for one with its channels first.
             kwargs = {"input_data_format": "channels_last", **kwargs}
         made = self.image_processor(images, return_tensors="pt", **kwargs)
@@ -170,7 +163,7 @@ class ImageBatches:
 
 def is_image(value: Any) -> bool:
     """Whether this is one image, and not several."""
-    return is_pil_image(value) or (isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 3)
+    return isinstance(value, Image.Image) or (isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 3)
 
 
 __all__ = ["IMAGE_INPUTS", "ImageBatches", "is_image"]

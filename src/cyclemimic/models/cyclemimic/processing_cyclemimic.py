@@ -252,8 +252,9 @@ class CycleMimicProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            images: One RGB image or a list of B: uint8 arrays or tensors of shape `(height, width, 3)`, or PIL images. Of
-                several cameras, a list of an image each, in the order of `camera_names`, or a list of B such lists.
+            images: One image or a list of B: PIL images, or arrays or tensors, uint8 or floats from 0 to 1, of shape
+                `(height, width, 3)` or `(3, height, width)`. Of several cameras, a list of an image each, in the order of
+                `camera_names`, or a list of B such lists.
             text (`str` or `Sequence[str]`): B instructions.
             latent_actions (integers of shape `(B, num_latent_tokens)`, *optional*): Codes in `[0, codebook_size)`.
             actions (floats of shape `(B, chunk_size, action_dim)`, *optional*): In physical units. Normalised by

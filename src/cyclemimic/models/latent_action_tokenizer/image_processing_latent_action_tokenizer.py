@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 
-Frame = Image.Image | np.ndarray | torch.Tensor
+from .rgb_images_latent_action_tokenizer import RGBImage, as_rgb_array
+
 # What other processors, or our configuration, call things that are otherwise here: transformers would keep it unread.
 _NOT_OURS = {
     *("image_size", "crop_size", "resample", "rescale_factor"),
@@ -76,13 +76,14 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
 
     def __call__(  # type: ignore[override]  # two frames, where others take one
         self,
-        current: Frame | Sequence[Frame],
-        future: Frame | Sequence[Frame] | None = None,
+        current: RGBImage | Sequence[RGBImage],
+        future: RGBImage | Sequence[RGBImage] | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
         """
         Args:
-            current (a frame or a sequence of frames): `o_t`; RGB, PIL images or uint8 arrays `(height, width, 3)`.
+            current (a frame or a sequence of frames): `o_t`; PIL images, or arrays or tensors, uint8 or floats from 0 to
+                1, `(height, width, 3)` or `(3, height, width)`.
             future (the same, *optional*): `o_{t+H}`, as many as `current`.
             return_tensors (`str`): only `"pt"`.
 
@@ -91,7 +92,7 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
             `(batch_size, 3, size, size)`.
 
         Raises:
-            ValueError: no frame, a frame that is not RGB uint8, unequal numbers of frames, another `return_tensors`.
+            ValueError: no frame, a frame of another kind, unequal numbers of frames, another `return_tensors`.
         """
         if return_tensors != "pt":
             raise ValueError(f'`return_tensors` must be "pt", got {return_tensors!r}.')
@@ -105,14 +106,14 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
 
     def preprocess(
         self,
-        current: Frame | Sequence[Frame],
-        future: Frame | Sequence[Frame] | None = None,
+        current: RGBImage | Sequence[RGBImage],
+        future: RGBImage | Sequence[RGBImage] | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
         """The same as calling the processor: `current`, `future` and `return_tensors` go there."""
         return self(current, future, return_tensors)
 
-    def resize_frames(self, frames: Frame | Sequence[Frame], name: str = "frames") -> np.ndarray:
+    def resize_frames(self, frames: RGBImage | Sequence[RGBImage], name: str = "frames") -> np.ndarray:
         """Checked frames at the processor's size: uint8 `(batch_size, size, size, 3)`.
 
         Data sets apply it once when they decode; frames that already have the size pass unchanged.
@@ -122,15 +123,13 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
             name (`str`, *optional*): What errors call them.
 
         Raises:
-            ValueError: no frame, or one that is not RGB uint8.
+            ValueError: no frame, or one of another kind.
         """
-        if not isinstance(frames, Frame | list | tuple):
-            raise ValueError(f"`{name}` must hold RGB frames, images or uint8 arrays, got {type(frames).__name__}.")
-        if not isinstance(frames, list | tuple) and (isinstance(frames, Image.Image) or frames.ndim in (0, 3)):
-            frames = [frames]
-        if len(frames) == 0:
+        is_several = isinstance(frames, list | tuple) or getattr(frames, "ndim", None) == 4
+        several: Any = frames if is_several else [frames]
+        arrays = [as_rgb_array(frame, name) for frame in several]
+        if not arrays:
             raise ValueError(f"`{name}` must hold at least one frame, got none.")
-        arrays = [_as_rgb_array(frame, name) for frame in frames]
         if len({array.shape for array in arrays}) == 1:
             return self._resized(np.stack(arrays))
         return np.concatenate([self._resized(array[None]) for array in arrays])
@@ -174,19 +173,6 @@ def _checked_channels(name: str, values: float | Sequence[float], above: float) 
         kind = "finite numbers" if above == -math.inf else f"numbers above {above:g}"
         raise ValueError(f"`{name}` must be three {kind}, one a channel, or one for all, got {given}.")
     return values
-
-
-def _as_rgb_array(frame: Frame, name: str) -> np.ndarray:
-    # Of an image of more than 8 bits, Pillow makes white of all that is above 255.
-    if isinstance(frame, Image.Image) and not frame.mode.startswith(("I", "F")):
-        frame = frame.convert("RGB")
-    array = np.asarray(frame)
-    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8 or 0 in array.shape:
-        raise ValueError(
-            f"`{name}` must hold RGB frames, uint8 of shape (height, width, 3), "
-            f"got {array.dtype} of shape {array.shape}."
-        )
-    return array
 
 
 # With this, `save_pretrained` puts this module and its siblings beside the settings.

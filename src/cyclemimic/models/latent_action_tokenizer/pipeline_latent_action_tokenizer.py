@@ -8,7 +8,7 @@ from typing import Any
 from transformers import Pipeline
 from transformers.image_utils import load_image
 
-from .image_processing_latent_action_tokenizer import Frame
+from .rgb_images_latent_action_tokenizer import RGBImage
 
 
 class LatentActionPipeline(Pipeline):
@@ -38,7 +38,7 @@ class LatentActionPipeline(Pipeline):
             raise ValueError(f"A pipeline of latent actions takes no parameters, got {sorted(pipeline_parameters)}.")
         return {}, {}, {}
 
-    def preprocess(self, input_: tuple[Frame | str, Frame | str], **parameters: Any) -> Any:
+    def preprocess(self, input_: tuple[RGBImage | str, RGBImage | str], **parameters: Any) -> Any:
         """
         The pair as the model reads it.
 
