@@ -18,7 +18,16 @@ import torch
 from tqdm import tqdm
 
 from cyclemimic import LatentActionTokenizerConfig, LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
-from cyclemimic.data import DataError, Episode, InMemorySource, LabelFolder, LatentLabels
+from cyclemimic.data import (
+    DataError,
+    DemonstrationDataset,
+    Episode,
+    InMemorySource,
+    LabelFolder,
+    LatentLabels,
+    VideoFileSource,
+    encode_video,
+)
 from cyclemimic.labeling import label_videos
 
 # At 10 fps: pairs three frames apart, two or one near the end.
@@ -85,6 +94,25 @@ def label(tokenizer, image_processor, sources, tmp_path):
     return run
 
 
+def test_films_that_change_places_are_refused(label, tmp_path):
+    films = tmp_path / "films"
+    films.mkdir()
+    for index, name in enumerate(("a.mp4", "b.mp4")):
+        encode_video(films / name, np.full((8, 16, 16, 3), 90 * index, np.uint8), fps=10)
+    before = VideoFileSource(films)
+    labels = LatentLabels.from_folder(label(sources=[before], output_dir=tmp_path / "of_films"))
+    (films / "clips.csv").write_text("file,text\nb.mp4,push\na.mp4,pull\n")
+    after = VideoFileSource(films)
+    assert [episode.num_frames for episode in before] == [episode.num_frames for episode in after]
+    DemonstrationDataset([before], labels=labels)
+    with pytest.raises(
+        DataError, match=r"another films, whose episode 0 is a\.mp4#t=0,0\.8 instead of b\.mp4#t=0,0\.8"
+    ):
+        DemonstrationDataset([after], labels=labels)
+    with pytest.raises(DataError, match="exists already, with other labels: data set films was 2 episodes"):
+        label(sources=[after], output_dir=tmp_path / "of_films")
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 128])
 def test_labels_equal_those_of_each_pair_alone(batch_size, label, tokenizer, image_processor, sources, tmp_path):
     assert label(batch_size=batch_size) == tmp_path / "labels"
@@ -116,7 +144,7 @@ def test_datasets_loads_the_labels(label, tmp_path):
     datasets = pytest.importorskip("datasets")
     folder = label()
     rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
-    assert rows.column_names == ["source", "episode_index", "frame_index", "future_index", "instruction", "codes"]
+    assert rows.column_names == ["source", "episode_index", "frame_index", "future_index", "instruction", "place", "codes"]
     assert len(rows) == 17
     first, last = rows[0], rows[16]
     assert (first["source"], first["frame_index"], first["future_index"], first["instruction"]) == (

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from cyclemimic.cards.card import CardData, plain, render_label_card
 from cyclemimic.data import DataError, Episode, EpisodeSource, FramePairDataset, LabelFolder
 from cyclemimic.data.episode import list_episodes
+from cyclemimic.data.labels.latent_labels import PLACE_COLUMN
 from cyclemimic.data.pairs import check_intervals, future_indices
 from cyclemimic.evaluation_mode import evaluating
 from cyclemimic.hub.names import public_name
@@ -227,7 +228,7 @@ def _describe_data(episodes: Sequence[Episode]) -> dict[str, str]:
     described: dict[str, str] = {}
     for name in dict.fromkeys(episode.source for episode in episodes):
         own = [episode for episode in episodes if episode.source == name]
-        listed = [(episode.index, episode.num_frames, episode.fps, episode.camera) for episode in own]
+        listed = [(episode.index, episode.num_frames, episode.fps, episode.camera, episode.place) for episode in own]
         digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:12]
         num_frames = sum(episode.num_frames for episode in own)
         described[name] = (
@@ -262,4 +263,5 @@ def _label_columns(episode: Episode, futures: np.ndarray, codes: np.ndarray) -> 
         "future_index": futures,
         "instruction": np.array([episode.instruction_at(index) for index in range(count)], dtype=object),
         "codes": codes,
+        PLACE_COLUMN: np.full(count, episode.place, dtype=object),
     }

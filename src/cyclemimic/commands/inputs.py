@@ -189,22 +189,9 @@ def check_labels(
 
 
 def check_labels_are_of(labels: LatentLabels, sources: Sequence[EpisodeSource]) -> None:
-    """Raises `ValueError` where labels say that they are of another camera, or of other episodes, than a data set of that
-    name has."""
-    cameras = labels.metadata.get("cameras", {})
+    """Raises `DataError` where labels say that they are of other episodes than the data sets have by those names."""
     for episode in (episode for source in sources for episode in source):
-        camera = cameras.get(episode.source)
-        if camera not in (None, episode.camera):
-            raise ValueError(f"`labels` must be of {episode.source}'s camera {episode.camera}, got those of {camera}.")
-        if camera is None or (episode.source, episode.index) not in labels:
-            continue
-        # The last pair of an episode ends with it.
-        length = int(labels.future_frames(episode.source, episode.index).max()) + 1
-        if length != episode.num_frames:
-            raise ValueError(
-                f"`labels` must be of these data sets, got those of another {episode.source}, whose episode "
-                f"{episode.index} has {length} frames instead of {episode.num_frames}."
-            )
+        labels.check_is_of(episode)
 
 
 def check_all_labelled(labels: LatentLabels, sources: Sequence[EpisodeSource]) -> None:

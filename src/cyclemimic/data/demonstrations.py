@@ -160,6 +160,7 @@ def _labelled_frames(episode: Episode, labels: LatentLabels | None) -> tuple[np.
         return np.arange(episode.num_frames), None
     if (episode.source, episode.index) not in labels:
         return None
+    labels.check_is_of(episode)
     frames, codes = labels.episode(episode.source, episode.index)
     if frames[0] < 0 or frames[-1] >= episode.num_frames:
         raise DataError(

@@ -63,6 +63,8 @@ class Episode:
         reader (`EpisodeReader`): Supplies frames, instruction, actions and states.
         attributes (`Mapping[str, object]`): Further values the data set holds per episode, such as
             `{"success": True}`.
+        place (`str`, *optional*): File or folder of its own, within the data set, with the seconds of a clip:
+            `"films/a.mp4#t=1.5,4"`. Of files that come and go it says which one an index was.
 
     Example:
 
@@ -84,6 +86,7 @@ class Episode:
     camera: str
     reader: EpisodeReader = field(repr=False, compare=False)
     attributes: Mapping[str, object] = field(default_factory=dict)
+    place: str | None = None
 
     @cached_property
     def instruction(self) -> str | None:

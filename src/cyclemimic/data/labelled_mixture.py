@@ -30,6 +30,7 @@ class LabelledMixture(Dataset):
     def __init__(self, pairs: MixtureDataset, labels: LatentLabels) -> None:
         self.pairs, self.labels = pairs, labels
         for episode, num_pairs in pairs.episodes:
+            labels.check_is_of(episode)
             frames = labels.episode(episode.source, episode.index)[0] if self._knows(episode) else ()
             if len(frames) < num_pairs or frames[num_pairs - 1] != num_pairs - 1:
                 raise DataError(

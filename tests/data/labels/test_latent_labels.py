@@ -4,9 +4,10 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 
-from cyclemimic.data import DataError, LatentLabels
+from cyclemimic.data import DataError, Episode, LatentLabels
 
 from ...label_files import write_labels
 
@@ -39,6 +40,34 @@ def test_labels_are_found_again(tmp_path):
     frames, codes = labels.episode("a", 7)
     assert frames.tolist() == [0, 1] and codes[:, 1].tolist() == [0, 1]
     assert labels.episodes == [("a", 2), ("a", 7), ("b", 0)] and ("a", 2) in labels and ("a", 3) not in labels
+
+
+def test_labels_know_where_their_episodes_are(tmp_path):
+    places = ["b.mp4#t=0,2", None, None, "a.mp4#t=0,2", "b.mp4#t=0,2"]
+    write_labels(
+        tmp_path / "labels",
+        make_columns(ROWS) | {"place": places},
+        **SETTINGS,
+        metadata={"cameras": {"a": "x", "b": "x"}},
+    )
+    labels = LatentLabels.from_folder(tmp_path / "labels")
+    lengths = {"a": {2: 15, 7: 7}, "b": {0: 10}}
+
+    def check(source, index, place):
+        labels.check_is_of(Episode(source, "arm", index, lengths[source][index], 10.0, "x", None, place=place))
+
+    check("a", 2, "a.mp4#t=0,2")
+    check("b", 0, "b.mp4#t=0,2")
+    check("a", 7, "c.mp4#t=0,2")  # of which the labels do not tell
+    with pytest.raises(DataError, match="another a, whose episode 2 is a.mp4#t=0,2 instead of new.mp4#t=0,2; label"):
+        check("a", 2, "new.mp4#t=0,2")
+
+
+def test_labels_of_before_places_are_read(tmp_path):
+    write_labels(tmp_path / "labels", make_columns(ROWS), **SETTINGS)
+    path = next((tmp_path / "labels").glob("*.parquet"))
+    parquet.write_table(parquet.read_table(path).drop_columns(["place"]), path)
+    assert len(LatentLabels.from_folder(tmp_path / "labels")) == len(ROWS)
 
 
 def test_episodes_of_one_number_are_of_their_own_data_sets():
@@ -104,6 +133,6 @@ def test_datasets_library_loads_the_folder(tmp_path):
     datasets = pytest.importorskip("datasets")
     write_labels(tmp_path / "labels", make_columns(ROWS), **SETTINGS)
     loaded = datasets.load_dataset(str(tmp_path / "labels"), cache_dir=str(tmp_path / "cache"))["train"]
-    assert loaded.column_names == ["source", "episode_index", "frame_index", "future_index", "instruction", "codes"]
+    assert loaded.column_names == ["source", "episode_index", "frame_index", "future_index", "instruction", "place", "codes"]
     assert loaded["codes"][:] == make_columns(ROWS)["codes"].tolist()
     assert loaded["instruction"][:] == [None, "push", "push", "push", None]

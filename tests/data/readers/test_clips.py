@@ -188,3 +188,10 @@ def test_a_table_that_links_out_of_the_folder_is_refused(films, tmp_path):
     (films / "clips.csv").symlink_to(tmp_path / "secret.csv")
     with pytest.raises(DataError, match="leads outside"):
         VideoFileSource(films)
+
+
+def test_a_place_names_the_clip_whatever_its_index(films):
+    before = {episode.index: episode.place for episode in VideoFileSource(films)}
+    assert before == {0: "a.mp4#t=0,2", 1: "more/b.mkv#t=0,2"}
+    write_table(films, "csv", [("more/b.mkv", "push", 0.5, 1.5), ("a.mp4", "look", "", "")])
+    assert [episode.place for episode in VideoFileSource(films)] == ["more/b.mkv#t=0.5,1.5", "a.mp4#t=0,2"]

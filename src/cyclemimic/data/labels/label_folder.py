@@ -77,7 +77,7 @@ class LabelFolder:
 
         Args:
             index (`int`): Which shard.
-            columns (`Mapping`): The columns [`COLUMNS`], of equal length; `codes` of shape
+            columns (`Mapping`): The columns [`COLUMNS`], with or without `place`, of equal length; `codes` of shape
                 `(num_rows, num_latent_tokens)`, in `[0, codebook_size)`.
 
         Raises:

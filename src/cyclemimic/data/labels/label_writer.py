@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .latent_labels import COLUMNS, INTEGER_COLUMNS, METADATA_KEY
+from .latent_labels import COLUMNS, INTEGER_COLUMNS, METADATA_KEY, PLACE_COLUMN
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 UNFINISHED_PREFIX = ".unfinished-"
 
 
@@ -58,9 +58,9 @@ def to_table(columns: Mapping[str, Sequence[Any] | np.ndarray], metadata: Mappin
     import pyarrow
 
     length, size = metadata["num_latent_tokens"], metadata["codebook_size"]
-    lengths = {key: len(columns[key]) for key in COLUMNS if key in columns}
-    if set(columns) != set(COLUMNS) or len(set(lengths.values())) != 1:
-        raise ValueError(f"`columns` must be {list(COLUMNS)}, of equal length, got {lengths or sorted(columns)}")
+    lengths = {key: len(column) for key, column in columns.items()}
+    if set(columns) - {PLACE_COLUMN} != set(COLUMNS) or len(set(lengths.values())) != 1:
+        raise ValueError(f"`columns` must be {list(COLUMNS)}, of equal length, got {lengths}")
     codes = np.asarray(columns["codes"], dtype=np.int64)
     if codes.shape != (lengths["codes"], length):
         raise ValueError(f"`codes` must have shape (num_rows, {length}), got {codes.shape}")
@@ -69,7 +69,8 @@ def to_table(columns: Mapping[str, Sequence[Any] | np.ndarray], metadata: Mappin
     arrays = {"source": pyarrow.array(columns["source"], pyarrow.string())}
     for key in INTEGER_COLUMNS:
         arrays[key] = pyarrow.array(np.asarray(columns[key], dtype=np.int64))
-    arrays["instruction"] = pyarrow.array(columns["instruction"], pyarrow.string())
+    for key in ("instruction", PLACE_COLUMN):
+        arrays[key] = pyarrow.array(columns.get(key, [None] * len(codes)), pyarrow.string())
     arrays["codes"] = pyarrow.FixedSizeListArray.from_arrays(
         pyarrow.array(np.ascontiguousarray(codes).reshape(-1)), length
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...hub.names import names_hub_repository
-from ..episode import DataError
+from ..episode import DataError, Episode
 from ..readers.hub import at_revision, open_hub_folder
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ METADATA_KEY = b"cyclemimic"
 INTEGER_COLUMNS = ("episode_index", "frame_index", "future_index")
 COLUMNS = ("source", *INTEGER_COLUMNS, "instruction", "codes")
 """Columns of a label file: `str`, three `int64`, `str` (or null), and a list of `num_latent_tokens` `int64`."""
+PLACE_COLUMN = "place"
+"""One more, `str` (or null): the [`Episode`]'s `place`. Labels of before version 2 have none."""
 
 
 class LatentLabels:
@@ -32,7 +34,7 @@ class LatentLabels:
 
     Args:
         columns (`Mapping`): The columns [`COLUMNS`], without `instruction` if it is not needed; `codes` of shape
-            `(num_rows, num_latent_tokens)`.
+            `(num_rows, num_latent_tokens)`; with or without [`PLACE_COLUMN`].
         metadata (`Mapping`): At least `codebook_size` and `num_latent_tokens`.
 
     Attributes:
@@ -75,6 +77,8 @@ class LatentLabels:
             (names[source_ids[start]], int(episode[start])): slice(int(start), int(stop))
             for start, stop in zip(starts, stops)
         }
+        places = columns.get(PLACE_COLUMN)
+        self._places = {} if places is None else dict(zip(self._slices, (places[row] for row in order[starts])))
         repeated = np.flatnonzero(~is_start[1:] & (np.diff(self._frame_index) == 0))
         if len(repeated):
             row = repeated[0]
@@ -108,9 +112,9 @@ class LatentLabels:
             raise DataError(
                 f"{path} holds {len(paths)} of {num_shards} shards; run `cyclemimic label` again to finish"
             )
-        table = pyarrow.concat_tables(
-            [table.select([key for key in COLUMNS if key != "instruction"]) for table in tables]
-        )
+        has_places = all(PLACE_COLUMN in table.column_names for table in tables)
+        wanted = [*(key for key in COLUMNS if key != "instruction"), *([PLACE_COLUMN] if has_places else [])]
+        table = pyarrow.concat_tables([table.select(wanted) for table in tables])
         codes = table.column("codes").combine_chunks().flatten().to_numpy(zero_copy_only=False)
         length, largest = metadata[0]["num_latent_tokens"], metadata[0]["codebook_size"] - 1
         if len(codes) != table.num_rows * length or (len(codes) and not 0 <= codes.min() <= codes.max() <= largest):
@@ -119,9 +123,8 @@ class LatentLabels:
                 "data again"
             )
         columns = {key: table.column(key).to_numpy() for key in INTEGER_COLUMNS}
-        # Millions of rows share a few names: one object each, not one a row.
-        sources = table.column("source").combine_chunks().dictionary_encode()
-        columns["source"] = np.array(sources.dictionary.to_pylist(), dtype=object)[sources.indices.to_numpy()]
+        for name in ("source", *wanted[len(COLUMNS) - 1 :]):
+            columns[name] = _shared_objects(table.column(name))
         columns["codes"] = codes.reshape(-1, length)
         labels = cls(columns, metadata[0])
         labels.folder, labels.name = Path(path), Path(path).resolve().name
@@ -210,6 +213,29 @@ class LatentLabels:
         """
         return self._future_index[self._rows(source, episode_index)]
 
+    def check_is_of(self, episode: Episode) -> None:
+        """
+        Raise `DataError` where the labels of a data set's episode of this name and index are of another one: as far as they
+        tell, of another camera, length or place.
+
+        Args:
+            episode ([`Episode`]): Of the data set that they are to be used with.
+        """
+        camera = self.metadata.get("cameras", {}).get(episode.source)
+        if camera not in (None, episode.camera):
+            raise DataError(f"`labels` must be of {episode.source}'s camera {episode.camera}, got those of {camera}.")
+        key = episode.source, episode.index
+        if camera is None or key not in self:
+            return
+        # The last pair of an episode ends with it.
+        length = int(self.future_frames(*key).max()) + 1
+        another = f"`labels` must be of these data sets, got those of another {episode.source}, whose episode {episode.index}"
+        if length != episode.num_frames:
+            raise DataError(f"{another} has {length} frames instead of {episode.num_frames}.")
+        place = self._places.get(key)
+        if place not in (None, episode.place):
+            raise DataError(f"{another} is {place} instead of {episode.place}; label the data again.")
+
     def _rows(self, source: str, episode_index: int) -> slice:
         rows = self._slices.get((source, episode_index))
         if rows is None:
@@ -235,6 +261,13 @@ def open_labels(path: str | Path, revision: str | None = None) -> LatentLabels:
     if revision is not None:
         raise DataError(f"{path} holds no labels on the Hub; leave out their revision, got {revision!r}")
     return LatentLabels.from_folder(path)
+
+
+def _shared_objects(column: Any) -> np.ndarray:
+    """A column of texts. Millions of rows share a few: one object each, not one a row."""
+    encoded = column.combine_chunks().dictionary_encode()
+    texts = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)
+    return texts[encoded.indices.fill_null(-1).to_numpy()]
 
 
 def _metadata_of(table: Any, path: Path) -> dict[str, Any]:

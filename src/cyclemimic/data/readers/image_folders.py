@@ -69,6 +69,7 @@ class ImageFolderSource:
 
     def __getitem__(self, index: int) -> Episode:
         position, trajectory = self._trajectories[index]
+        folder = trajectory.folder.relative_to(self.root).as_posix()
         return Episode(
             source=self.name,
             embodiment=self.embodiment,
@@ -77,7 +78,8 @@ class ImageFolderSource:
             fps=self.fps,
             camera=self.camera,
             reader=trajectory,
-            attributes={"folder": trajectory.folder.relative_to(self.root).as_posix()},
+            attributes={"folder": folder},
+            place=folder,
         )
 
     def __iter__(self) -> Iterator[Episode]:

@@ -97,7 +97,8 @@ class VideoFileSource:
         file = clip.path.name if clip.path == self.root else clip.path.relative_to(self.root).as_posix()
         reader = _VideoFileReader(clip, self.fps, num_frames)
         where = {"file": file, "start_s": clip.start_s, "end_s": end_s}
-        return Episode(self.name, self.embodiment, position, num_frames, self.fps, self.camera, reader, where)
+        place = f"{file}#t={clip.start_s:.6g},{end_s:.6g}"
+        return Episode(self.name, self.embodiment, position, num_frames, self.fps, self.camera, reader, where, place)
 
     def __iter__(self) -> Iterator[Episode]:
         return (self[index] for index in range(len(self)))
