@@ -95,16 +95,19 @@ def label_videos(
     if not folder.start():
         logger.info("%s holds all these labels already: nothing to do; remove it to make them anew", output_dir)
         return Path(output_dir)
-    with evaluating(tokenizer):
-        for index in tqdm(range(rank, len(shards), world_size), desc="label", unit="shard", disable=rank > 0):
-            if folder.is_missing(index):
-                columns = [
-                    _label_columns(
-                        episode, futures, _encode_episode(tokenizer, image_processor, episode, futures, batch_size)
-                    )
-                    for episode, futures in shards[index]
-                ]
-                folder.write(index, {key: np.concatenate([part[key] for part in columns]) for key in columns[0]})
+    own_shards = [(index, shards[index]) for index in range(rank, len(shards), world_size)]
+    own_pairs = sum(len(futures) for _, shard in own_shards for _, futures in shard)
+    with evaluating(tokenizer), tqdm(desc="label", unit="pair", total=own_pairs, disable=rank > 0) as progress:
+        for index, shard in own_shards:
+            if not folder.is_missing(index):
+                progress.update(sum(len(futures) for _, futures in shard))
+                continue
+            columns = []
+            for episode, futures in shard:
+                codes = _encode_episode(tokenizer, image_processor, episode, futures, batch_size)
+                columns.append(_label_columns(episode, futures, codes))
+                progress.update(len(futures))
+            folder.write(index, {key: np.concatenate([part[key] for part in columns]) for key in columns[0]})
     num_pairs = sum(len(futures) for shard in shards for _, futures in shard)
     described = CardData.of_sources(sources) if data is None else data
     folder.finish(_card(Path(output_dir).resolve().name, described, settings, num_pairs))
