@@ -144,7 +144,15 @@ def test_datasets_loads_the_labels(label, tmp_path):
     datasets = pytest.importorskip("datasets")
     folder = label()
     rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
-    assert rows.column_names == ["source", "episode_index", "frame_index", "future_index", "instruction", "place", "codes"]
+    assert rows.column_names == [
+        "source",
+        "episode_index",
+        "frame_index",
+        "future_index",
+        "instruction",
+        "place",
+        "codes",
+    ]
     assert len(rows) == 17
     first, last = rows[0], rows[16]
     assert (first["source"], first["frame_index"], first["future_index"], first["instruction"]) == (

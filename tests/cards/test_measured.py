@@ -26,6 +26,13 @@ ROLLOUT = {
     }
 }
 
+ERRORS = {
+    "errors": {"policy": 0.25, "mean_action": 0.5, "last_action": 1.0, "dimensions": [0]},
+    "episodes": 2,
+    "frames": 30,
+    "arguments": {"data": "videos/arm"},
+}
+
 
 @pytest.fixture
 def model(tmp_path):
@@ -60,16 +67,22 @@ def test_figures_go_into_the_card(model, tmp_path, capsys):
         ("all tasks, 4 trials", "success_rate"): 0.75,
     }
     assert card.data.tags == before.data.tags
+    assert cli.main(["card", "--model", str(model), "--errors", write(tmp_path / "errors.json", ERRORS)]) == 0
+    card = ModelCard.load(model / "README.md")
+    data = "arm, 30 frames of 2 episodes"
+    assert f"| {data} | error of recorded actions, in half ranges from 1 % to 99 % | 0.25 |" in card.text
+    assert [row["value"] for row in card.data.to_dict()["model-index"][0]["results"][0]["metrics"]] == [0.25, 0.5, 1.0]
     assert [path.name for path in model.iterdir()] == ["README.md"]
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "`quality` and `rollout` must hold at least one figure, got none."),
+        ([], "`quality`, `rollout` and `errors` must hold at least one figure, got none."),
         (["--quality", "missing.json"], "`quality` must be a JSON file, got missing.json"),
         (["--rollout", "{quality}"], "`rollout` must be a file with `success`"),
         (["--quality", "{bare}"], "`quality` must be as `cyclemimic` has written it, got"),
+        (["--errors", "{quality}"], "`errors` must be a file with `errors`"),
         (["--rollout", "{rateless}"], "`rollout` must be as `cyclemimic` has written it, got"),
     ],
 )
@@ -109,4 +122,4 @@ def test_rollouts_of_another_policy_are_refused(model, tmp_path, capsys):
 def test_a_rate_without_its_interval_is_refused(model, tmp_path, capsys):
     rollout = write(tmp_path / "results.json", {"success": {"push": {"rate": 0.5, "trials": 2}}})
     assert cli.main(["card", "--model", str(model), "--rollout", rollout]) == 2
-    assert "`rollout` must have `rate`, `low`, `high` and `trials` of push" in capsys.readouterr().err
+    assert f"`rollout` must be as `cyclemimic` has written it, got {rollout}: KeyError 'low'" in capsys.readouterr().err

@@ -117,6 +117,13 @@ def test_the_camera_that_it_was_fine_tuned_with(verb, tokenizer, two_camera_data
         assert verb("evaluate-policy", *flags, *camera) == 0
         errors[tuple(camera)] = json.loads((output / "errors.json").read_text())["errors"]["policy"]
     assert errors[()] == errors["--camera", "wrist"] != errors["--camera", "front"]
+    # A data set of another name, as held-out ones are, is seen by the same camera.
+    held_out = shutil.copytree(two_camera_data, tmp_path / "held_out")
+    flags = ["--policy", tmp_path / "policy", "--data", held_out, "--output", tmp_path / "held_out_errors"]
+    assert verb("evaluate-policy", *flags, "--device", "cpu") == 0
+    written = json.loads((tmp_path / "held_out_errors" / "errors.json").read_text())
+    assert written["errors"]["policy"] == errors[()]
+    assert written["arguments"]["camera"] == "observation.images.wrist"
 
 
 def test_several_cameras(verb, tokenizer, two_camera_data, pretrained, tmp_path):

@@ -202,6 +202,10 @@ def test_a_part_of_the_policy_is_trained_and_the_whole_is_saved(verb, pretrained
         ("--data {data} --labels {labels}", "the following arguments are required: --policy"),
         ("--policy {pretrained} --data {data}", "One of `labels` and `tokenizer` must be given, got neither"),
         (
+            "--policy {pretrained} --data bridge --labels {labels}",
+            "`data` must be data sets here, got the mixture bridge; give its data sets one by one",
+        ),
+        (
             "--policy {pretrained} --data {data} --labels {labels} --tokenizer {tokenizer}",
             "One of `labels` and `tokenizer` must be given, got both",
         ),

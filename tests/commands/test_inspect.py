@@ -98,8 +98,8 @@ def test_check_lists_what_does_not_decode(verb, clips, damage, capsys):
     assert lines[0] == "clips" and lines[-2] == "  broken        1 episodes"
     assert lines[-1].startswith(f"    episode 1: video {clips / 'b.mp4'} does not decode")
     assert said.splitlines()[-1] == (
-        "cyclemimic inspect: error: 1 of 2 episodes are broken, see the list above; replace their files or leave them "
-        "out with `--skip_broken`"
+        "cyclemimic inspect: error: 1 of 2 episodes are broken, see the list above; replace their files, or leave "
+        "them out with `--skip_broken` of the other verbs"
     )
 
 

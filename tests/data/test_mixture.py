@@ -182,6 +182,7 @@ def test_nothing_is_no_mixture(tmp_path):
         ({"path": "x", "weight": True}, "`weight` must be a number above 0, got True"),
         ({"path": "x", "weight": float("nan")}, "`weight` must be a number above 0, got nan"),
         ({"path": "x", "weight": "1"}, "`weight` must be a number above 0, got '1'"),
+        ({"path": "x", "wieght": 1}, r"unknown key 'wieght' \(did you mean 'weight'\?\)"),
         ({"path": "x", "weight": 1, "wieght": 2}, r"unknown key 'wieght' \(did you mean 'weight'\?\)"),
         ({"path": "x", "weight": 1, "fps": -1}, "`fps` must be a number above 0"),
         ({"path": "x", "weight": 1, "interval_s": [1, 0]}, r"`interval_s\[1\]` must be a number above 0"),

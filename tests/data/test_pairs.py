@@ -61,7 +61,7 @@ def test_short_episodes_are_left_out_and_counted(caplog):
     with caplog.at_level(logging.INFO):
         dataset = FramePairDataset([make_source("a", [3, 9, 5], 5)], 1.0, 1.0)
     assert len(dataset) == 4 and [episode.index for episode in dataset.episodes] == [11]
-    assert "2 of 3 episodes are too short" in caplog.text
+    assert "2 of 3 episodes are too short for a pair, a's 10 first" in caplog.text
     with pytest.raises(DataError, match=r"\['a'\]: no episode has two frames 1 s apart"):
         FramePairDataset([make_source("a", [3, 5], 5)], 1.0, 1.0)
 

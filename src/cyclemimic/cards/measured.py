@@ -30,7 +30,17 @@ _QUALITY = {
 }
 
 
-def add_measurements(card_path: Path, quality: Path | None, rollout: Path | None) -> str:
+# Of the errors in `errors.json`, in the same way.
+_ERRORS = {
+    "policy": "error of recorded actions, in half ranges from 1 % to 99 %",
+    "mean_action": "that error of the mean action",
+    "last_action": "that error of the last action, gone on with",
+}
+
+
+def add_measurements(
+    card_path: Path, quality: Path | None = None, rollout: Path | None = None, errors: Path | None = None
+) -> str:
     """
     Returns the card's text with the figures of these files; what stood there of earlier ones goes.
 
@@ -38,6 +48,7 @@ def add_measurements(card_path: Path, quality: Path | None, rollout: Path | None
         card_path (`Path`): The model's `README.md`.
         quality (`Path`, *optional*): `quality.json` of `cyclemimic evaluate-tokenizer`.
         rollout (`Path`, *optional*): `results.json` of `cyclemimic rollout`.
+        errors (`Path`, *optional*): `errors.json` of `cyclemimic evaluate-policy`.
 
     Raises:
         ValueError: a file is not what it should be, or of another model, or the card has no place for figures.
@@ -47,15 +58,18 @@ def add_measurements(card_path: Path, quality: Path | None, rollout: Path | None
         raise ValueError(
             f"`model` must have a card with a section for figures, as training writes it, got {card_path}."
         )
-    for path, name, key in ((quality, "quality", "summary"), (rollout, "rollout", "success")):
+    results = []
+    for path, name, key, read in (
+        (quality, "quality", "summary", _quality_results),
+        (rollout, "rollout", "success", _rollout_results),
+        (errors, "errors", "errors", _errors_results),
+    ):
         if path is not None:
-            _check_is_of(path, name, _stated_files(_read(path, name, key)), card_path.parent)
-    results = [
-        *(_as_written(_quality_results, "quality", quality) if quality else []),
-        *(_as_written(_rollout_results, "rollout", rollout) if rollout else []),
-    ]
+            values = _read(path, name, key)
+            _check_is_of(path, name, _stated_files(values), card_path.parent)
+            results += _as_written(read, name, path, values)
     if not results:
-        raise ValueError("`quality` and `rollout` must hold at least one figure, got none.")
+        raise ValueError("`quality`, `rollout` and `errors` must hold at least one figure, got none.")
     rows = "\n".join(f"| {plain(row.dataset_name)} | {row.metric_name} | {row.metric_value:.4g} |" for row in results)
     table = f"| measured on | figure | value |\n|---|---|---|\n{rows}\n"
     card = ModelCard(_SECTION.sub(lambda found: found[1] + table + found[2], text))
@@ -79,18 +93,19 @@ def _check_is_of(path: Path, name: str, stated: dict[str, str], model: Path) -> 
         raise ValueError(f"`{name}` must be of the model in {model}, got {path}, of one with another {other[0]}.")
 
 
-def _as_written(read: Callable[[Path], list[EvalResult]], name: str, path: Path) -> list[EvalResult]:
-    """What `read` finds in a file; `ValueError` where it is not as the verb writes it."""
+def _as_written(
+    read: Callable[[dict[str, Any]], list[EvalResult]], name: str, path: Path, values: dict[str, Any]
+) -> list[EvalResult]:
+    """What `read` finds in a file's values; `ValueError` where they are not as the verb writes them."""
     try:
-        return read(path)
+        return read(values)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"`{name}` must be as `cyclemimic` has written it, got {path}: {type(error).__name__} {error}."
         ) from error
 
 
-def _quality_results(path: Path) -> list[EvalResult]:
-    quality = _read(path, "quality", "summary")
+def _quality_results(quality: dict[str, Any]) -> list[EvalResult]:
     data = ", ".join(sorted({name for body in quality["data"]["bodies"].values() for name in body["sources"]}))
     summary = {name: quality["summary"].get(name) for name in _QUALITY}
     values = {name: value["value"] if isinstance(value, dict) else value for name, value in summary.items()}
@@ -101,13 +116,7 @@ def _quality_results(path: Path) -> list[EvalResult]:
     ]
 
 
-def _rollout_results(path: Path) -> list[EvalResult]:
-    rates = _read(path, "rollout", "success")["success"]
-    for task, rate in rates.items():
-        if not isinstance(rate, dict) or not {"rate", "low", "high", "trials"} <= set(rate):
-            raise ValueError(
-                f"`rollout` must have `rate`, `low`, `high` and `trials` of {task}, got {path}, which has not."
-            )
+def _rollout_results(results: dict[str, Any]) -> list[EvalResult]:
     return [
         EvalResult(
             *("robotics", "simulator", f"{'all tasks' if task == 'mean' else task}, {rate['trials']} trials"),
@@ -115,7 +124,17 @@ def _rollout_results(path: Path) -> list[EvalResult]:
             dataset_config=task,  # what tells them apart on the Hub
             metric_name=f"success rate (95 %: {rate['low']:.2f} to {rate['high']:.2f})",
         )
-        for task, rate in rates.items()
+        for task, rate in results["success"].items()
+    ]
+
+
+def _errors_results(measured: dict[str, Any]) -> list[EvalResult]:
+    data = (
+        f"{Path(measured['arguments']['data']).name}, {measured['frames']} frames of {measured['episodes']} episodes"
+    )
+    return [
+        EvalResult("robotics", "recorded-actions", data, name, float(measured["errors"][name]), metric_name=described)
+        for name, described in _ERRORS.items()
     ]
 
 

@@ -20,6 +20,7 @@ def parse(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument("--model", required=True, type=Path, metavar="DIR", help="folder of a trained model")
     parser.add_argument("--quality", type=Path, metavar="FILE", help="quality.json of evaluate-tokenizer")
     parser.add_argument("--rollout", type=Path, metavar="FILE", help="results.json of rollout")
+    parser.add_argument("--errors", type=Path, metavar="FILE", help="errors.json of evaluate-policy")
     return parser.parse_args(argv)
 
 
@@ -31,5 +32,5 @@ def run(arguments: argparse.Namespace) -> str:
     path = arguments.model / "README.md"
     if not path.is_file():
         raise ValueError(f"`model` must be the folder of a trained model, with its card, got {arguments.model}.")
-    text = add_measurements(path, arguments.quality, arguments.rollout)
+    text = add_measurements(path, arguments.quality, arguments.rollout, arguments.errors)
     return f"Saved: {write_atomically(path, text.encode())}"

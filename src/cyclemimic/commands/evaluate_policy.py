@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace) -> str:
     from cyclemimic.commands.inputs import check_at_least_one
     from cyclemimic.data.atomic import AtomicFolder
     from cyclemimic.evaluation.open_loop import errors_by_statistics
+    from cyclemimic.hub.integrity import hash_files
 
     check_at_least_one(batch_size=arguments.batch_size)
     folder = AtomicFolder(arguments.output)
@@ -71,8 +72,10 @@ def run(arguments: argparse.Namespace) -> str:
         statistics = policy.processor.action_statistics[policy.dataset]
         errors = errors_by_statistics(policy, frames, statistics, arguments.batch_size)
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
+        settings |= {"dataset": policy.dataset, "camera": frames.episodes[0].camera}
+        settings["policy_files"] = hash_files(Path(arguments.policy))
         counts = {"episodes": len(frames.episodes), "frames": len(frames)}
-        text = json.dumps({"errors": errors, **counts, "arguments": settings | {"dataset": policy.dataset}}, indent=2)
+        text = json.dumps({"errors": errors, **counts, "arguments": settings}, indent=2)
         with folder.one_line_errors():
             (partial / "errors.json").write_text(text, encoding="utf-8")
     seen = f"{counts['frames']} frames of {counts['episodes']} episodes"
@@ -92,12 +95,11 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, DemonstrationData
     config = read_finetuned_config("policy", arguments.policy)
     camera, names = choose_cameras(arguments.camera, None, config.camera_names, arguments.skip_broken)
     processor = load_processor(arguments.policy)
+    camera = camera or _trained_camera(processor.action_statistics, arguments.dataset, arguments.data)
     (everything,), _ = open_sources([arguments.data], camera, fps=arguments.fps, skip_broken=arguments.skip_broken)
     of_its_own = everything.name if everything.name in processor.action_statistics else None
     dataset = processor.resolve_dataset(arguments.dataset or of_its_own)
     known: dict[str, Any] = processor.action_statistics[dataset]
-    if camera is None and of_its_own == dataset and "camera" in known:
-        camera = str(known["camera"])
     chosen = _choose_episodes(arguments, [episode.index for episode in everything])
     if of_its_own == dataset:
         _tell_of_demonstrations(chosen, known.get("last_episode"))
@@ -119,6 +121,18 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, DemonstrationData
             raise ValueError(f"`data` must have {what} of the policy's size {of_policy}, got {size}.")
     model = load_finetuned(arguments.policy, device, arguments.dtype)
     return ChunkPolicy(model, processor, dataset), frames
+
+
+def _trained_camera(statistics: Mapping[str, Mapping[str, Any]], dataset: str | None, data: str) -> str | None:
+    """The camera that the policy was fine-tuned with: of the data set whose statistics are asked for, or of the one of this
+    name, or of all, where that is the same; `None` where nothing says it."""
+    names = [name for name in statistics if name == (dataset or Path(data).name)] or list(statistics)
+    cameras = {str(statistics[name]["camera"]) for name in names if "camera" in statistics[name]}
+    if len(cameras) != 1:
+        return None
+    camera = cameras.pop()
+    logger.info("camera %s, which the policy was fine-tuned with; `camera` chooses another", camera)
+    return camera
 
 
 def _choose_episodes(arguments: argparse.Namespace, indices: list[int]) -> list[int]:

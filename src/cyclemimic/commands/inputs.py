@@ -51,8 +51,12 @@ def open_sources(
 
     Raises:
         DataError: one of them cannot be used, or two go by one name.
-        ValueError: a data set has fewer episodes.
+        ValueError: one is a mixture; a data set has fewer episodes.
     """
+    if mixtures := [str(path) for path in paths if is_mixture(path)]:
+        raise ValueError(
+            f"`data` must be data sets here, got the mixture {mixtures[0]}; give its data sets one by one."
+        )
     sources: list[EpisodeSource] = []
     broken: dict[str, list[BrokenEpisode]] = {}
     for path in paths:

@@ -57,8 +57,8 @@ def run(arguments: argparse.Namespace) -> str:
     if num_broken:
         num_episodes = sum(inspection.num_episodes for inspection in inspections)
         raise FaultsFound(
-            f"{num_broken} of {num_episodes} episodes are broken, see the list above; replace their files or leave them "
-            "out with `--skip_broken`",
+            f"{num_broken} of {num_episodes} episodes are broken, see the list above; replace their files, or leave them "
+            "out with `--skip_broken` of the other verbs",
             report,
         )
     return report

@@ -25,9 +25,12 @@ def instructions_of(sources: Sequence[EpisodeSource], may_be_silent: bool = Fals
     episodes = list_episodes(sources)
     silent = [episode for episode in episodes if not (episode.instruction or "").strip()]
     if silent and not (may_be_silent and len(silent) < len(episodes)):
+        first, place = silent[0], silent[0].place or ""
+        named = f"episode {first.index}" + (f" ({place})" if place else "")
+        hint = "; write a table `clips.csv` beside the films, with the columns file and text" if "#t=" in place else ""
         raise DataError(
-            f"{silent[0].source}: {len(silent)} episodes have no instruction, episode {silent[0].index} first; the "
-            "policy needs one an episode"
+            f"{first.source}: {len(silent)} episodes have no instruction, {named} first; the policy needs one an episode"
+            f"{hint}"
         )
     said = {text for episode in episodes for text in episode.instructions}
     return sorted(said - {episode.instruction for episode in silent if episode.instruction is not None})

@@ -211,13 +211,13 @@ def _times(entry: MixtureEntry, interval_s: float, min_interval_s: float) -> tup
 
 def _entry(value: Any, where: str, folder: Path) -> MixtureEntry:
     fields = [field.name for field in dataclasses.fields(MixtureEntry)]
-    if not isinstance(value, dict) or not {"path", "weight"} <= set(value):
-        raise DataError(f"{where}: must be a mapping with at least `path` and `weight`, got {value!r}")
-    for key in value:
+    for key in value if isinstance(value, dict) else ():
         if key not in fields:
             nearest = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"allowed: {', '.join(fields)}"
             raise DataError(f"{where}: unknown key {key!r} ({hint})")
+    if not isinstance(value, dict) or not {"path", "weight"} <= set(value):
+        raise DataError(f"{where}: must be a mapping with at least `path` and `weight`, got {value!r}")
     numbers = {key: value[key] for key in ("fps", "min_interval_s") if value.get(key) is not None}
     numbers["weight"] = value["weight"]
     interval = value.get("interval_s")

@@ -75,9 +75,9 @@ class FramePairDataset(Dataset):
                 "`min_interval_s`"
             )
         if len(self.episodes) < len(episodes):
-            logger.info(
-                "%d of %d episodes are too short for a pair", len(episodes) - len(self.episodes), len(episodes)
-            )
+            short = [episode for episode, future in zip(episodes, futures) if not len(future)]
+            first = f"{short[0].source}'s {short[0].index if short[0].place is None else short[0].place}"
+            logger.info("%d of %d episodes are too short for a pair, %s first", len(short), len(episodes), first)
         self.pairs = _stack_pairs([future for future in futures if len(future)])
         self.embodiments = sorted({source.embodiment for source in sources})
         ids = {name: index for index, name in enumerate(self.embodiments)}

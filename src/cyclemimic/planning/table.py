@@ -78,4 +78,4 @@ def _millions(count: int) -> str:
 
 
 def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:,.1f}"
+    return f"{count / 1e9:,.1f}" if count >= 5e7 else f"{count / 1e9:.2g}"

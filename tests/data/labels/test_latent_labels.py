@@ -133,6 +133,14 @@ def test_datasets_library_loads_the_folder(tmp_path):
     datasets = pytest.importorskip("datasets")
     write_labels(tmp_path / "labels", make_columns(ROWS), **SETTINGS)
     loaded = datasets.load_dataset(str(tmp_path / "labels"), cache_dir=str(tmp_path / "cache"))["train"]
-    assert loaded.column_names == ["source", "episode_index", "frame_index", "future_index", "instruction", "place", "codes"]
+    assert loaded.column_names == [
+        "source",
+        "episode_index",
+        "frame_index",
+        "future_index",
+        "instruction",
+        "place",
+        "codes",
+    ]
     assert loaded["codes"][:] == make_columns(ROWS)["codes"].tolist()
     assert loaded["instruction"][:] == [None, "push", "push", "push", None]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cyclemimic.data import DataError, Episode, InMemorySource
-from cyclemimic.evaluation.tokenizer_quality.motion import TrueMotion, choose_motion
+from cyclemimic.evaluation.tokenizer_quality.motion import TrueMotion, choose_motion, sources_with_motion
 
 
 def make_episode(states: np.ndarray | None = None, actions: np.ndarray | None = None, body: str = "arm") -> Episode:
@@ -39,6 +39,15 @@ def test_defaults(widths, expected, caplog):
     assert choose_motion([source(*width, body=str(index)) for index, width in enumerate(widths)]) == expected
     told = ["1: has no states; the true motion is the sum of the actions, which must be changes, not positions"]
     assert caplog.messages == (told if expected.kind == "action" else [])
+
+
+def test_what_has_no_motion_is_left_out_where_others_have(caplog):
+    arm, films, hand = source(4), source(body="films"), source(0, 7, "hand")
+    assert sources_with_motion([arm, films, hand]) == [arm, hand]
+    assert caplog.messages == [
+        "['films']: left out, with neither states nor actions by which the true motion could be told"
+    ]
+    assert sources_with_motion([films]) == [films]  # of which `choose_motion` says what it lacks
 
 
 def test_choices_are_kept():

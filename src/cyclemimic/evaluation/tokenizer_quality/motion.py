@@ -54,6 +54,16 @@ class TrueMotion:
         return sums[future] - sums[current]
 
 
+def sources_with_motion(sources: Sequence[EpisodeSource]) -> list[EpisodeSource]:
+    """Those data sets, by their first episode, that have states or actions, where some have and some, which the log names,
+    have not; else all."""
+    silent = [source.name for source in sources if source[0].states is None and source[0].actions is None]
+    if not silent or len(silent) == len(sources):
+        return list(sources)
+    logger.warning("%s: left out, with neither states nor actions by which the true motion could be told", silent)
+    return [source for source in sources if source.name not in silent]
+
+
 def choose_motion(
     sources: Sequence[EpisodeSource], kind: str | None = None, dims: Sequence[int] | None = None
 ) -> TrueMotion:

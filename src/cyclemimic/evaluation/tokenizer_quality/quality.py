@@ -32,7 +32,7 @@ from .cross_embodiment import (
     score_predictions,
 )
 from .cycle import cycle_accuracy
-from .motion import TrueMotion, choose_motion
+from .motion import TrueMotion, choose_motion, sources_with_motion
 from .mutual_information import code_information
 from .pair_sample import PairSample, sample_pairs
 from .passes import EncodedPairs, TokenizerPasses
@@ -148,6 +148,7 @@ def _take_sample(
     sources: Sequence[EpisodeSource], image_processor: LatentActionTokenizerImageProcessor, settings: QualitySettings
 ) -> tuple[TrueMotion, PairSample]:
     """The pairs to measure on, with the dimensions in which something moves."""
+    sources = sources_with_motion(sources)
     motion = choose_motion(sources, settings.motion, settings.motion_dims)
     sample = sample_pairs(sources, motion, image_processor.resize_frames, settings)
     # The data is of single precision: sums of equal actions differ in their last digits.

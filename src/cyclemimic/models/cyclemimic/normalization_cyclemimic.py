@@ -47,7 +47,7 @@ def resolve_dataset(name: str, statistics: Mapping[str, Any], dataset: str | Non
         ValueError: no statistics, which are called `name`, none of this data set, or several and no data set.
     """
     if not statistics:
-        raise ValueError(f"`{name}` must hold the statistics of a data set, got none.")
+        raise ValueError(f"`{name}` must hold the statistics of a data set, which fine-tuning adds, got none.")
     if dataset is None and len(statistics) == 1:
         return next(iter(statistics))
     if not isinstance(dataset, str) or dataset not in statistics:
