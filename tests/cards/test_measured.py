@@ -122,4 +122,6 @@ def test_rollouts_of_another_policy_are_refused(model, tmp_path, capsys):
 def test_a_rate_without_its_interval_is_refused(model, tmp_path, capsys):
     rollout = write(tmp_path / "results.json", {"success": {"push": {"rate": 0.5, "trials": 2}}})
     assert cli.main(["card", "--model", str(model), "--rollout", rollout]) == 2
-    assert f"`rollout` must be as `cyclemimic` has written it, got {rollout}: KeyError 'low'" in capsys.readouterr().err
+    assert (
+        f"`rollout` must be as `cyclemimic` has written it, got {rollout}: KeyError 'low'" in capsys.readouterr().err
+    )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cyclemimic.data import DataError, VideoFileSource, encode_video
+from cyclemimic.data.instructions import instructions_of
 
 from ..conftest import make_frames, read_frame_numbers
 from .test_video_files import write_video
@@ -195,3 +196,11 @@ def test_a_place_names_the_clip_whatever_its_index(films):
     assert before == {0: "a.mp4#t=0,2", 1: "more/b.mkv#t=0,2"}
     write_table(films, "csv", [("more/b.mkv", "push", 0.5, 1.5), ("a.mp4", "look", "", "")])
     assert [episode.place for episode in VideoFileSource(films)] == ["more/b.mkv#t=0.5,1.5", "a.mp4#t=0,2"]
+
+
+def test_films_without_words_are_named_with_what_to_do(films):
+    with pytest.raises(
+        DataError,
+        match=r"films: 2 episodes have no instruction, episode 0 \(a\.mp4#t=0,2\) first; .* write a table `clips.csv`",
+    ):
+        instructions_of([VideoFileSource(films)])

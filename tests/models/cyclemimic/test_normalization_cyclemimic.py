@@ -44,7 +44,9 @@ def test_which_data_set():
         resolve_dataset("statistics", STATISTICS, None)
     with pytest.raises(ValueError, match=r"got 'arn' \(did you mean 'arm'\?\)"):
         resolve_dataset("statistics", STATISTICS, "arn")
-    with pytest.raises(ValueError, match="`statistics` must hold the statistics of a data set, which fine-tuning adds, got none"):
+    with pytest.raises(
+        ValueError, match="`statistics` must hold the statistics of a data set, which fine-tuning adds, got none"
+    ):
         resolve_dataset("statistics", {}, None)
 
 

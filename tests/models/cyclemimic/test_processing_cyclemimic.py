@@ -296,7 +296,10 @@ def test_bad_arguments(processor, arguments, message):
 
 def test_missing_statistics_and_padding_token(processor, images, texts, codes, actions):
     bare = CycleMimicProcessor(processor.image_processor, processor.tokenizer, chunk_size=5, action_dim=4)
-    with pytest.raises(ValueError, match="`action_statistics` must hold the statistics of a data set, which fine-tuning adds, got none"):
+    with pytest.raises(
+        ValueError,
+        match="`action_statistics` must hold the statistics of a data set, which fine-tuning adds, got none",
+    ):
         bare(images, texts, codes, actions)
     with pytest.raises(ValueError, match="`action_statistics` must hold"):
         bare.post_process_actions(actions)

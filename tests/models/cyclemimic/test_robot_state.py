@@ -154,7 +154,9 @@ def test_bad_settings(processor, config, images, texts):
         CycleMimicProcessor(*parts, state_statistics=STATE_STATISTICS)
     with pytest.raises(ValueError, match="`robot_state` must be left out of a processor whose `state_dim` is None"):
         CycleMimicProcessor(*parts)(images, texts, robot_state=STATES)
-    with pytest.raises(ValueError, match="`state_statistics` must hold the statistics of a data set, which fine-tuning adds, got none"):
+    with pytest.raises(
+        ValueError, match="`state_statistics` must hold the statistics of a data set, which fine-tuning adds, got none"
+    ):
         CycleMimicProcessor(*parts, state_dim=3)(images, texts, robot_state=STATES)
     with pytest.raises(ValueError, match="`state_dim` must be at least 1, got 0"):
         processor.make_config(config.backbone_config, state_dim=0)
