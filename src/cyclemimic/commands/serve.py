@@ -112,6 +112,8 @@ def _open(arguments: argparse.Namespace) -> tuple[ChunkPolicy, Translator, parti
     described = BenchmarkFormat() if arguments.benchmark is None else read_benchmark_format(arguments.benchmark)
     config = read_finetuned_config("policy", arguments.policy)
     translator = Translator(described, config.num_cameras, config.action_dim, config.state_dim)
+    state = "without its state" if config.state_dim is None else f"with its state {described.robot_state}"
+    logger.info("the policy sees the benchmark's %s, %s", translator.cameras or "only image", state)
     steps = choose_action_steps(arguments.num_action_steps, config)
     processor = load_processor(arguments.policy)
     dataset = processor.resolve_dataset(arguments.dataset)

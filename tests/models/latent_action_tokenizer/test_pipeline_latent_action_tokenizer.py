@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import pipeline
+from transformers import BertConfig, BertModel, pipeline
 
 from cyclemimic import LatentActionTokenizerForPreTraining, LatentActionTokenizerImageProcessor
 
@@ -44,6 +44,13 @@ def test_frames_by_their_paths(folder, frames, tmp_path):
 def test_what_is_no_pair(folder, pair, got):
     with pytest.raises(ValueError, match=f"must be a tuple of two frames, current and future, got .*{got}"):
         pipeline("latent-actions", model=str(folder))(pair)
+
+
+def test_a_model_of_another_kind(folder):
+    bert = BertModel(BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+    image_processor = LatentActionTokenizerImageProcessor.from_pretrained(folder)
+    with pytest.raises(ValueError, match="`model` must be a latent action tokenizer, got BertModel"):
+        pipeline("latent-actions", model=bert, image_processor=image_processor)
 
 
 def test_a_parameter(folder, frames):

@@ -33,6 +33,11 @@ class LatentActionPipeline(Pipeline):
     # Left open, transformers would look for one, and ask to trust the checkpoint's code for it.
     _load_video_processor: Any = False
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not hasattr(self.model, "encode"):
+            raise ValueError(f"`model` must be a latent action tokenizer, got {type(self.model).__name__}.")
+
     def _sanitize_parameters(self, **pipeline_parameters: Any) -> tuple[dict[str, Any], ...]:
         if pipeline_parameters:
             raise ValueError(f"A pipeline of latent actions takes no parameters, got {sorted(pipeline_parameters)}.")
