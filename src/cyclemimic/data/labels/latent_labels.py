@@ -113,8 +113,8 @@ class LatentLabels:
                 f"{path} holds {len(paths)} of {num_shards} shards; run `cyclemimic label` again to finish"
             )
         has_places = all(PLACE_COLUMN in table.column_names for table in tables)
-        wanted = [*(key for key in COLUMNS if key != "instruction"), *([PLACE_COLUMN] if has_places else [])]
-        table = pyarrow.concat_tables([table.select(wanted) for table in tables])
+        texts = ["source", PLACE_COLUMN] if has_places else ["source"]
+        table = pyarrow.concat_tables([table.select([*texts, *INTEGER_COLUMNS, "codes"]) for table in tables])
         codes = table.column("codes").combine_chunks().flatten().to_numpy(zero_copy_only=False)
         length, largest = metadata[0]["num_latent_tokens"], metadata[0]["codebook_size"] - 1
         if len(codes) != table.num_rows * length or (len(codes) and not 0 <= codes.min() <= codes.max() <= largest):
@@ -123,8 +123,7 @@ class LatentLabels:
                 "data again"
             )
         columns = {key: table.column(key).to_numpy() for key in INTEGER_COLUMNS}
-        for name in ("source", *wanted[len(COLUMNS) - 1 :]):
-            columns[name] = _shared_objects(table.column(name))
+        columns |= {key: _shared_objects(table.column(key)) for key in texts}
         columns["codes"] = codes.reshape(-1, length)
         labels = cls(columns, metadata[0])
         labels.folder, labels.name = Path(path), Path(path).resolve().name
