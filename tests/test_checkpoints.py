@@ -33,6 +33,14 @@ def test_a_device_that_is_not_there():
             choose_device(name)
 
 
+def test_an_adapter_is_no_whole_checkpoint(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match="`policy` must be a whole checkpoint, got the adapter .*; give the folder above"
+    ):
+        read_config("policy", tmp_path, "cyclemimic")
+
+
 def test_code_of_a_checkpoint_is_neither_run_nor_asked_for(tmp_path, monkeypatch):
     folder, ran = tmp_path / "evil", tmp_path / "ran"
     folder.mkdir()

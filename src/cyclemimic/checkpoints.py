@@ -43,6 +43,11 @@ def read_config(argument: str, checkpoint: str | Path, model_type: str) -> PreTr
         raise ValueError(
             f"`{argument}` must be a checkpoint folder or a Hub id, got {checkpoint}, no folder and no OWNER/NAME."
         )
+    if (Path(checkpoint) / "adapter_config.json").is_file() and not (Path(checkpoint) / "config.json").is_file():
+        raise ValueError(
+            f"`{argument}` must be a whole checkpoint, got the adapter {checkpoint}; give the folder above it, where "
+            "training has saved the whole, or merge it into its base as its card says."
+        )
     check_weights(checkpoint)
     try:
         # Code that comes with a checkpoint would be asked for before its type is seen, and is never needed.

@@ -34,7 +34,13 @@ def test_parameters_that_zero3_has_shared_out_count(trainer, monkeypatch):
     trainer.train()
     shared = torch.nn.Parameter(torch.empty(0))
     shared.ds_numel = 7_000_000
-    monkeypatch.setattr(
-        trainer, "model", SimpleNamespace(parameters=lambda: [shared, torch.nn.Parameter(torch.ones(100_000))])
-    )
+    weights = [("shared", shared), ("whole", torch.nn.Parameter(torch.ones(100_000)))]
+    monkeypatch.setattr(trainer, "model", SimpleNamespace(named_parameters=lambda: weights))
     assert training_facts(trainer)["parameters"] == "7.1 million"
+
+
+def test_precision_is_what_was_trained_in_whoever_chose_it(trainer, monkeypatch):
+    trainer._initial_global_step = 0
+    assert training_facts(trainer)["precision"] == "float32"
+    monkeypatch.setattr(type(trainer.accelerator), "mixed_precision", "bf16")
+    assert training_facts(trainer)["precision"] == "bf16"

@@ -180,9 +180,13 @@ def test_a_part_of_the_policy_is_trained_and_the_whole_is_saved(verb, pretrained
     assert verb("finetune", *flags, *training.split()) == 0
     assert act(output)[0].shape == (1, 3, 4)
     assert (output / "adapter" / "adapter_model.safetensors").exists()
-    for folder, words in ((output, "fine-tuned on demonstrations"), (output / "adapter", "Low-rank adapters")):
+    rest = "the rows of the new tokens and the action decoder"
+    trained = f"{rest}; the backbone is frozen" if "freeze" in part else f"adapters of rank 4, alpha 8; {rest}"
+    size = CycleMimicForActionPrediction.from_pretrained(output).num_parameters() / 1e6
+    for folder, words in ((output, "fine-tuned on demonstrations"), (output / "adapter", f"(PEFT): {trained}.")):
         card = (folder / "README.md").read_text()
         assert words in card and "| steps | 2, of 4 samples |" in card and str(tmp_path) not in card
+        assert f"| trained | {trained} |" in card and f"| parameters | {size:.1f} million |" in card
     before = CycleMimicForLatentActionPrediction.from_pretrained(pretrained).state_dict()
     after = CycleMimicForActionPrediction.from_pretrained(output).state_dict()
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}

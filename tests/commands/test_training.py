@@ -41,6 +41,11 @@ def checkpoint(tmp_path, mixture):
             "`eval_strategy` must be left out, got steps: training has no data to evaluate on",
         ),
         ({"eval_on_start": True, "eval_strategy": "no"}, "`eval_on_start` must be left out, got True"),
+        ({"save_strategy": "best"}, "`save_strategy` must be left out, got best: training has no data"),
+        ({"load_best_model_at_end": True}, "`load_best_model_at_end` must be left out, got True"),
+        ({"fp16": True}, "`fp16` must be left out on a CPU"),
+        ({"hub_model_id": "a/b/c"}, "Repo id must be in the form .* 'a/b/c'"),
+        ({"optim": "galore_adamw"}, "`optim` must be what is installed, got galore_adamw: .*galore_torch"),
         ({"report_to": ["comet_ml"]}, "`report_to` must be what is installed, got .*comet"),
     ],
 )

@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import datetime
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft.utils.constants import DUMMY_TARGET_MODULES
 from transformers import Trainer
 from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
 
 from cyclemimic.machine import hardware, versions
 
+# Names of parameters that PEFT adds: adapters, rows of tokens, and what a trained copy stands for.
+_OF_PEFT = re.compile(r"\.(lora_|trainable_tokens_|original_module\.)")
 _PACKAGES = ("cyclemimic", "torch", "transformers", "accelerate", "peft", "datasets")
 # Losses and the like of the last log line; what says how fast it went is told otherwise.
 _NOT_LOGGED = {
@@ -40,13 +44,16 @@ def training_facts(trainer: Trainer) -> dict[str, str]:
     resumed = f", of the steps from {first} on" if first else ""
     # Of these the Trainer keeps members of enumerations, whose text is not their name.
     optimizer, schedule = OptimizerNames(arguments.optim).value, SchedulerType(arguments.lr_scheduler_type).value
+    # Whoever launched it may have decided, where the arguments say nothing.
+    precision = trainer.accelerator.mixed_precision
     facts = {
-        "parameters": f"{sum(map(_size, trainer.model.parameters())) / 1e6:.1f} million",
+        "parameters": f"{_num_parameters(trainer.model) / 1e6:.1f} million",
+        **_adapters(trainer.model),
         "steps": f"{state.global_step}, of {batch_size} samples",
         **_pairs(getattr(trainer.model, "config", None)),
         "optimizer": f"{optimizer}, learning rate {arguments.learning_rate:g} ({schedule}), "
         f"weight decay {arguments.weight_decay:g}",
-        "precision": "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "float32",
+        "precision": "float32" if precision == "no" else precision,
         "hardware": f"{arguments.world_size} process{'es' * (arguments.world_size > 1)} on {hardware()}",
         "time": "–" if seconds is None else f"{seconds / 3600:.2f} h{resumed}",
         "seed": str(arguments.seed),
@@ -66,6 +73,23 @@ def _pairs(config: Any) -> dict[str, str]:
     if getattr(config, "interval_s", None) is None:
         return {}
     return {"pairs": f"{config.interval_s:g} s apart, at an episode's end at least {config.min_interval_s:g} s"}
+
+
+def _num_parameters(model: torch.nn.Module) -> int:
+    """Of the model itself: without adapters, and once where PEFT trains a copy."""
+    own = (weight for name, weight in model.named_parameters() if not _OF_PEFT.search(name))
+    return sum(map(_size, own))
+
+
+def _adapters(model: Any) -> dict[str, str]:
+    """What was trained of a policy, where it is not all."""
+    if not hasattr(model, "active_peft_config"):
+        return {}
+    config = model.active_peft_config
+    rest = "the rows of the new tokens" + (" and the action decoder" if config.modules_to_save else "")
+    if config.target_modules == DUMMY_TARGET_MODULES:
+        return {"trained": f"{rest}; the backbone is frozen"}
+    return {"trained": f"adapters of rank {config.r}, alpha {config.lora_alpha}; {rest}"}
 
 
 def _size(weight: torch.Tensor) -> int:

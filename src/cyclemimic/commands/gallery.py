@@ -119,9 +119,10 @@ def _write(arguments: argparse.Namespace) -> str:
 def _serve(arguments: argparse.Namespace) -> None:
     from cyclemimic.commands.inputs import check_at_least_one
     from cyclemimic.evaluation.action_page.page_blocks import ActionPage
-    from cyclemimic.evaluation.action_page.serving import require_gradio, serving
+    from cyclemimic.evaluation.action_page.serving import check_port_is_free, require_gradio, serving
 
     require_gradio()
+    check_port_is_free(arguments.host, arguments.port)
     check_at_least_one(max_pairs=arguments.max_pairs)
     _check_seed(arguments.seed)
     explorer = open_explorer(arguments)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -35,12 +36,19 @@ def settings_of(training: TrainingArguments, *wanted: Any, **others: Any) -> dic
     """
     names = {field.name for field in fields(training)} - {field.name for field in fields(TrainingArguments)}
     settings = {name: getattr(training, name) for name in (*_OF_TRAINER, *sorted(names))}
+    settings["mixed_precision"] = mixed_precision(training)
     settings["samples_a_step"] = training.world_size * training.train_batch_size * training.gradient_accumulation_steps
     for arguments in wanted:
         settings |= asdict(arguments)
     settings |= others
     kept = {name: _named(name, value) for name, value in settings.items() if name not in _NOT_LEARNT_FROM}
     return json.loads(json.dumps(kept))
+
+
+def mixed_precision(training: TrainingArguments) -> str:
+    """`"bf16"`, `"fp16"` or `"no"`: as the arguments say, or where they say nothing the launcher."""
+    asked = "bf16" if training.bf16 else "fp16" if training.fp16 else None
+    return asked or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
 
 
 def check_same_settings(checkpoint: str, settings: Mapping[str, Any]) -> None:

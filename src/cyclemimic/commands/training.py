@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from accelerate.utils import gather_object
-from transformers import TrainingArguments
+from huggingface_hub.utils import validate_repo_id
+from transformers import Trainer, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
-from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, get_last_checkpoint
 
 from cyclemimic.cards.card import CardData
-from cyclemimic.commands.settings import check_same_settings
+from cyclemimic.commands.settings import check_same_settings, mixed_precision
 from cyclemimic.data import EpisodeSource, LabelledMixture, MixtureDataset, WeightedSource, frame_store
 from cyclemimic.hub.names import split_revision
 from cyclemimic.trainers.publishing_trainer import PublishingTrainer
@@ -76,15 +77,29 @@ def checkpoint_to_resume(arguments: TrainingArguments, settings: Mapping[str, An
 
 def _check_what_trainer_checks_late(arguments: TrainingArguments) -> None:
     """Refuses what Trainer does when all data is open, labels are written and the model is loaded."""
+    saves_the_best = SaveStrategy(arguments.save_strategy) == SaveStrategy.BEST
     for name, value in (
         ("eval_strategy", IntervalStrategy(arguments.eval_strategy).value),
         ("eval_on_start", arguments.eval_on_start),
+        ("load_best_model_at_end", arguments.load_best_model_at_end),
+        ("save_strategy", "best" if saves_the_best else "no"),
     ):
         if value not in ("no", False):
             raise ValueError(
                 f"`{name}` must be left out, got {value}: training has no data to evaluate on; `evaluate-tokenizer`, "
                 "`evaluate-policy` and `rollout` do, afterwards."
             )
+    if mixed_precision(arguments) == "fp16" and arguments.device.type == "cpu":
+        raise ValueError("`fp16` must be left out on a CPU, which would train in float32, got true.")
+    if arguments.hub_model_id is not None:
+        validate_repo_id(arguments.hub_model_id)
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(arguments)
+    except ImportError as error:
+        raise ValueError(f"`optim` must be what is installed, got {arguments.optim}: {error}") from error
+    except ValueError:
+        # One that asks for the model, which is not there yet.
+        pass
     for make_callback in get_reporting_integration_callbacks(arguments.report_to):
         try:
             make_callback()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -18,12 +19,25 @@ from PIL import Image
 
 from cyclemimic.data import encode_video
 from cyclemimic.evaluation.action_page.page_blocks import ActionPage
-from cyclemimic.evaluation.action_page.serving import require_gradio, serving
+from cyclemimic.evaluation.action_page.serving import check_port_is_free, require_gradio, serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-headless-shell", "google-chrome"))), None)
 WAIT_MS = 20_000
 PART = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n--b--\r\n'
 MULTIPART = "multipart/form-data; boundary=b"
+
+
+def test_a_port_that_is_taken():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(
+            ValueError, match=rf"`port` must be free on 127\.0\.0\.1, got {port}: Address already in use"
+        ):
+            check_port_is_free("127.0.0.1", port)
+    check_port_is_free("127.0.0.1", port)
+    check_port_is_free("127.0.0.1", None)
 
 
 @pytest.fixture(scope="module")

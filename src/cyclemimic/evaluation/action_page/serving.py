@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -38,6 +39,19 @@ def require_gradio() -> None:
         import gradio  # noqa: F401
     except ImportError as error:
         raise ValueError("the page needs the package gradio: pip install 'cyclemimic[space]'") from error
+
+
+def check_port_is_free(host: str, port: int | None) -> None:
+    """Raises `ValueError` where a page could not listen there, before anything is made that it would show."""
+    if port is None:
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+    except OSError as error:
+        raise ValueError(f"`port` must be free on {host}, got {port}: {error.strerror or error}.") from error
 
 
 @contextmanager
