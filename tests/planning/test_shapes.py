@@ -85,6 +85,7 @@ def test_stacks_of_a_tokenizer_by_the_frames_that_ac3_plays_on(settings, tokens)
         ({"freeze_vision": True}, 16),
         ({"freeze_vision": True, "generated_share": 0.25}, 4),
         ({"freeze_vision": True, "cycle_weight": 0}, None),
+        ({"freeze_vision": True, "cycle_trains_decoder": False}, None),
         ({"freeze_vision": False}, 48),
         ({"freeze_vision": False, "cycle_weight": 0, "adversarial_weight": 0}, 32),
     ],

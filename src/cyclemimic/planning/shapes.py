@@ -158,8 +158,9 @@ def _tokenizer_stacks(config: LatentActionTokenizerConfig) -> tuple[LayerStack, 
     ]
     # Attention over time: a norm, query, key, value and the result once more.
     stacks.append(LayerStack(config.num_encoder_layers, ceil(passes["encoder"] * num_tokens), width, 0))
-    # Through a frozen vision model gradients pass to generated frames alone.
-    num_frames = passes["encoder"] - 2 * config.freeze_vision
+    # Through a frozen vision model gradients pass to generated frames alone, if at all.
+    passed = passes["encoder"] if config.cycle_trains_decoder else 2
+    num_frames = passed - 2 if config.freeze_vision else passes["encoder"]
     vision = cast(PreTrainedConfig | None, config.vision_config)
     if vision is not None and _num_layers(vision) and num_frames > 0:
         stacks.append(_stack_of(vision, ceil(num_frames * (config.image_size // vision.patch_size) ** 2)))

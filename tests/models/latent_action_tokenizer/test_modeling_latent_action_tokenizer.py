@@ -369,9 +369,10 @@ def textbook_gradients(
     words_used = words[action.codes]
     loss = loss + (action.embeddings.detach() - words_used).square().mean()
     loss = loss + config.commitment_weight * (action.embeddings - words_used.detach()).square().mean()
-    noise = torch.randn_like(generated) * config.generated_noise_std
+    seen = generated + torch.randn_like(generated) * config.generated_noise_std
+    seen = seen if config.cycle_trains_decoder else seen.detach()
     # Read back by the statistics of the real pairs.
-    features, generated_features = map(tokenizer.vision_features, (current, generated + noise))
+    features, generated_features = map(tokenizer.vision_features, (current, seen))
     read_back = tokenizer.encoder(tokenizer.encoder.read_current(features), generated_features, is_generated=True)
     norm.load_state_dict(before)
     distance = (read_back[..., None, :] - words.detach()).norm(dim=-1)
@@ -388,19 +389,23 @@ def textbook_gradients(
 
 
 @pytest.mark.parametrize(
-    ("vision", "num_motions", "checkpointing"),
+    ("vision", "num_motions", "checkpointing", "cycle_trains_decoder"),
     [
-        *[("patches", 0, None), ("patches", 2, None), ("dinov2", 0, None)],
-        *[("patches", 2, "plain"), ("dinov2", 0, "plain"), ("patches", 2, "reentrant")],
+        *[("patches", 0, None, True), ("patches", 2, None, True), ("dinov2", 0, None, True)],
+        *[("patches", 2, "plain", True), ("dinov2", 0, "plain", True), ("patches", 2, "reentrant", True)],
+        *[("patches", 2, None, False), ("dinov2", 0, "plain", False)],
     ],
 )
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
-def test_one_backward_equals_the_textbook(vision, num_motions, checkpointing, make_joined_model, tiny_dinov2):
+def test_one_backward_equals_the_textbook(
+    vision, num_motions, checkpointing, cycle_trains_decoder, make_joined_model, tiny_dinov2
+):
     model = make_joined_model(
         vision_config=tiny_dinov2 if vision == "dinov2" else None,
         num_motions=num_motions,
         dead_code_steps=0,
         cycle_weight=0.7,
+        cycle_trains_decoder=cycle_trains_decoder,
         adversarial_weight=0.3,
         commitment_weight=0.4,
         cycle_temperature=0.5,
@@ -484,6 +489,33 @@ def test_ac3_leaves_the_codebook_alone(make_joined_model, pairs):
         assert torch.autograd.grad(term, codebook, allow_unused=True, retain_graph=True) == (None,)
     encoder, decoder = model.tokenizer.encoder.projection.weight, model.tokenizer.decoder.head.weight
     assert all(gradient.any() for gradient in torch.autograd.grad(output.cycle_loss, [encoder, decoder]))
+
+
+def test_a_cycle_that_trains_the_encoder_alone(make_joined_model, pairs, monkeypatch):
+    """It is of the same frames as the paper's, no other part learns from it, and a step costs less."""
+    fields = {"adversarial_weight": 0, "generated_noise_std": 0, "num_motions": 2, "dead_code_steps": 0}
+    whole, alone = (make_joined_model(**fields, cycle_trains_decoder=trains) for trains in (True, False))
+    shake(whole)
+    alone.load_state_dict(whole.state_dict())
+    losses, operations = [], []
+    for model, learning in (
+        (whole, {"vision_features", "encoder", "decoder"}),
+        (alone, {"vision_features", "encoder"}),
+    ):
+        monkeypatch.setattr(model.buffer, "sample", lambda ids: torch.arange(12).view(6, 2)[: len(ids)] % 8)
+        with FlopCounterMode(display=False) as counter:
+            output = model(*pairs)
+            output.loss.backward(retain_graph=True)
+        losses.append(output.cycle_loss)
+        operations.append(counter.get_total_flops())
+        names, weights = zip(*model.tokenizer.named_parameters(), strict=True)
+        gradients = torch.autograd.grad(output.cycle_loss, weights, allow_unused=True)
+        learns = {
+            name.partition(".")[0] for name, gradient in zip(names, gradients, strict=True) if gradient is not None
+        }
+        assert learns == learning
+    torch.testing.assert_close(losses[1], losses[0], rtol=0, atol=1e-6)
+    assert operations[1] < operations[0]
 
 
 def test_no_frame_is_looked_at_twice(make_joined_model, tiny_dinov2, pairs):

@@ -103,6 +103,9 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
             the ratio has fallen that far (not in the paper).
         generated_share (`float`, *optional*, defaults to 1.0): Share of a batch's frames on which actions of the buffer are
             played, all of them in the paper. With a quarter, AC3 adds a quarter of the operations to a step.
+        cycle_trains_decoder (`bool`, *optional*, defaults to `True`): Whether the gradient of L_C reaches D through the
+            generated frame, as in the paper. Otherwise E alone learns from the cycle: D has no reason to leave marks for
+            it, and Ψ can be spared.
         generated_noise_std (`float`, *optional*, defaults to 0.02): Noise on the generated frame before it is encoded
             again, in units of the normalised pixels: invisible marks do not survive it (not in the paper).
         dead_code_steps (`int`, *optional*, defaults to 50): A word unused for this many steps is moved onto an
@@ -169,6 +172,7 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
     cycle_start_copy_ratio: float | int = 0.6
     cycle_ramp_steps: int = 200
     generated_share: float | int = 1.0
+    cycle_trains_decoder: bool = True
     generated_noise_std: float | int = 0.02
     dead_code_steps: int = 50
     interval_s: float | int | None = None

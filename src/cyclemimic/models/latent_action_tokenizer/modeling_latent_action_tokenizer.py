@@ -543,6 +543,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         self, current: list[Memory], generated: torch.Tensor, sampled: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         quantizer, std = self.tokenizer.quantizer, self.config.generated_noise_std
+        generated = generated if self.config.cycle_trains_decoder else generated.detach()
         words = quantizer.words.detach()
         noisy = generated + torch.randn_like(generated) * std if std > 0 else generated
         embeddings = self.tokenizer.encoder(current, self.tokenizer.vision_features(noisy), is_generated=True)
