@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,21 +96,17 @@ def label_videos(
     if not folder.start():
         logger.info("%s holds all these labels already: nothing to do; remove it to make them anew", output_dir)
         return Path(output_dir)
-    own_shards = [(index, shards[index]) for index in range(rank, len(shards), world_size)]
-    own_pairs = sum(len(futures) for _, shard in own_shards for _, futures in shard)
+    own = range(rank, len(shards), world_size)
+    own_pairs = sum(_num_pairs(shards[index]) for index in own)
     with evaluating(tokenizer), tqdm(desc="label", unit="pair", total=own_pairs, disable=rank > 0) as progress:
-        for index, shard in own_shards:
-            if not folder.is_missing(index):
-                progress.update(sum(len(futures) for _, futures in shard))
-                continue
-            columns = []
-            for episode, futures in shard:
-                codes = _encode_episode(tokenizer, image_processor, episode, futures, batch_size)
-                columns.append(_label_columns(episode, futures, codes))
-                progress.update(len(futures))
-            folder.write(index, {key: np.concatenate([part[key] for part in columns]) for key in columns[0]})
-    num_pairs = sum(len(futures) for shard in shards for _, futures in shard)
+        for index in own:
+            if folder.is_missing(index):
+                encode = partial(_encode_episode, tokenizer, image_processor, batch_size=batch_size)
+                folder.write(index, _label_shard(encode, shards[index], progress))
+            else:
+                progress.update(_num_pairs(shards[index]))
     described = CardData.of_sources(sources) if data is None else data
+    num_pairs = sum(map(_num_pairs, shards))
     folder.finish(_card(Path(output_dir).resolve().name, described, settings, num_pairs))
     return Path(output_dir)
 
@@ -224,6 +221,21 @@ def _plan_shards(
         shortest = min(min_interval_s for _, min_interval_s in times.values())
         raise DataError(f"{sorted(times)}: no episode has two frames {shortest:g} s apart; lower `min_interval_s`")
     return shards
+
+
+def _num_pairs(shard: Sequence[tuple[Episode, np.ndarray]]) -> int:
+    return sum(len(futures) for _, futures in shard)
+
+
+def _label_shard(
+    encode: Callable[[Episode, np.ndarray], np.ndarray], shard: Sequence[tuple[Episode, np.ndarray]], progress: tqdm
+) -> dict[str, np.ndarray]:
+    """The columns of a shard, with the codes that `encode` finds for the pairs of an episode."""
+    parts = []
+    for episode, futures in shard:
+        parts.append(_label_columns(episode, futures, encode(episode, futures)))
+        progress.update(len(futures))
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def _describe_data(episodes: Sequence[Episode]) -> dict[str, str]:
