@@ -117,6 +117,16 @@ def test_the_log_names_what_is_published(hub, tokenizer, caplog):
     )
 
 
+def test_what_has_no_card_is_pushed_with_a_word(hub, tokenizer, tmp_path, caplog):
+    with_card = shutil.copytree(tokenizer, tmp_path / "with_card")
+    (with_card / "README.md").write_text("# A card")
+    push_folder(with_card, "me/with-card")
+    push_folder(tokenizer, "me/without")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"me/without: {tokenizer} has no card, README.md; finished trainings and `label` write one"
+    ]
+
+
 def test_without_token_nothing_is_sent(hub, tokenizer, monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     with pytest.raises(ValueError, match="`HF_TOKEN` must be set .* got none"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .names import is_repository_id
-from .publication import Publication, read_publication
+from .publication import CARD, Publication, read_publication
 from .redaction import describe_error
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def push_folder(
         raise ValueError("`HF_TOKEN` must be set to an access token, or stored by `hf auth login`, got none.")
     publication = read_publication(folder, base_model, token, repo_id)
     logger.info("%s: to be published are %s", repo_id, ", ".join(publication.files))
+    if CARD not in publication.files:
+        logger.warning("%s: %s has no card, %s; finished trainings and `label` write one", repo_id, folder, CARD)
     try:
         return _commit(publication, repo_id, private, revision, commit_message or "Upload with cyclemimic", token)
     # Whatever the client or its libraries raise.

@@ -8,6 +8,7 @@ import importlib
 import numpy as np
 import pytest
 
+from cyclemimic.evaluation.environments.gymnasium import _warn_of_silence
 from cyclemimic.evaluation.environments.simulator import SimulatorError, UnfitEnvironment, open_simulator
 
 pytest.importorskip("gymnasium")
@@ -58,6 +59,10 @@ class Seeing(Climb):
 
     def inform(self):
         return {}
+
+class Silent(Seeing):
+    def step(self, action):
+        return *super().step(action)[:2], False, True, {}
 
 class Forgetful(Climb):
     def inform(self):
@@ -217,6 +222,22 @@ def test_where_no_success_is_told_it_must_be_said_what_an_end_is(said, end):
     assert environment.step(np.array([1.0, 0])) is end
     with pytest.raises(ValueError, match="`terminated_is` must be left out for pusht, which tells success"):
         open_simulator("pusht", terminated_is=said)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "warned"), [("Silent", None, 1), ("Silent", "failure", 0), ("Forgetful", None, 0)]
+)
+def test_an_end_without_a_word_of_success_is_noticed_once(name, said, warned, caplog):
+    _warn_of_silence.cache_clear()
+    environment = make(f"gym:stand_in_climb:{name}", said)
+    for _ in range(2):
+        environment.reset(0)
+        while environment.step(np.array([-0.3, 0])) is not None:
+            pass
+    assert [record.getMessage() for record in caplog.records] == [
+        f"an episode of stand_in_climb:{name} ended without `is_success` or `success` in its infos, "
+        "and counts as failed, as all such do"
+    ] * warned
 
 
 def test_any_seed_will_do():

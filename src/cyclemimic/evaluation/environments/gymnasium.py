@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from cyclemimic.evaluation.environments.simulator import Simulator, SimulatorError, UnfitEnvironment
+
+logger = logging.getLogger(__name__)
 
 _STATE_KEYS = ("state", "agent_pos")
 _SUCCESS_KEYS = ("is_success", "success")
@@ -117,8 +120,14 @@ class GymnasiumEnvironment:
             if any(said) or (terminated and not self._tells_success and self._is_success_to_terminate()):
                 return True
             if terminated or truncated:
+                self._notice_silence()
                 return None
         return False
+
+    def _notice_silence(self) -> None:
+        # Some say a word of success only where there is one, so that this is no error.
+        if not self._tells_success and self._terminated_is is None:
+            _warn_of_silence(self.task)
 
     def _is_success_to_terminate(self) -> bool:
         if self._terminated_is is None:
@@ -196,6 +205,14 @@ def describe(tasks: tuple[str, ...], make_environment: Callable[..., GymnasiumEn
         )
     finally:
         environment.close()
+
+
+@cache
+def _warn_of_silence(task: str) -> None:
+    logger.warning(
+        "an episode of %s ended without `is_success` or `success` in its infos, and counts as failed, as all such do",
+        task,
+    )
 
 
 def _make(task: str, options: dict[str, Any]) -> Any:
