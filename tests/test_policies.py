@@ -209,6 +209,15 @@ def test_pretraining_further_forgets_the_robot_that_a_policy_was_fine_tuned_on(i
     assert (model.config.action_dim, model.config.num_executed_steps) == (3, 1)
 
 
+def test_statistics_of_a_robot_that_was_not_learnt_are_no_ones(in_bfloat16, tmp_path):
+    processor = CycleMimicProcessor.from_pretrained(in_bfloat16, action_dim=2, chunk_size=4, state_dim=1)
+    processor.add_action_statistics("kitchen", {"q01": [-1.0] * 2, "q99": [1.0] * 2})
+    processor.add_state_statistics("kitchen", {"q01": [-1.0], "q99": [1.0]})
+    processor.save_pretrained(in_bfloat16)
+    _, processor = load_for_actions(in_bfloat16, {"chunk_size": 4, "action_dim": 3, "state_dim": 5}, {})
+    assert processor.action_dim == 3 and processor.action_statistics == processor.state_statistics == {}
+
+
 def test_the_name_of_the_one_camera_changes_nothing(tmp_path):
     sizes = {"chunk_size": 2, "action_dim": 3, "camera_names": None}
     processor = CycleMimicProcessor.from_texts(["reach"], image_size=32, patch_size=8, camera_names=["front"])

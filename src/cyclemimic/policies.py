@@ -233,8 +233,8 @@ def load_for_actions(
 ) -> tuple[CycleMimicForActionPrediction, CycleMimicProcessor]:
     """
     A policy that predicts actions, and its processor. A pretraining checkpoint says nothing of actions yet: it takes
-    `chunk_size`, `action_dim` and what else it sees from `sizes`, as does the processor, and other fields of the
-    configuration from `fields`. One that was fine-tuned before must have them already. It comes in full precision, in which
+    `chunk_size`, `action_dim` and what else it sees from `sizes`, as does the processor, which has no statistics then, and
+    other fields of the configuration from `fields`. One that was fine-tuned before must have them already. It comes in full precision, in which
     it can be trained, or in another `dtype`.
 
     Raises:
@@ -250,7 +250,9 @@ def load_for_actions(
         raise ValueError(
             f"`policy` must be of {wanted}, as data and flags say, got {known}, for which it was fine-tuned."
         )
-    processor = load_pinned(CycleMimicProcessor.from_pretrained, checkpoint, **sizes)
+    # A processor that was made for some robot has its statistics before any action was learnt.
+    unlearnt = {} if config.is_finetuned else {"action_statistics": None, "state_statistics": None}
+    processor = load_pinned(CycleMimicProcessor.from_pretrained, checkpoint, **sizes, **unlearnt)
     if config.is_finetuned or sizes.get("num_action_bins") in (None, config.num_action_bins):
         load_model = CycleMimicForActionPrediction.from_pretrained
         new = () if config.is_finetuned else ("action_decoder.",)
