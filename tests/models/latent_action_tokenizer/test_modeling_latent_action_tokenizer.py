@@ -817,6 +817,19 @@ def fit(parameters: Iterable[nn.Parameter], loss: Callable[[], torch.Tensor], st
         optimizer.step()
 
 
+def test_a_look_amid_training_changes_no_state(make_config, pairs):
+    model = LatentActionTokenizerModel(make_config(dead_code_steps=1, standardize_embeddings=True)).train()
+    for _ in range(3):
+        model.encode(*pairs)  # with gradients, as a training step: the state moves
+    before = state_of(model)
+    with torch.no_grad():
+        seen = model.encode(*pairs).codes
+    assert_same_state(state_of(model), before)
+    assert torch.equal(seen, model.eval().encode(*pairs).codes)
+    model.train().encode(*pairs)
+    assert any(not torch.equal(value, before[name]) for name, value in state_of(model).items())
+
+
 def test_decoder_learns_what_the_actions_do(make_config):
     torch.manual_seed(0)
     model = LatentActionTokenizerModel(make_config(hidden_size=32)).train()
@@ -951,6 +964,8 @@ FRAMES = torch.zeros(2, 3, 16, 16)
         (FRAMES, FRAMES[:1], "must hold as many frames, got 2 and 1"),
         (FRAMES, None, "`future_pixel_values` must be .*, got nothing"),
         (None, FRAMES, "`pixel_values` must be .*, got nothing"),
+        (FRAMES[:0], FRAMES[:0], r"`pixel_values` must be .*, got \(0, 3, 16, 16\)"),
+        (FRAMES, FRAMES.byte(), "`future_pixel_values` must be floats, normalised by the image processor, got uint8"),
     ],
 )
 def test_bad_frames(pixel_values, future_pixel_values, message, model, make_config):

@@ -124,7 +124,9 @@ class LatentActionTokenizerEncoder(nn.Module):
         hidden_states, _ = self._read(future_features, 1, current)
         embeddings = self.projection(self.norm(hidden_states))
         if self.embedding_norm is not None:
-            embeddings = self.embedding_norm(embeddings, by_batch=self.training and not is_generated)
+            # Without gradients somebody looks, who is to see what evaluation sees, and to change nothing.
+            is_learning = self.training and torch.is_grad_enabled()
+            embeddings = self.embedding_norm(embeddings, by_batch=is_learning and not is_generated)
         return unit_length(embeddings) if self.normalize else embeddings
 
     def _read(

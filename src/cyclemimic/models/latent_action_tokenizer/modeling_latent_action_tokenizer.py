@@ -211,7 +211,8 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
 
     def encode(self, pixel_values: torch.Tensor, future_pixel_values: torch.Tensor) -> LatentActionEncoderOutput:
         """
-        Names the change between two frames: `z_t^q = E(o_t, o_{t+H})`.
+        Names the change between two frames: `z_t^q = E(o_t, o_{t+H})`. In training mode and with gradients, it also moves
+        the statistics that embeddings are standardised by, and the words that are not used.
 
         Args:
             pixel_values, future_pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`):
@@ -359,20 +360,24 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
 
     def check_frames(self, *frames: torch.Tensor) -> None:
         """
-        Refuses frames of another shape than `(batch_size, num_channels, image_size, image_size)`.
+        Refuses frames of another shape than `(batch_size, num_channels, image_size, image_size)`, and bytes.
 
         Args:
             frames (`torch.FloatTensor`): `pixel_values` and, of pairs, `future_pixel_values`.
 
         Raises:
-            ValueError: they are of another shape, or of different numbers.
+            ValueError: they are of another shape, of integers, none, or of different numbers.
         """
         expected = (self.config.num_channels, self.config.image_size, self.config.image_size)
         for name, frame in zip(("pixel_values", "future_pixel_values"), frames, strict=False):
-            if frame is None or frame.ndim != 4 or tuple(frame.shape[1:]) != expected:
+            if frame is None or frame.ndim != 4 or tuple(frame.shape[1:]) != expected or len(frame) == 0:
                 got = "nothing" if frame is None else tuple(frame.shape)
                 raise ValueError(
                     f"`{name}` must be of shape (batch_size, {', '.join(map(str, expected))}), got {got}."
+                )
+            if not frame.is_floating_point():
+                raise ValueError(
+                    f"`{name}` must be floats, normalised by the image processor, got {str(frame.dtype).removeprefix('torch.')}."
                 )
         if len(frames) == 2 and frames[0].shape[0] != frames[1].shape[0]:
             raise ValueError(

@@ -48,7 +48,9 @@ class LatentActionTokenizerQuantizer(nn.Module):
         Returns:
             codes `(batch_size, num_latent_tokens)` and their vectors, which carry gradients to the codebook only.
         """
-        if not self.training or self.dead_code_steps == 0:
+        # Whoever only looks, as without gradients, is to leave the words where they are.
+        is_learning = self.training and torch.is_grad_enabled()
+        if not is_learning or self.dead_code_steps == 0:
             codes = self.nearest(embeddings.detach())
             return codes, self.lookup(codes)
         candidates = all_gather_rows(embeddings.detach()).flatten(0, 1).float()
