@@ -94,6 +94,30 @@ def test_words_are_predicted_as_with_the_true_ones_before_them(make_model, image
     assert model(**processor(images, texts, codes)).actions is None
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("decoding", ["act", "latent", "discrete"])
+def test_prediction_under_autocast(dtype, decoding, make_model, images, texts):
+    model, processor = make_model(decoding)
+    inputs = processor(images, texts)
+    codes, expected = model.predict_latent_actions(**inputs), model.predict_action_chunk(**inputs)
+    with torch.autocast("cpu", dtype):
+        assert torch.equal(model.predict_latent_actions(**inputs), codes)
+        actions = model.predict_action_chunk(**inputs)
+    # Of words, near ties may fall the other way.
+    torch.testing.assert_close(actions.float(), expected, rtol=0, atol=2 if decoding == "discrete" else 0.05)
+
+
+@pytest.mark.parametrize("decoding", ["act", "discrete"])
+def test_a_mask_of_numbers_is_one_of_truths(decoding, make_model, images, texts, codes, actions):
+    model, processor = make_model(decoding)
+    batch = processor(images, texts, codes, actions, dataset="arm")
+    batch["actions_mask"] = torch.ones(3, 5, dtype=torch.bool)
+    batch["actions_mask"][0, 2:] = False
+    kinds = (torch.bool, torch.int64, torch.float32)
+    losses = [model(**{**batch, "actions_mask": batch["actions_mask"].to(kind)}).loss for kind in kinds]
+    assert losses[0] == losses[1] == losses[2]
+
+
 def test_loss_of_words_equals_an_independent_one(make_model, images, texts, codes, actions):
     model, processor = make_model("discrete", action_loss_weight=0.5)
     model = model.double()

@@ -91,6 +91,41 @@ def test_what_callers_have_no_say_in(latent_model, batch):
     assert torch.equal(latent_model(**batch, use_cache=True).loss, latent_model(**batch).loss)
     with pytest.raises(ValueError, match="`position_ids` must be left out"):
         latent_model(**batch, position_ids=torch.zeros_like(batch["input_ids"]))
+    prompt = {name: batch[name] for name in ("input_ids", "pixel_values", "attention_mask")}
+    codes = latent_model.eval().predict_latent_actions(**prompt)
+    assert torch.equal(latent_model.predict_latent_actions(**prompt, use_cache=False, return_dict=False), codes)
+
+
+@pytest.mark.parametrize("name", ["action", "action_is_pad", "latent_actions"])
+def test_a_name_that_nothing_reads_is_refused(name, action_model, batch):
+    with pytest.raises(ValueError, match=rf"must have the processor's names, got \['{name}'\], which nothing reads"):
+        action_model(**without_actions(batch), **{name: batch["actions"]})
+
+
+def test_images_that_are_not_normalised_are_refused(action_model, batch):
+    batch["pixel_values"] = batch["pixel_values"].to(torch.uint8)
+    with pytest.raises(ValueError, match="`pixel_values` must be floats, normalised by the processor, got uint8"):
+        action_model(**batch)
+
+
+@pytest.mark.parametrize("marked", ["all", "one fewer", "one more"])
+def test_labels_of_more_or_fewer_tokens_are_refused(marked, action_model, batch):
+    labels = batch["labels"].clone()
+    if marked == "all":
+        labels = batch["input_ids"]
+    else:
+        place = int((labels[0] != -100).nonzero()[0]) - (marked == "one more")
+        labels[0, place] = 5 if marked == "one more" else -100
+    with pytest.raises(ValueError, match="`labels` must mark the 4 tokens of a latent action in a row, or none"):
+        action_model(**{**batch, "labels": labels})
+
+
+def test_prediction_amid_checkpointed_training_is_refused(latent_model, processor, images, texts):
+    latent_model.gradient_checkpointing_enable()
+    inputs = processor(images, texts)
+    with pytest.raises(ValueError, match="`gradient_checkpointing` must be in eval mode"):
+        latent_model.train().predict_latent_actions(**inputs)
+    assert latent_model.eval().predict_latent_actions(**inputs).shape == (3, 4)
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
@@ -508,15 +543,19 @@ def test_each_step_looks_by_its_own_query_and_the_act_states(action_model, batch
     torch.testing.assert_close(context, seen + decoder.context_positions)
 
 
-@pytest.mark.parametrize("shape", [(3, 1, 2), (3, 6, 1), (3, 5, 2)])
+@pytest.mark.parametrize("shape", [(3, 1, 2), (3, 6, 1), (3, 5, 2), (1, 5, 4)])
 def test_actions_of_another_shape_are_refused(action_model, batch, shape):
     sizes = action_model.config.chunk_size, action_model.config.action_dim
-    assert sizes != shape[1:]
-    message = (
-        rf"`actions` must have shape \(batch, {sizes[0]}, {sizes[1]}\), got \({shape[0]}, {shape[1]}, {shape[2]}\)"
-    )
+    assert (3, *sizes) != shape
+    message = rf"`actions` must have shape \(3, {sizes[0]}, {sizes[1]}\), got \({shape[0]}, {shape[1]}, {shape[2]}\)"
     with pytest.raises(ValueError, match=message):
         action_model(**{**batch, "actions": torch.zeros(shape)})
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (3, 5, 1), (3, 1), (5,)])
+def test_masks_of_another_shape_are_refused(shape, action_model, batch):
+    with pytest.raises(ValueError, match=r"`actions_mask` must have shape \(3, 5\), got"):
+        action_model(**{**batch, "actions_mask": torch.ones(shape, dtype=torch.bool)})
 
 
 def test_a_new_action_decoder_is_kept_out_of_float16_too(latent_model, tmp_path):

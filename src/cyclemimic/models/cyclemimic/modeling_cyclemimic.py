@@ -45,6 +45,10 @@ for auto_class, model_class in (
     auto_class.register(CONFIG_MAPPING[model_class.config_class.model_type], model_class, exist_ok=True)
 
 
+# As LeRobot's columns and the processor's argument are called: the backbone would pass over them without a word.
+_MISNAMED = {"action", "action_is_pad", "latent_actions"}
+
+
 @dataclass
 class CycleMimicLatentActionOutput(ModelOutput):
     """
@@ -156,6 +160,7 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
                 f"got {type(backbone).__name__}."
             )
         self.backbone = backbone
+        self._has_seen_labels = False
         self.token_types = token_types_of(backbone)
         # Not saved: the config holds them.
         self.register_buffer("latent_token_ids", torch.tensor(config.latent_token_ids), persistent=False)
@@ -295,6 +300,9 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
             raise ValueError(
                 f"Prediction takes the processor's batch without latent actions or actions, got {answers}."
             )
+        # transformers' own property has one name in 5.17 and another in 5.23.
+        if self.training and any(getattr(module, "gradient_checkpointing", False) for module in self.modules()):
+            raise ValueError("Prediction with `gradient_checkpointing` must be in eval mode, got training mode.")
         attention_mask, input_ids, _ = self._aligned(attention_mask, input_ids, None)
         length = input_ids.shape[1] + self.config.num_latent_tokens + self._num_appended_tokens
         cache = self._make_cache(length)
@@ -312,8 +320,10 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
 
     def _make_cache(self, length: int) -> Cache:
         """A cache with room for `length` tokens from the start, where the attention masks by it rightly."""
-        # With flex attention, transformers' static cache moves on before the mask of the step is made.
-        if self.backbone.config.get_text_config()._attn_implementation == "flex_attention":
+        # With flex attention, transformers' static cache moves on before the mask of the step is made; and it has one
+        # dtype, where autocast makes values of another than rotated keys.
+        is_flex = self.backbone.config.get_text_config()._attn_implementation == "flex_attention"
+        if is_flex or torch.is_autocast_enabled(self.device.type):
             return DynamicCache(config=self.backbone.config)
         return StaticCache(self.backbone.config, max_cache_len=length)
 
@@ -333,8 +343,14 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         """
         if "position_ids" in kwargs:
             raise ValueError("`position_ids` must be left out, as they follow from `attention_mask`, got some.")
-        # Callers have no say: without a prediction to go on with, there is no cache.
-        kwargs.pop("use_cache", None)
+        if unread := sorted(_MISNAMED.intersection(kwargs)):
+            raise ValueError(f"The batch must have the processor's names, got {unread}, which nothing reads.")
+        if not pixel_values.is_floating_point():
+            got = str(pixel_values.dtype).removeprefix("torch.")
+            raise ValueError(f"`pixel_values` must be floats, normalised by the processor, got {got}.")
+        # Callers have no say: without a prediction to go on with, there is no cache, and its output is read by name.
+        for name in ("use_cache", "return_dict"):
+            kwargs.pop(name, None)
         if self.config.num_cameras > 1:
             self._check_cameras(pixel_values)
             given = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw, **kwargs}
@@ -423,6 +439,7 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         self, hidden_states: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """`L_π`, and its logits and accuracies. Only the N states that predict a latent token meet the vocabulary."""
+        self._check_labels(labels)
         targets = labels[:, 1:]
         states, positions = gather_marked(
             hidden_states[:, :-1], targets != IGNORED_LABEL, self.config.num_latent_tokens
@@ -443,6 +460,18 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
             "latent_action_accuracy": is_right.all(dim=1).sum() / num_labelled.max(),
         }
         return loss, scores
+
+    def _check_labels(self, labels: torch.Tensor) -> None:
+        """Of more marks, any would be learned. Looks at the first batch alone: to look is to wait for the device."""
+        if self._has_seen_labels or torch.compiler.is_compiling():
+            return
+        count, counts = self.config.num_latent_tokens, (labels != IGNORED_LABEL).sum(dim=1)
+        if ((counts != 0) & (counts != count)).any():
+            raise ValueError(
+                f"`labels` must mark the {count} tokens of a latent action in a row, or none, and be {IGNORED_LABEL} elsewhere, "
+                f"got {counts.tolist()} marked."
+            )
+        self._has_seen_labels = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -575,7 +604,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
                 of another shape; without `labels`, no latent action in `input_ids`.
         """
         self._check_robot_state(robot_state, len(input_ids))
-        self._check_actions(actions)
+        self._check_actions(actions, actions_mask, len(input_ids))
         attention_mask, input_ids, labels = self._aligned(attention_mask, input_ids, labels)
         if labels is None:
             self._check_latent_tokens(input_ids)
@@ -616,11 +645,13 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
             attentions=outputs.attentions,
         )
 
-    def _check_actions(self, actions: torch.Tensor | None) -> None:
+    def _check_actions(self, actions: torch.Tensor | None, mask: torch.Tensor | None, batch_size: int) -> None:
         """Others would be broadcast, and learned."""
-        sizes = self.config.chunk_size, self.config.action_dim
-        if actions is not None and tuple(actions.shape[1:]) != sizes:
-            raise ValueError(f"`actions` must have shape (batch, {sizes[0]}, {sizes[1]}), got {tuple(actions.shape)}.")
+        steps = batch_size, self.config.chunk_size
+        wanted = (("actions", actions, (*steps, self.config.action_dim)), ("actions_mask", mask, steps))
+        for name, given, shape in wanted:
+            if given is not None and tuple(given.shape) != shape:
+                raise ValueError(f"`{name}` must have shape {shape}, got {tuple(given.shape)}.")
 
     @torch.no_grad()
     def predict_action_chunk(
@@ -732,7 +763,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         logits = self._logits_of(self.action_bin_token_ids, states).unflatten(1, actions.shape[1:])
         targets = to_bins(actions, num_bins)
         if actions_mask is not None:
-            targets = targets.masked_fill(~actions_mask[:, :, None], IGNORED_LABEL)
+            targets = targets.masked_fill(~actions_mask.bool()[:, :, None], IGNORED_LABEL)
         total = F.cross_entropy(
             logits.flatten(0, 2).float(), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
         )
