@@ -129,6 +129,14 @@ def test_epochs_go_on_with_new_draws():
     assert keys(mixture) == first
 
 
+def test_workers_that_outlive_an_epoch_learn_of_the_next():
+    pairs = make_mixture(batch_size=4, num_streams=2)
+    loader = DataLoader(pairs, batch_size=4, num_workers=2, persistent_workers=True, collate_fn=list)
+    for epoch in range(3):
+        pairs.set_epoch(epoch)
+        assert [key(item) for batch in loader for item in batch] == keys(pairs)
+
+
 def test_items_follow_from_their_index_alone():
     there, back = make_mixture(batch_size=4, num_streams=3), make_mixture(batch_size=4, num_streams=3)
     indices = list(range(len(there)))

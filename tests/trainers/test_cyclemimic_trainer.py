@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from cyclemimic import (
     CycleMimicTrainingArguments,
     LatentActionTokenizerTrainer,
 )
+from cyclemimic.data import CycleMimicCollator
 
 from .small_trainers import make_policy_trainer, small_run
 
@@ -180,3 +182,34 @@ def test_a_run_of_other_weights_or_rates_is_not_gone_on_with(tmp_path, changes):
     other = make_policy_trainer(tmp_path, max_steps=6, **changes)
     with pytest.raises(ValueError, match="`resume_from_checkpoint` must be of a run that trained the same weights"):
         other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def parts_of(trainer):
+    return {name: getattr(trainer, name) for name in ("model", "args", "train_dataset", "processing_class")}
+
+
+def test_the_collator_follows_from_the_arguments(tmp_path):
+    parts = parts_of(make_policy_trainer(tmp_path))
+    made = CycleMimicTrainer(**parts)
+    assert made.data_collator == CycleMimicCollator(parts["processing_class"], None, 2, 0.3)
+    made.train()
+
+
+@pytest.mark.parametrize("name", ["image_shift", "corrupted_share"])
+def test_what_the_collator_does_not_do_is_refused(name, tmp_path):
+    trainer = make_policy_trainer(tmp_path)
+    collator = replace(trainer.data_collator, **{name: 0})
+    with pytest.raises(
+        ValueError, match=f"`data_collator` must have the `{name}` that `args` ask for, [0-9.]+, got 0"
+    ):
+        CycleMimicTrainer(**parts_of(trainer), data_collator=collator)
+
+
+def test_a_processor_of_another_policy_is_refused(tmp_path):
+    trainer = make_policy_trainer(tmp_path)
+    # Another vocabulary, so that the words of a latent action have other ids.
+    other = CycleMimicProcessor.from_texts(["task 0"], image_size=16, patch_size=8, chunk_size=3, action_dim=2)
+    with pytest.raises(ValueError, match="processor must have the model's `latent_token_ids`, "):
+        CycleMimicTrainer(**parts_of(trainer) | {"processing_class": other})
+    with pytest.raises(ValueError, match="processor must have the model's `latent_token_ids`, "):
+        CycleMimicTrainer(**parts_of(trainer), data_collator=CycleMimicCollator(other, "arm", 2, 0.3))

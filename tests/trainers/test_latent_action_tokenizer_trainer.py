@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel, LatentActionTokenizerTrainer
+from cyclemimic.data import LatentActionTokenizerCollator, MixtureDataset, PairAugmentation, WeightedSource
 
-from .small_trainers import make_tokenizer_trainer
+from .small_trainers import make_sources, make_tokenizer_trainer
 
 
 def test_a_run_logs_every_term_and_saves_what_loads(tmp_path):
@@ -66,3 +67,42 @@ def test_without_an_image_processor_nothing_is_drawn(tmp_path):
     bare = LatentActionTokenizerTrainer(model=model, args=arguments, train_dataset=items)
     bare.train()
     assert bare.state.global_step == arguments.max_steps and not (tmp_path / "samples").exists()
+
+
+def parts_of(trainer):
+    return {name: getattr(trainer, name) for name in ("model", "args", "train_dataset", "processing_class")}
+
+
+def test_the_collator_follows_from_the_arguments(tmp_path):
+    trainer = make_tokenizer_trainer(tmp_path, min_crop=0.5, color_jitter=0.2)
+    parts = parts_of(trainer)
+    made = LatentActionTokenizerTrainer(**parts)
+    assert made.data_collator == trainer.data_collator
+    assert made.data_collator.augmentation == PairAugmentation(0.5, 0.5, 0.2)
+    made.train()
+    parts["train_dataset"] = torch.utils.data.Subset(parts["train_dataset"], range(8))
+    part = LatentActionTokenizerTrainer(**parts)
+    assert part.data_collator == trainer.data_collator
+    part.model.config.interval_s = None
+    part.train()
+    assert part.model.config.interval_s == trainer.args.interval_s
+
+
+def test_an_augmentation_that_the_collator_does_not_have_is_refused(tmp_path):
+    parts = parts_of(make_tokenizer_trainer(tmp_path))
+    collator = LatentActionTokenizerCollator(parts["processing_class"])
+    with pytest.raises(ValueError, match="`data_collator` must have the augmentation that `args` ask for, PairAug"):
+        LatentActionTokenizerTrainer(**parts, data_collator=collator)
+    parts["args"].reversed_share = 0.0
+    collator = LatentActionTokenizerCollator(parts["processing_class"], PairAugmentation(min_crop=0.5))
+    assert LatentActionTokenizerTrainer(**parts, data_collator=collator).data_collator is collator
+
+
+def test_a_mixture_is_read_in_its_own_order(tmp_path):
+    trainer = make_tokenizer_trainer(tmp_path)
+    parts = parts_of(trainer)
+    assert list(trainer._get_train_sampler()) != list(range(len(trainer.train_dataset)))
+    sources = [WeightedSource(source, 1.0, 0.3, 0.1) for source in make_sources()]
+    mixture = MixtureDataset(sources, parts["processing_class"].resize_frames, batch_size=4)
+    made = LatentActionTokenizerTrainer(**parts | {"train_dataset": mixture})
+    assert list(made._get_train_sampler()) == list(range(len(mixture)))

@@ -219,7 +219,7 @@ def train(arguments: argparse.Namespace, variant: str, seed: int, folder: Path) 
         color_jitter=arguments.color_jitter,
         dataloader_num_workers=arguments.workers,
         # An epoch of few scenes is short, and new workers would decode them all again.
-        dataloader_persistent_workers=arguments.workers > 0 and not is_mixture(arguments.train[0]),
+        dataloader_persistent_workers=arguments.workers > 0,
     )
     trainer = LatentActionTokenizerTrainer(
         model=model,

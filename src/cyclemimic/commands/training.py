@@ -200,17 +200,10 @@ def stream_pairs(
     """Pairs, or their current frames alone, that are decoded as training goes, for the processes that it will have.
 
     Raises:
-        ValueError: workers are to outlive an epoch: they would not hear of the next, and repeat the first; or batches are to
-            shrink, on whose size the order of pairs depends.
+        ValueError: batches are to shrink, on whose size the order of pairs depends.
     """
     if arguments.auto_find_batch_size:
         raise ValueError("`auto_find_batch_size` must be false for a mixture or data beyond memory, got true.")
-    if arguments.dataloader_persistent_workers:
-        raise ValueError(
-            "`dataloader_persistent_workers` must be false for a mixture or data beyond memory, got true."
-        )
-    # They come in random order already, and in this one each frame is decoded about once.
-    arguments.train_sampling_strategy = "sequential"
     readers = arguments.world_size * max(1, arguments.dataloader_num_workers)
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
     return MixtureDataset(sources, transform, seed, arguments.train_batch_size, readers, with_future=with_future)

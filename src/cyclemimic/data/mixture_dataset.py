@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from .episode import DataError, Episode, EpisodeSource, list_episodes
@@ -61,8 +62,8 @@ class WeightedSource:
 class MixtureDataset(Dataset):
     """Pairs of frames of many data sets, in their own random order: to be read from first to last, not shuffled.
 
-    Each item follows from its index, the epoch and the arguments below alone ([`~cyclemimic.data.pair_order`]), so a Trainer
-    with `train_sampling_strategy="sequential"` resumes exactly, by skipping indices, as long as all of them stay: with another
+    Each item follows from its index, the epoch and the arguments below alone ([`~cyclemimic.data.pair_order`]), so a Trainer,
+    of which ours read it in order, resumes exactly, by skipping indices, as long as all of them stay: with another
     batch size or number of readers, or room for fewer frames, the order is another one. Frames are decoded once a segment of
     neighbouring pairs, and many segments of different data sets are mixed; items read in another order are the same,
     but slow. An epoch has as many items as the data sets have pairs; the next one goes on with new draws.
@@ -126,7 +127,8 @@ class MixtureDataset(Dataset):
         self._weights = [weighted.weight for weighted in sources]
         self._segment_pairs, self._num_slots = _choose_segments(self._pairs, self._weights, max_bytes)
         self._seed, self.batch_size, self.num_streams = seed, batch_size, num_streams
-        self._epoch = 0
+        # Shared, so that data loader's workers that outlive an epoch learn of the next.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._streams: dict[int, _Stream] = {}
         draws = sum(pairs.num_pairs for pairs in self._pairs)
         # Whole rounds of batches: the next epoch then starts with the first stream again.
@@ -142,13 +144,13 @@ class MixtureDataset(Dataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Go on with the draws of another epoch; Trainer calls it."""
-        self._epoch = epoch
+        self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return a pair, as [`FramePairDataset`] does; its frames are read-only."""
         if not 0 <= index < self._length:
             raise IndexError(index)
-        number, position = divmod(self._epoch * self._length + index, self.batch_size)
+        number, position = divmod(int(self._epoch) * self._length + index, self.batch_size)
         turn, stream = divmod(number, self.num_streams)
         if stream not in self._streams:
             self._streams[stream] = self._open_stream(stream)

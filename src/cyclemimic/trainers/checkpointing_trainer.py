@@ -17,9 +17,12 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
+
+from cyclemimic.data import LabelledMixture, MixtureDataset
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +39,8 @@ class CheckpointingTrainer(Trainer):
     [`~transformers.Trainer`] whose `checkpoint-N` folders appear with the last byte of the last process: one that is there
     is whole, whenever the run was killed. Before, they are in `.unfinished`, which the next checkpoint replaces. SIGTERM
     ends the training after the step under way, with a checkpoint. From a checkpoint that has all steps already, no more
-    are trained. A collator with `set_epoch` is told the epoch, by which it may draw and still resume exactly.
+    are trained. A collator with `set_epoch` is told the epoch, by which it may draw and still resume exactly. A mixture, which
+    is in random order already, is read in that order, whatever `train_sampling_strategy` says.
     """
 
     settings: dict[str, Any] | None = None
@@ -48,8 +52,14 @@ class CheckpointingTrainer(Trainer):
         self._trained_nothing = False
         self._stop_signal = _StopSignal(self)
         self.add_callback(self._stop_signal)
-        if hasattr(self.data_collator, "set_epoch"):
-            self.add_callback(_EpochTeller(self.data_collator))
+        self.add_callback(_EpochTeller(self))
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if isinstance(dataset, MixtureDataset | LabelledMixture):
+            # In another, each frame would be decoded a hundred times instead of about once.
+            return SequentialSampler(dataset)
+        return super()._get_train_sampler(train_dataset)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         self._trained_nothing = True
@@ -142,13 +152,15 @@ class CheckpointingTrainer(Trainer):
 class _EpochTeller(TrainerCallback):
     """Tells the collator which epoch begins, or goes on after resuming: Trainer tells samplers and data sets alone."""
 
-    def __init__(self, collator: Any) -> None:
-        self.collator = collator
+    def __init__(self, trainer: CheckpointingTrainer) -> None:
+        self.trainer = trainer
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.collator.set_epoch(int(state.epoch))
+        collator: Any = self.trainer.data_collator
+        if hasattr(collator, "set_epoch"):
+            collator.set_epoch(int(state.epoch))
 
 
 class _StopSignal(TrainerCallback):

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LabelledMixture
 from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicForActionPrediction, CycleMimicPreTrainedModel
+from cyclemimic.models.cyclemimic.processing_cyclemimic import CONFIG_FIELDS, CycleMimicProcessor
 from cyclemimic.trainers.adapters import add_adapter, check_adapters, check_resumed, merged_copy, weightless_copy
 from cyclemimic.trainers.cyclemimic_config import CycleMimicTrainingArguments
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
@@ -32,16 +34,20 @@ class CycleMimicTrainer(TermLoggingTrainer):
             [`~peft.PeftModel`] of it, with low-rank adapters of your own. `lora_rank`, `freeze_backbone` and `freeze_vision` change the
             model that is given, for good: it is to be saved through the Trainer.
         args ([`CycleMimicTrainingArguments`]): What and how it is trained.
-        others, kwargs: Further arguments of [`~transformers.Trainer`].
+        others, kwargs: Further arguments of [`~transformers.Trainer`]. For a [`DemonstrationDataset`] or [`LabelledMixture`],
+            `data_collator` is a [`CycleMimicCollator`] with the processor in `processing_class` and what the arguments say, if none is
+            given.
 
     Raises:
         ValueError: a quantized model, or one with adapters that the arguments would put others on; `backbone_learning_rate` with
-            an optimizer that is not made here.
+            an optimizer that is not made here; a processor that is not the model's; arguments that ask for other images or
+            tokens than the collator makes.
     """
 
     args: CycleMimicTrainingArguments
     arguments_class = CycleMimicTrainingArguments
     card_template = "policy"
+    own_datasets = (DemonstrationDataset, LabelledMixture)
     logged_terms = ("latent_action_loss", "action_loss", "latent_token_accuracy", "latent_action_accuracy")
 
     def __init__(
@@ -59,7 +65,7 @@ class CycleMimicTrainer(TermLoggingTrainer):
                     "`model` must be given with `lora_rank`, `freeze_backbone` or `freeze_vision`, got `model_init`."
                 )
             super().__init__(model, args, *others, **kwargs)
-            self._check_optimizer()
+            self._check()
             return
         if getattr(model, "is_quantized", False):
             method = model.config.quantization_config.quant_method
@@ -78,7 +84,38 @@ class CycleMimicTrainer(TermLoggingTrainer):
             # FSDP and ZeRO change the modules themselves, which cannot be copied then.
             self._weightless = weightless_copy(trained)
         super().__init__(trained, args, *others, **kwargs)
+        self._check()
+
+    def make_collator(self) -> Any:
+        """The package's own, by the arguments."""
+        processor: Any = self.processing_class
+        return CycleMimicCollator(processor, **self._of_collator())
+
+    def _of_collator(self) -> dict[str, Any]:
+        return {name: getattr(self.args, name) for name in ("image_shift", "corrupted_share")}
+
+    def _check(self) -> None:
         self._check_optimizer()
+        collator: Any = self.data_collator
+        if isinstance(collator, CycleMimicCollator):
+            for name, wanted in self._of_collator().items():
+                if wanted and getattr(collator, name) != wanted:
+                    raise ValueError(
+                        f"`data_collator` must have the `{name}` that `args` ask for, {wanted}, got {getattr(collator, name)}."
+                    )
+        for processor in (self.processing_class, getattr(collator, "processor", None)):
+            if isinstance(processor, CycleMimicProcessor):
+                self._check_processor(processor)
+
+    def _check_processor(self, processor: CycleMimicProcessor) -> None:
+        config: Any = getattr(self.model, "config", None)
+        differing = [name for name in CONFIG_FIELDS if getattr(processor, name) != getattr(config, name)]
+        if differing:
+            name = differing[0]
+            raise ValueError(
+                f"`processing_class` and the collator's processor must have the model's `{name}`, {getattr(config, name)}, got "
+                f"{getattr(processor, name)}."
+            )
 
     def _check_optimizer(self) -> None:
         deepspeed: Any = getattr(self.args, "hf_deepspeed_config", None)

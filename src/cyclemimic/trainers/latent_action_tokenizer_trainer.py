@@ -10,10 +10,10 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from cyclemimic.data import FramePairDataset, MixtureDataset
+from cyclemimic.data import FramePairDataset, LatentActionTokenizerCollator, MixtureDataset, PairAugmentation
 from cyclemimic.trainers.latent_action_tokenizer_config import LatentActionTokenizerTrainingArguments
 from cyclemimic.trainers.sample_grid import draw_sample_grid, read_pairs, write_picture
-from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
+from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer, whole_of
 
 NUM_SAMPLES = 8
 
@@ -30,12 +30,19 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
     steps for all weights together, so the discriminator, without gradients until then, begins with larger steps.
 
     Args:
-        args, kwargs: As of [`~transformers.Trainer`], with [`LatentActionTokenizerTrainingArguments`].
+        args, kwargs: As of [`~transformers.Trainer`], with [`LatentActionTokenizerTrainingArguments`]. For a [`FramePairDataset`]
+            or [`MixtureDataset`], `data_collator` is a [`LatentActionTokenizerCollator`] with the image processor in
+            `processing_class` and the augmentation in the arguments, if none is given.
+
+    Raises:
+        ValueError: arguments that ask for another augmentation than the collator has; one pair a batch, where embeddings are
+            standardised.
     """
 
     args: LatentActionTokenizerTrainingArguments
     arguments_class = LatentActionTokenizerTrainingArguments
     card_template = "tokenizer"
+    own_datasets = (FramePairDataset, MixtureDataset)
     logged_terms = (
         "reconstruction_loss",
         "codebook_loss",
@@ -51,6 +58,7 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._check_augmentation()
         config = getattr(self.model, "config", None)
         if getattr(config, "standardize_embeddings", False) and self.args.train_batch_size * self.args.world_size == 1:
             raise ValueError(
@@ -65,6 +73,20 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
         self._draws = bool(self.args.sample_steps and can_be_shown and not is_spread)
         if self._draws:
             self.add_callback(_SampleDrawing(self))
+
+    def make_collator(self) -> Any:
+        """The package's own, by the arguments."""
+        image_processor: Any = self.processing_class
+        return LatentActionTokenizerCollator(image_processor, self.args.augmentation)
+
+    def _check_augmentation(self) -> None:
+        collator, wanted = self.data_collator, self.args.augmentation
+        if not isinstance(collator, LatentActionTokenizerCollator) or wanted == PairAugmentation():
+            return
+        if collator.augmentation != wanted:
+            raise ValueError(
+                f"`data_collator` must have the augmentation that `args` ask for, {wanted}, got {collator.augmentation}."
+            )
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         if self._draws and self._samples is None and model.training:
@@ -105,7 +127,7 @@ class _IntervalNoting(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        pairs = self.trainer.train_dataset
+        pairs = whole_of(self.trainer.train_dataset)
         if isinstance(pairs, FramePairDataset | MixtureDataset):
             config: Any = self.trainer.accelerator.unwrap_model(self.trainer.model).config
             config.interval_s, config.min_interval_s = pairs.interval_s, pairs.min_interval_s

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_pt_utils import find_batch_size
@@ -19,6 +19,13 @@ from transformers.utils import ModelOutput
 from cyclemimic.trainers.compiled_layers import compile_layers
 from cyclemimic.trainers.pace import Pace
 from cyclemimic.trainers.publishing_trainer import PublishingTrainer
+
+
+def whole_of(dataset: Any) -> Any:
+    """The data set that a [`~torch.utils.data.Subset`] is of."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset
 
 
 class TermLoggingTrainer(PublishingTrainer):
@@ -32,9 +39,22 @@ class TermLoggingTrainer(PublishingTrainer):
     entry under a number behind the name."""
     arguments_class: ClassVar[type[TrainingArguments]] = TrainingArguments
     """What `args` must be."""
+    own_datasets: ClassVar[tuple[type, ...]] = ()
+    """Data sets whose items only the package's own collators can make batches of."""
 
-    def __init__(self, model: Any = None, args: TrainingArguments | None = None, *others: Any, **kwargs: Any) -> None:
-        super().__init__(model, self.own_arguments(args), *others, **kwargs)
+    def __init__(
+        self,
+        model: Any = None,
+        args: TrainingArguments | None = None,
+        data_collator: Any = None,
+        *others: Any,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, self.own_arguments(args), data_collator, *others, **kwargs)
+        read = whole_of(self.train_dataset), whole_of(self.eval_dataset)
+        is_own = any(isinstance(dataset, self.own_datasets) for dataset in read)
+        if data_collator is None and is_own and self.processing_class is not None:
+            self.data_collator = self.make_collator()
         # The models take no `num_items_in_batch`: their losses are means, and Trainer's accumulation divides them.
         self.model_accepts_loss_kwargs = False
         # They return a loss from any batch, also one without labels: evaluation reports it.
@@ -51,6 +71,10 @@ class TermLoggingTrainer(PublishingTrainer):
         if args is not None and not isinstance(args, cls.arguments_class):
             raise ValueError(f"`args` must be {cls.arguments_class.__name__}, got {type(args).__name__}.")
         return cls.arguments_class() if args is None else args
+
+    def make_collator(self) -> Any:
+        """What makes batches of `own_datasets`."""
+        raise NotImplementedError
 
     def _compile_layers(self) -> None:
         if self.args.torch_compile or is_deepspeed_zero3_enabled():
