@@ -4,6 +4,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 import torch
 
 from cyclemimic.data import CycleMimicCollator, LatentActionTokenizerCollator, PairAugmentation
@@ -45,6 +46,15 @@ def test_tokenizer_batch():
     assert batch["embodiment_ids"].dtype == torch.int64 and batch["embodiment_ids"].tolist() == [0, 2]
 
 
+def test_tokenizer_batch_of_the_two_frames_alone():
+    items = [{"current": FRAMES[0], "future": FRAMES[1]}, {"current": FRAMES[2], "future": FRAMES[3]}]
+    collator = LatentActionTokenizerCollator(fake_image_processor)
+    assert set(collator(items)) == {"pixel_values", "future_pixel_values"}
+    assert set(collator([item | {"embodiment_id": None} for item in items])) == {"pixel_values", "future_pixel_values"}
+    with pytest.raises(ValueError, match="`items` must all have 'embodiment_id' or none of them, got it in 1 of 2"):
+        collator([items[0], items[1] | {"embodiment_id": 0}])
+
+
 def test_policy_batch_with_all_targets():
     items = [
         {
@@ -80,6 +90,14 @@ def test_policy_batch_without_targets():
     CycleMimicCollator(processor)([{"image": FRAMES[0], "instruction": "push"}])
     given = processor.arguments
     assert given["latent_actions"] is given["actions"] is given["actions_mask"] is given["dataset"] is None
+
+
+@pytest.mark.parametrize("key", ["latent_actions", "actions", "actions_mask", "robot_state", "source"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_only_some_items_have_is_refused(key, order):
+    items = [{"image": FRAMES[0], "instruction": "push"}, {"image": FRAMES[1], "instruction": "push", key: np.ones(2)}]
+    with pytest.raises(ValueError, match=f"`items` must all have '{key}' or none of them, got it in 1 of 2"):
+        CycleMimicCollator(FakeProcessor())(items[::order])
 
 
 def test_augmentation_depends_on_batch_and_epoch_alone():

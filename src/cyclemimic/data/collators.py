@@ -68,6 +68,11 @@ class LatentActionTokenizerCollator(_DrawingCollator):
     What is drawn depends on the batch and the epoch ([`set_epoch`](LatentActionTokenizerCollator.set_epoch)) alone, so that a
     resumed run sees what an uninterrupted one does.
 
+    Items of the two frames alone make a batch without `embodiment_ids`, which the model takes as of one body.
+
+    Raises:
+        ValueError: In a call, if only some of the items have an `embodiment_id`.
+
     Example, two items to a batch:
 
     ```python
@@ -97,8 +102,11 @@ class LatentActionTokenizerCollator(_DrawingCollator):
         current, future = batch["pixel_values"], batch["future_pixel_values"]
         if self.augmentation != PairAugmentation():
             current, future = self.augmentation(current, future, self._draws.generator(frames["current"]))
-        embodiment_ids = torch.tensor([item["embodiment_id"] for item in items], dtype=torch.int64)
-        return {"pixel_values": current, "future_pixel_values": future, "embodiment_ids": embodiment_ids}
+        tensors = {"pixel_values": current, "future_pixel_values": future}
+        embodiment_ids = _values(items, "embodiment_id")
+        if embodiment_ids is not None:
+            tensors["embodiment_ids"] = torch.tensor(embodiment_ids, dtype=torch.int64)
+        return tensors
 
 
 class PolicyProcessor(Protocol):
@@ -127,6 +135,9 @@ class CycleMimicCollator(_DrawingCollator):
         corrupted_share (`float`, *optional*, defaults to 0.0): Share of the latent action tokens of `input_ids` that are
             random words, while `labels` stay what they are, so that the action decoder does not rely on them more than
             predictions deserve. Which depends on the batch and the epoch alone, too.
+
+    Raises:
+        ValueError: In a call, if only some of the items have latent actions, actions, their mask, a robot state or a source.
 
     Example, two items to a batch:
 
@@ -166,7 +177,7 @@ class CycleMimicCollator(_DrawingCollator):
             actions=_stacked(items, "actions"),
             actions_mask=_stacked(items, "actions_mask"),
             robot_state=_stacked(items, "robot_state"),
-            dataset=self.dataset_name or _sources(items),
+            dataset=self.dataset_name or _values(items, "source"),
             return_tensors="pt",
         )
         batch = dict(inputs)
@@ -215,9 +226,14 @@ def _shift(image: np.ndarray, down: int, right: int) -> np.ndarray:
     return shifted
 
 
-def _sources(items: Sequence[Mapping[str, Any]]) -> list[str] | None:
-    return [item["source"] for item in items] if "source" in items[0] else None
+def _values(items: Sequence[Mapping[str, Any]], key: str) -> list[Any] | None:
+    """What the items have as `key`, or `None` where none of them has it."""
+    values = [item[key] for item in items if item.get(key) is not None]
+    if values and len(values) != len(items):
+        raise ValueError(f"`items` must all have {key!r} or none of them, got it in {len(values)} of {len(items)}.")
+    return values or None
 
 
 def _stacked(items: Sequence[Mapping[str, Any]], key: str) -> np.ndarray | None:
-    return np.stack([item[key] for item in items]) if key in items[0] else None
+    values = _values(items, key)
+    return None if values is None else np.stack(values)
