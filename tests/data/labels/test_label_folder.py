@@ -52,9 +52,9 @@ def test_the_cause_of_a_difference_is_named_before_what_follows_from_it(tmp_path
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"codes": np.full((5, 4), 16)}, r"`codes` must be in \[0, 16\), got 16 to 16"),
-        ({"codes": np.full((5, 4), -1)}, r"`codes` must be in \[0, 16\)"),
-        ({"codes": np.zeros((5, 3))}, r"`codes` must have shape \(num_rows, 4\), got \(5, 3\)"),
+        ({"codes": np.full((5, 4), 16)}, r"`codes` must be 4 integers in \[0, 15\] in each of 5 rows, got 16 to 16"),
+        ({"codes": np.full((5, 4), -1)}, r"`codes` must be 4 integers in \[0, 15\] in each of 5 rows, got -1 to -1"),
+        ({"codes": np.zeros((5, 3))}, r"`codes` must be 4 integers .*, got shape \(5, 3\)"),
         ({"frame_index": [1]}, "equal length"),
         ({"extra": [1] * 5}, "`columns` must be"),
     ],

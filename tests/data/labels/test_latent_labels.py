@@ -95,6 +95,36 @@ def test_frame_labelled_twice_is_an_error():
         LatentLabels(make_columns([*ROWS, ("b", 0, 4)]), SETTINGS)
 
 
+@pytest.mark.parametrize(
+    ("key", "change", "message"),
+    [
+        (
+            "codes",
+            lambda codes: codes + 1,
+            r"`codes` must be 4 integers in \[0, 15\] in each of 5 rows, got 1 to 16; label",
+        ),
+        ("codes", lambda codes: codes - 16, r"`codes` must be 4 .*, got -16 to -1; label"),
+        (
+            "codes",
+            lambda codes: codes[:, :3],
+            r"`codes` must be 4 .*, got shape \(5, 3\)",
+        ),
+        (
+            "codes",
+            lambda codes: codes[:4].reshape(2, 8),
+            r"`columns` must be of equal length, got \{'source': 5, .*'codes': 2\}",
+        ),
+        ("codes", lambda codes: codes[:4], r"`columns` must be of equal length, got \{'source': 5, .*'codes': 4\}"),
+        ("codes", lambda codes: [[1, 2, 3, 4], *[[1, 2]] * 4], "`codes` must be 4 .*, got others"),
+        ("future_index", lambda futures: futures[:3], r"`columns` must be of equal length, got .*'future_index': 3"),
+    ],
+)
+def test_labels_in_memory_are_checked(key, change, message):
+    columns = make_columns(ROWS)
+    with pytest.raises(DataError, match=message):
+        LatentLabels(columns | {key: change(columns[key])}, SETTINGS)
+
+
 def test_folders_that_hold_no_labels_are_errors(tmp_path):
     import pyarrow
     import pyarrow.parquet as parquet
@@ -122,7 +152,7 @@ def test_labels_that_disagree_with_each_other_or_themselves_are_errors(tmp_path)
     table = parquet.read_table(path)
     smaller = json.dumps(SETTINGS | {"codebook_size": 4})
     parquet.write_table(table.replace_schema_metadata({"cyclemimic": smaller}), path)
-    with pytest.raises(DataError, match=r"4 codes in \[0, 3\]"):
+    with pytest.raises(DataError, match=r"one: `codes` must be 4 integers in \[0, 3\]"):
         LatentLabels.from_folder(tmp_path / "one")
     parquet.write_table(table.drop_columns(["codes"]), path)
     with pytest.raises(DataError, match=r"lacks the columns \['codes'\]"):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .latent_labels import COLUMNS, INTEGER_COLUMNS, METADATA_KEY, PLACE_COLUMN
+from .latent_labels import COLUMNS, INTEGER_COLUMNS, METADATA_KEY, PLACE_COLUMN, checked_codes
 
 FORMAT_VERSION = 2
 UNFINISHED_PREFIX = ".unfinished-"
@@ -57,21 +57,16 @@ def to_table(columns: Mapping[str, Sequence[Any] | np.ndarray], metadata: Mappin
     """
     import pyarrow
 
-    length, size = metadata["num_latent_tokens"], metadata["codebook_size"]
     lengths = {key: len(column) for key, column in columns.items()}
     if set(columns) - {PLACE_COLUMN} != set(COLUMNS) or len(set(lengths.values())) != 1:
         raise ValueError(f"`columns` must be {list(COLUMNS)}, of equal length, got {lengths}")
-    codes = np.asarray(columns["codes"], dtype=np.int64)
-    if codes.shape != (lengths["codes"], length):
-        raise ValueError(f"`codes` must have shape (num_rows, {length}), got {codes.shape}")
-    if codes.size and not (0 <= codes.min() and codes.max() < size):
-        raise ValueError(f"`codes` must be in [0, {size}), got {codes.min()} to {codes.max()}: another tokenizer's?")
+    codes = checked_codes(columns["codes"], lengths["codes"], metadata)
     arrays = {"source": pyarrow.array(columns["source"], pyarrow.string())}
     for key in INTEGER_COLUMNS:
         arrays[key] = pyarrow.array(np.asarray(columns[key], dtype=np.int64))
     for key in ("instruction", PLACE_COLUMN):
         arrays[key] = pyarrow.array(columns.get(key, [None] * len(codes)), pyarrow.string())
     arrays["codes"] = pyarrow.FixedSizeListArray.from_arrays(
-        pyarrow.array(np.ascontiguousarray(codes).reshape(-1)), length
+        pyarrow.array(np.ascontiguousarray(codes).reshape(-1)), codes.shape[1]
     )
     return pyarrow.table(arrays).replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})

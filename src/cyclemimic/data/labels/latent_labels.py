@@ -37,6 +37,9 @@ class LatentLabels:
             `(num_rows, num_latent_tokens)`; with or without [`PLACE_COLUMN`].
         metadata (`Mapping`): At least `codebook_size` and `num_latent_tokens`.
 
+    Raises:
+        DataError: If the columns differ in length, the codes are not as `metadata` says, or a frame is labelled twice.
+
     Attributes:
         codebook_size (`int`), num_latent_tokens (`int`), tokenizer (`str` or `None`): Of the tokenizer that made them.
         metadata (`dict`): All that was kept with them.
@@ -61,13 +64,17 @@ class LatentLabels:
         self.codebook_size = int(metadata["codebook_size"])
         self.num_latent_tokens = int(metadata["num_latent_tokens"])
         self.tokenizer: str | None = metadata.get("tokenizer")
+        lengths = {key: len(columns[key]) for key in ("source", *INTEGER_COLUMNS, "codes")}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"`columns` must be of equal length, got {lengths}")
+        codes = checked_codes(columns["codes"], lengths["source"], metadata)
         names = sorted(set(columns["source"]))
         ids = {name: index for index, name in enumerate(names)}
         source_ids = np.fromiter(map(ids.__getitem__, columns["source"]), np.int64, len(columns["source"]))
         keys = [np.asarray(columns[key], dtype=np.int64) for key in INTEGER_COLUMNS]
         order = np.lexsort((keys[1], keys[0], source_ids))
         source_ids, episode, self._frame_index, self._future_index = (values[order] for values in (source_ids, *keys))
-        self._codes = np.asarray(columns["codes"], dtype=np.int64)[order]
+        self._codes = codes[order]
         # Rows of one episode are one slice, so a look-up is one dictionary access and one binary search.
         is_start = np.ones(len(order), dtype=bool)
         is_start[1:] = (np.diff(source_ids) != 0) | (np.diff(episode) != 0)
@@ -116,15 +123,9 @@ class LatentLabels:
         texts = ["source", PLACE_COLUMN] if has_places else ["source"]
         table = pyarrow.concat_tables([table.select([*texts, *INTEGER_COLUMNS, "codes"]) for table in tables])
         codes = table.column("codes").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        length, largest = metadata[0]["num_latent_tokens"], metadata[0]["codebook_size"] - 1
-        if len(codes) != table.num_rows * length or (len(codes) and not 0 <= codes.min() <= codes.max() <= largest):
-            raise DataError(
-                f"{path}: every row must hold {length} codes in [0, {largest}], as the files' metadata says; label the "
-                "data again"
-            )
         columns = {key: table.column(key).to_numpy() for key in INTEGER_COLUMNS}
         columns |= {key: _shared_objects(table.column(key)) for key in texts}
-        columns["codes"] = codes.reshape(-1, length)
+        columns["codes"] = checked_codes(codes, table.num_rows, metadata[0], f"{path}: ")
         labels = cls(columns, metadata[0])
         labels.folder, labels.name = Path(path), Path(path).resolve().name
         return labels
@@ -260,6 +261,31 @@ def open_labels(path: str | Path, revision: str | None = None) -> LatentLabels:
     if revision is not None:
         raise DataError(f"{path} holds no labels on the Hub; leave out their revision, got {revision!r}")
     return LatentLabels.from_folder(path)
+
+
+def checked_codes(codes: Any, num_rows: int, metadata: Mapping[str, Any], where: str = "") -> np.ndarray:
+    """Return the codes of some rows, one row after another or flat, as `int64` of shape `(num_rows, num_latent_tokens)`.
+
+    Args:
+        codes: What is to be those.
+        num_rows (`int`): How many.
+        metadata (`Mapping`): Says `codebook_size` and `num_latent_tokens`.
+        where (`str`, *optional*): What errors begin with.
+
+    Raises:
+        DataError: If they are not as `metadata` says.
+    """
+    length, largest = int(metadata["num_latent_tokens"]), int(metadata["codebook_size"]) - 1
+    allowed = f"{where}`codes` must be {length} integers in [0, {largest}] in each of {num_rows} rows"
+    try:
+        codes = np.asarray(codes, dtype=np.int64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{allowed}, got others ({error})") from error
+    if codes.shape not in ((num_rows, length), (num_rows * length,)):
+        raise DataError(f"{allowed}, got shape {codes.shape}; label the data again")
+    if codes.size and not 0 <= codes.min() <= codes.max() <= largest:
+        raise DataError(f"{allowed}, got {codes.min()} to {codes.max()}; label the data again")
+    return codes.reshape(num_rows, length)
 
 
 def _shared_objects(column: Any) -> np.ndarray:
