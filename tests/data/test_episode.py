@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
 from cyclemimic.data import DataError, Episode, InMemorySource
 from cyclemimic.data.episode import list_episodes, stack_frames
@@ -30,10 +31,79 @@ def test_iterating_needs_ascending_indices():
         Episode.from_arrays(FRAMES, fps=10).iter_frames([2, 2])
 
 
+class ReaderOfFiveActions:
+    def read_actions(self):
+        return np.zeros((5, 2), np.float32)
+
+
 def test_rows_must_match_frames():
-    episode = Episode.from_arrays(FRAMES, fps=10, actions=np.zeros((5, 2)))
+    episode = Episode("set", "arm", 0, 6, 10.0, "top", ReaderOfFiveActions())
     with pytest.raises(DataError, match="6 frames but 5 rows of actions"):
         _ = episode.actions
+
+
+@pytest.mark.parametrize("fps", [0, -10, float("nan"), float("inf")])
+def test_a_frame_rate_is_above_0(fps):
+    with pytest.raises(ValueError, match=f"`fps` must be positive and finite, got {fps}"):
+        Episode.from_arrays(FRAMES, fps=fps)
+
+
+@pytest.mark.parametrize("name", ["actions", "states"])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros(6), r"must have shape \(6, {one}_dim\), a row a frame, got \(6,\)"),
+        (np.zeros((5, 2)), r"must have shape \(6, {one}_dim\), a row a frame, got \(5, 2\)"),
+        (torch.zeros(6, 2, 1), r"must have shape \(6, {one}_dim\), a row a frame, got \(6, 2, 1\)"),
+        ([[0.0, 1.0]] * 5 + [[0.0]], "must be numbers in rows of one shape"),
+    ],
+)
+def test_vectors_are_checked_at_once(name, values, message):
+    with pytest.raises(ValueError, match=f"`{name}` {message.format(one=name[:-1])}"):
+        Episode.from_arrays(FRAMES, fps=10, **{name: values})
+
+
+@pytest.mark.parametrize("make", [list, torch.from_numpy, lambda frames: list(map(torch.from_numpy, frames))])
+def test_lists_and_tensors_are_arrays(make):
+    vectors = np.arange(12.0).reshape(6, 2)
+    episode = Episode.from_arrays(make(FRAMES), 10, actions=make(vectors), states=make(vectors))
+    np.testing.assert_array_equal(episode.read_frames([4, 1]), FRAMES[[4, 1]])
+    for column in (episode.actions, episode.states):
+        assert column.dtype == np.float32
+        np.testing.assert_array_equal(column, vectors)
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ([FRAMES[0], FRAMES[1, :2]], "must be numbers in rows of one shape"),
+        (torch.zeros(6, 4, 4, 3), r"must be uint8 of shape .*, got float32 \(6, 4, 4, 3\)"),
+        ([], r"must be uint8 of shape .*, got float64 \(0,\)"),
+    ],
+)
+def test_other_frames_are_refused(frames, message):
+    with pytest.raises(ValueError, match=f"`frames` {message}"):
+        Episode.from_arrays(frames, fps=10)
+
+
+class LazyFrames:
+    """As `h5py` and `zarr` have them: an array that is read when it is indexed, and not otherwise."""
+
+    dtype, ndim, shape = FRAMES.dtype, 4, FRAMES.shape
+
+    def __len__(self):
+        return len(FRAMES)
+
+    def __getitem__(self, index):
+        assert index == 3
+        return FRAMES[index]
+
+
+def test_frames_that_are_read_when_indexed_stay_so(tmp_path):
+    np.testing.assert_array_equal(Episode.from_arrays(LazyFrames(), 10).read_frames([3]), FRAMES[[3]])
+    np.save(tmp_path / "frames.npy", FRAMES)
+    mapped = np.load(tmp_path / "frames.npy", mmap_mode="r")
+    assert Episode.from_arrays(mapped, 10).reader.frames is mapped
 
 
 @pytest.mark.parametrize("num_read", [0, 2, 4])
@@ -66,7 +136,10 @@ def test_in_memory_source_is_of_one_kind():
 
 def test_two_episodes_of_one_name_are_refused():
     source = InMemorySource([Episode.from_arrays(FRAMES, fps=10, source="twice")])
-    with pytest.raises(DataError, match="'twice', episode 0"):
+    message = (
+        "'twice', episode 0; give episodes of one data set an `index` each, or open data sets with different `name`s"
+    )
+    with pytest.raises(DataError, match=message):
         list_episodes([source, source])
 
 

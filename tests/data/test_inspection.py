@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,7 +58,9 @@ def test_statistics_over_all_episodes():
 def test_broken_columns_are_named_and_left_out_of_the_statistics():
     wrong = [np.array([[np.nan], [0.0]]), np.zeros((2, 3)), np.zeros((1, 1))]
     actions = [np.array([[1.0], [2.0]]), *wrong]
-    episodes = [make_episode(index, 2, "go", part) for index, part in enumerate(actions)]
+    episodes = [make_episode(index, len(part), "go", part) for index, part in enumerate(actions)]
+    # A data set may say another length than its columns have.
+    episodes[3] = replace(episodes[3], num_frames=2)
     found = inspect_source(InMemorySource(episodes))
     assert [episode.index for episode in found.broken] == [1, 2, 3]
     reasons = [episode.reason for episode in found.broken]

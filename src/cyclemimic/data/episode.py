@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # Six days at 30 frames per second: whatever says more is broken.
 _MAX_FRAMES = 1 << 24
@@ -190,40 +191,60 @@ class Episode:
     @classmethod
     def from_arrays(
         cls,
-        frames: np.ndarray,
+        frames: ArrayLike,
         fps: float,
         instruction: str | None = None,
-        actions: np.ndarray | None = None,
-        states: np.ndarray | None = None,
+        actions: ArrayLike | None = None,
+        states: ArrayLike | None = None,
         source: str = "memory",
         embodiment: str = "unknown",
         index: int = 0,
         camera: str = "image",
         attributes: Mapping[str, object] | None = None,
     ) -> Episode:
-        """Wrap arrays that are in memory already.
+        """Wrap arrays that are in memory already, or lists or torch tensors of what they hold.
 
         Args:
-            frames (`np.ndarray` of shape `(num_frames, height, width, 3)`): RGB, `uint8`.
-            fps (`float`): Frames per second.
+            frames (`np.ndarray` of shape `(num_frames, height, width, 3)`): RGB, `uint8`. What reads its items from a file,
+                such as a `np.memmap`, goes on doing so.
+            fps (`float`): Frames per second, above 0.
             instruction (`str`, *optional*): What is done in it.
             actions (`np.ndarray` of shape `(num_frames, action_dim)`, *optional*): An action for each frame.
             states (`np.ndarray` of shape `(num_frames, state_dim)`, *optional*): The robot's state at each frame.
             source, embodiment, index, camera, attributes (*optional*): As in [`Episode`].
 
         Raises:
-            ValueError: If `frames` are not of that type and shape.
+            ValueError: If something is not of that type and shape, or `fps` no frame rate.
         """
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0:
+        if not 0 < fps < float("inf"):
+            raise ValueError(f"`fps` must be positive and finite, got {fps:g}.")
+        is_array = isinstance(getattr(frames, "dtype", None), np.dtype)
+        array: Any = frames if is_array else _as_array("frames", frames)
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or len(array) == 0:
             raise ValueError(
-                f"`frames` must be uint8 of shape (num_frames, height, width, 3), got {frames.dtype} {frames.shape}"
+                f"`frames` must be uint8 of shape (num_frames, height, width, 3), got {array.dtype} {array.shape}"
             )
-        reader = _ArrayReader(frames, instruction, _as_float32(actions), _as_float32(states))
-        return cls(source, embodiment, index, len(frames), float(fps), camera, reader, dict(attributes or {}))
+        vectors = [_as_vectors(*column, len(array)) for column in (("actions", actions), ("states", states))]
+        reader = _ArrayReader(array, instruction, *vectors)
+        return cls(source, embodiment, index, len(array), float(fps), camera, reader, dict(attributes or {}))
 
 
-def _as_float32(values: np.ndarray | None) -> np.ndarray | None:
-    return None if values is None else np.asarray(values, dtype=np.float32)
+def _as_array(name: str, values: Any, dtype: type | None = None) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=dtype)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must be numbers in rows of one shape, got others ({error}).") from error
+
+
+def _as_vectors(name: str, values: Any, num_frames: int) -> np.ndarray | None:
+    if values is None:
+        return None
+    vectors = _as_array(name, values, np.float32)
+    if vectors.ndim != 2 or len(vectors) != num_frames:
+        raise ValueError(
+            f"`{name}` must have shape ({num_frames}, {name[:-1]}_dim), a row a frame, got {vectors.shape}."
+        )
+    return vectors
 
 
 @dataclass(frozen=True)
@@ -332,8 +353,8 @@ def iter_episodes(sources: Sequence[EpisodeSource]) -> Iterator[Episode]:
     for episode in chain.from_iterable(sources):
         if (episode.source, episode.index) in seen:
             raise DataError(
-                f"two data sets or episodes go by the name {episode.source!r}, episode {episode.index}; open them with "
-                "different `name`s"
+                f"two data sets or episodes go by the name {episode.source!r}, episode {episode.index}; give episodes of "
+                "one data set an `index` each, or open data sets with different `name`s"
             )
         seen.add((episode.source, episode.index))
         yield episode
