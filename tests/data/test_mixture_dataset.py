@@ -79,6 +79,23 @@ def test_items_are_those_of_a_pair_dataset():
         assert item["embodiment_id"] == 0 and item["instruction"] == "do a"
 
 
+def test_what_is_no_list_of_weighted_sources_is_refused():
+    source = make_source("a", [30])
+    weighted = WeightedSource(source, 1.0, 0.5, 0.2)
+    for sources, got in [
+        (weighted, "WeightedSource"),
+        ([source], "InMemorySource"),
+        (source, "InMemorySource"),
+        ("a", "str"),
+    ]:
+        with pytest.raises(ValueError, match=f"`sources` must be a list of `WeightedSource`s, got {got}"):
+            MixtureDataset(sources)
+    with pytest.raises(
+        ValueError, match="`sources` must be a list of data sets, as `open_source` opens them, got Episode"
+    ):
+        MixtureDataset([WeightedSource(source[0], 1.0, 0.5, 0.2)])
+
+
 def test_shares_and_embodiments_follow_the_weights():
     mixture = make_mixture()
     drawn = []

@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import logging
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from cyclemimic.data import DataError, Episode, FramePairDataset, InMemorySource, LeRobotSource
+from cyclemimic.data import DataError, DemonstrationDataset, Episode, FramePairDataset, InMemorySource, LeRobotSource
 
 from .conftest import make_frames, read_frame_numbers
 
@@ -72,6 +73,21 @@ def test_times_are_checked(times):
         FramePairDataset([make_source("a", [9], 5)], *times)
     with pytest.raises(ValueError, match="`sources`"):
         FramePairDataset([], 1.0, 1.0)
+
+
+@pytest.mark.parametrize("make", [lambda source: source, lambda source: source[0], lambda source: [source[0]]])
+@pytest.mark.parametrize("kind", [FramePairDataset, DemonstrationDataset])
+def test_what_is_no_list_of_data_sets_is_refused(kind, make):
+    sources = make(make_source("a", [9], 5))
+    times = (1.0, 1.0) if kind is FramePairDataset else ()
+    got = "InMemorySource" if isinstance(sources, InMemorySource) else "Episode"
+    with pytest.raises(
+        ValueError, match=f"`sources` must be a list of data sets, as `open_source` opens them, got {got}"
+    ):
+        kind(sources, *times)
+    for path in ("a/path", ["a/path"], Path("a/path"), [Path("a/path")]):
+        with pytest.raises(ValueError, match="`sources` must be a list of data sets, .*, got (str|PosixPath)"):
+            kind(path, *times)
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])

@@ -57,6 +57,7 @@ class DemonstrationDataset(Dataset):
     ) -> None:
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}")
+        episodes = list_episodes(sources)
         self.sources, self.labels = list(sources), labels
         self.chunk_size = chunk_size
         self.episodes: list[Episode] = []
@@ -66,7 +67,7 @@ class DemonstrationDataset(Dataset):
         self._states: list[np.ndarray] | None = [] if use_robot_state else None
         frames: list[np.ndarray] = []
         codes: list[Any] = []
-        for episode in list_episodes(sources):
+        for episode in episodes:
             labelled = _labelled_frames(episode, labels)
             if labelled is None:
                 continue

@@ -344,9 +344,11 @@ def iter_episodes(sources: Sequence[EpisodeSource]) -> Iterator[Episode]:
     """Yield the episodes of some data sets, in order, and hold none of them: what one has read goes with it.
 
     Raises:
-        ValueError: If there is no data set.
+        ValueError: If there is no data set, or `sources` is no list of them.
         DataError: If two episodes go by one name and index: labels and statistics could not tell them apart.
     """
+    # A data set yields episodes; a path, its letters.
+    check_sources(sources, Iterable, "data sets, as `open_source` opens them")
     if not sources:
         raise ValueError("`sources` must name at least one data set, got none")
     seen: set[tuple[str, int]] = set()
@@ -358,3 +360,12 @@ def iter_episodes(sources: Sequence[EpisodeSource]) -> Iterator[Episode]:
             )
         seen.add((episode.source, episode.index))
         yield episode
+
+
+def check_sources(sources: Any, kind: type, kind_name: str) -> None:
+    """Raises `ValueError` unless `sources` is a list of such, and neither one alone nor paths."""
+    wrong = [sources]
+    if isinstance(sources, Sequence) and not isinstance(sources, str):
+        wrong = [each for each in sources if isinstance(each, str) or not isinstance(each, kind)]
+    if wrong:
+        raise ValueError(f"`sources` must be a list of {kind_name}, got {type(wrong[0]).__name__}.")

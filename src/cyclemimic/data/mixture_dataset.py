@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .episode import DataError, Episode, EpisodeSource, list_episodes
+from .episode import DataError, Episode, EpisodeSource, check_sources, list_episodes
 from .frame_store import MAX_BYTES, iter_transformed
 from .pair_order import SegmentOrder, SourceOrder
 from .pairs import check_intervals, num_pairs_of, pair_item
@@ -80,7 +80,7 @@ class MixtureDataset(Dataset):
 
     Raises:
         DataError: If a data set has no pair or does not decode, or two episodes go by one name.
-        ValueError: If `max_bytes` is too small, or a number below 1.
+        ValueError: If `max_bytes` is too small, a number below 1, or `sources` no list of them.
 
     Attributes:
         sources (`list[WeightedSource]`): The data sets; none in the process of a data loader.
@@ -112,6 +112,7 @@ class MixtureDataset(Dataset):
     ) -> None:
         if min(batch_size, num_streams) < 1:
             raise ValueError(f"`batch_size` and `num_streams` must be at least 1, got {batch_size} and {num_streams}")
+        check_sources(sources, WeightedSource, "`WeightedSource`s")
         self.sources = list(sources)
         list_episodes([weighted.source for weighted in sources])
         self.embodiments = sorted({weighted.source.embodiment for weighted in sources})

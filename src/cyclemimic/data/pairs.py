@@ -33,7 +33,7 @@ class FramePairDataset(Dataset):
 
     Raises:
         DataError: If no episode is long enough for a pair.
-        ValueError: If the times are not positive, or `min_interval_s` exceeds `interval_s`.
+        ValueError: If the times are not positive, `min_interval_s` exceeds `interval_s`, or `sources` is no list of data sets.
 
     Attributes:
         pairs (`np.ndarray` of shape `(num_pairs, 3)`): `int32` position of the episode in `episodes`, index of the
@@ -64,9 +64,9 @@ class FramePairDataset(Dataset):
         max_bytes: int | None = None,
     ) -> None:
         check_intervals(interval_s, min_interval_s)
+        episodes = list_episodes(sources)
         self.sources = list(sources)
         self.interval_s, self.min_interval_s = interval_s, min_interval_s
-        episodes = list_episodes(sources)
         futures = [future_indices(episode, interval_s, min_interval_s) for episode in episodes]
         self.episodes: list[Episode] = [episode for episode, future in zip(episodes, futures) if len(future)]
         if not self.episodes:
