@@ -5,6 +5,7 @@ import logging
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 from cyclemimic.data import DataError, DemonstrationDataset, Episode, InMemorySource, LatentLabels
 from cyclemimic.data.instructions import UNSAID
@@ -124,6 +125,17 @@ def test_robot_states_that_do_not_fit_are_named(changes, message):
     first = make_source("a", lengths=(4,), states=np.zeros((4, 3)))
     with pytest.raises(DataError, match=message):
         DemonstrationDataset([first, make_source("b", lengths=(4,), **changes)], use_robot_state=True)
+
+
+def test_items_are_free_to_change(recwarn):
+    source = make_source(lengths=(3,), states=np.ones((3, 2)))
+    dataset = DemonstrationDataset([source], make_labels([("a", 0, 1)]), chunk_size=2, use_robot_state=True)
+    keys = ("image", "latent_actions", "actions", "robot_state")
+    for key in keys:
+        dataset[0][key][:] = 7
+    assert not any((dataset[0][key] == 7).all() for key in keys)
+    (batch,) = DataLoader(dataset)
+    assert batch["robot_state"].tolist() == [[1, 1]] and not recwarn.list
 
 
 def test_cameras_show_one_moment():

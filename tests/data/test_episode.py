@@ -42,6 +42,15 @@ def test_rows_must_match_frames():
         _ = episode.actions
 
 
+def test_actions_and_states_are_not_written_to():
+    given = np.zeros((6, 2), np.float32)
+    episode = Episode.from_arrays(FRAMES, fps=10, actions=given, states=given)
+    for column in (episode.actions, episode.states):
+        with pytest.raises(ValueError, match="read-only"):
+            column[0] = 9
+    assert given.flags.writeable
+
+
 @pytest.mark.parametrize("fps", [0, -10, float("nan"), float("inf")])
 def test_a_frame_rate_is_above_0(fps):
     with pytest.raises(ValueError, match=f"`fps` must be positive and finite, got {fps}"):

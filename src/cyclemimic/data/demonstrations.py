@@ -102,7 +102,7 @@ class DemonstrationDataset(Dataset):
         return {**self.__dict__, "sources": [], "labels": None}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return a frame and its targets.
+        """Return a frame and its targets, all of them copies, free to change.
 
         - **image** (`np.ndarray` of shape `(height, width, 3)`): RGB, `uint8`; with `further_cameras` a list of such, one a
           camera.
@@ -125,13 +125,13 @@ class DemonstrationDataset(Dataset):
             "frame_index": frame_index,
         }
         if self._codes is not None:
-            item["latent_actions"] = self._codes[index]
+            item["latent_actions"] = self._codes[index].copy()
         if self.chunk_size is not None:
             steps = np.arange(frame_index, frame_index + self.chunk_size)
             item["actions"] = self._actions[position][np.minimum(steps, episode.num_frames - 1)]
             item["actions_mask"] = steps < episode.num_frames
         if self._states is not None:
-            item["robot_state"] = self._states[position][frame_index]
+            item["robot_state"] = self._states[position][frame_index].copy()
         return item
 
     def _warn_without_instruction(self) -> None:

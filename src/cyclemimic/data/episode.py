@@ -115,13 +115,13 @@ class Episode:
 
     @cached_property
     def actions(self) -> np.ndarray | None:
-        """Actions in physical units, `float32` of shape `(num_frames, action_dim)`, or `None`."""
-        return self._checked("actions", self.reader.read_actions())
+        """Actions in physical units, `float32` of shape `(num_frames, action_dim)`, read-only, or `None`."""
+        return _read_only(self._checked("actions", self.reader.read_actions()))
 
     @cached_property
     def states(self) -> np.ndarray | None:
-        """Proprioceptive states, `float32` of shape `(num_frames, state_dim)`, or `None`."""
-        return self._checked("states", self.reader.read_states())
+        """Proprioceptive states, `float32` of shape `(num_frames, state_dim)`, read-only, or `None`."""
+        return _read_only(self._checked("states", self.reader.read_states()))
 
     def iter_frames(self, indices: Sequence[int] | None = None) -> Iterator[np.ndarray]:
         """Decode frames one at a time, so that a long episode never has to be in memory whole.
@@ -227,6 +227,15 @@ class Episode:
         vectors = [_as_vectors(*column, len(array)) for column in (("actions", actions), ("states", states))]
         reader = _ArrayReader(array, instruction, *vectors)
         return cls(source, embodiment, index, len(array), float(fps), camera, reader, dict(attributes or {}))
+
+
+def _read_only(values: np.ndarray | None) -> np.ndarray | None:
+    """A view that cannot be written to; the array itself, which may be a caller's, stays as it is."""
+    if values is None:
+        return None
+    view = values.view()
+    view.flags.writeable = False
+    return view
 
 
 def _as_array(name: str, values: Any, dtype: type | None = None) -> np.ndarray:

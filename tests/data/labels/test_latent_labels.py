@@ -70,6 +70,15 @@ def test_labels_of_before_places_are_read(tmp_path):
     assert len(LatentLabels.from_folder(tmp_path / "labels")) == len(ROWS)
 
 
+def test_labels_are_not_written_to():
+    labels = LatentLabels(make_columns(ROWS), SETTINGS)
+    labels.lookup("a", 7, 0)[:] = 9
+    assert labels.lookup("a", 7, 0).tolist() == [7, 0, 3, 15]
+    for kept in (*labels.episode("a", 7), labels.future_frames("a", 7)):
+        with pytest.raises(ValueError, match="read-only"):
+            kept[0] = 9
+
+
 def test_episodes_of_one_number_are_of_their_own_data_sets():
     labels = LatentLabels(make_columns([("a", 0, 1), ("b", 0, 2)]), SETTINGS)
     assert labels.episodes == [("a", 0), ("b", 0)] and labels.lookup("b", 0, 2).tolist() == [0, 2, 3, 15]

@@ -75,6 +75,8 @@ class LatentLabels:
         order = np.lexsort((keys[1], keys[0], source_ids))
         source_ids, episode, self._frame_index, self._future_index = (values[order] for values in (source_ids, *keys))
         self._codes = codes[order]
+        for kept in (self._frame_index, self._future_index, self._codes):
+            kept.flags.writeable = False
         # Rows of one episode are one slice, so a look-up is one dictionary access and one binary search.
         is_start = np.ones(len(order), dtype=bool)
         is_start[1:] = (np.diff(source_ids) != 0) | (np.diff(episode) != 0)
@@ -171,7 +173,7 @@ class LatentLabels:
         return list(self._slices)
 
     def lookup(self, source: str, episode_index: int, frame_index: int) -> np.ndarray:
-        """Return the codes of a frame, `int64` of shape `(num_latent_tokens,)`.
+        """Return the codes of a frame, `int64` of shape `(num_latent_tokens,)`; a copy, free to change.
 
         Args:
             source (`str`): Name of the data set.
@@ -187,10 +189,11 @@ class LatentLabels:
                 f"{source}, episode {episode_index}: frame {frame_index} has no label; labelled are {len(frames)} "
                 f"frames from {frames[0]} to {frames[-1]}"
             )
-        return codes[row]
+        # Without one, torch warns of what is read-only when it makes a batch.
+        return codes[row].copy()
 
     def episode(self, source: str, episode_index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the labelled frames of an episode, ascending, and their codes `(num_frames, num_latent_tokens)`.
+        """Return the labelled frames of an episode, ascending, and their codes `(num_frames, num_latent_tokens)`; read-only.
 
         Args:
             source (`str`): Name of the data set.
@@ -203,7 +206,7 @@ class LatentLabels:
         return self._frame_index[rows], self._codes[rows]
 
     def future_frames(self, source: str, episode_index: int) -> np.ndarray:
-        """Return the second frames of an episode's pairs, in the order of the first ones ([`~LatentLabels.episode`]).
+        """Return the second frames of an episode's pairs, in the order of the first ones ([`~LatentLabels.episode`]); read-only.
 
         Args:
             source (`str`), episode_index (`int`): As there.
