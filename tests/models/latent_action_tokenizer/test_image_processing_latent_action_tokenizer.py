@@ -44,6 +44,14 @@ def test_every_kind_of_frame_gives_the_same(processor):
         assert torch.equal(processor(frame)["pixel_values"], expected[:1])
 
 
+def test_a_column_of_a_data_set_is_a_sequence_of_frames(processor):
+    datasets = pytest.importorskip("datasets")
+    images = [Image.fromarray(frame) for frame in FRAMES]
+    column = datasets.Dataset.from_dict({"image": images}, datasets.Features({"image": datasets.Image()}))["image"]
+    assert not isinstance(column, list)
+    assert torch.equal(processor(column, column)["future_pixel_values"], processor(FRAMES)["pixel_values"])
+
+
 def test_frames_of_different_sizes_become_one_size(processor):
     frames = [np.full((height, width, 3), 7, np.uint8) for height, width in ((16, 16), (64, 8), (5, 40))]
     resized = processor.resize_frames(frames)
@@ -127,6 +135,7 @@ def test_what_is_no_batch_of_frames_is_not_made_a_picture(pixel_values):
         (Image.new("I;16", (30, 20)), None, r"`current` must hold RGB images.* got a PIL image of mode 'I;16'"),
         (Image.new("F", (30, 20)), None, r"`current` must hold RGB images.* got a PIL image of mode 'F'"),
         (None, None, "`current` must hold RGB images.* got NoneType"),
+        (b"current.png", None, "`current` must hold RGB images.* got bytes"),
         (FRAMES, "future.png", "`future` must hold RGB images.* got str"),
         (FRAMES, FRAMES[:2], r"`future` must hold as many frames as `current` \(3\), got 2"),
         (FRAMES, [FRAMES[0], None, FRAMES[1]], "`future` must hold RGB images"),

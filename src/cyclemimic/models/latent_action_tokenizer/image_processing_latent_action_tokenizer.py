@@ -83,7 +83,7 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
         """
         Args:
             current (a frame or a sequence of frames): `o_t`; PIL images, or arrays or tensors, uint8 or floats from 0 to
-                1, `(height, width, 3)` or `(3, height, width)`.
+                1, `(height, width, 3)` or `(3, height, width)`. A column of a `datasets.Dataset` is a sequence, too.
             future (the same, *optional*): `o_{t+H}`, as many as `current`.
             return_tensors (`str`): only `"pt"`.
 
@@ -125,7 +125,8 @@ class LatentActionTokenizerImageProcessor(BaseImageProcessor):
         Raises:
             ValueError: no frame, or one of another kind.
         """
-        is_several = isinstance(frames, list | tuple) or getattr(frames, "ndim", None) == 4
+        is_sequence = isinstance(frames, Sequence) and not isinstance(frames, str | bytes)
+        is_several = is_sequence or getattr(frames, "ndim", None) == 4
         several: Any = frames if is_several else [frames]
         arrays = [as_rgb_array(frame, name) for frame in several]
         if not arrays:
