@@ -144,6 +144,20 @@ def test_forms_of_images_agree(processor, views, texts):
     assert processor([[pair[0], wide] for pair in views], texts)["pixel_values"].shape == (3, 2, 3, 32, 32)
 
 
+def test_images_by_the_names_of_their_cameras(processor, views, texts):
+    processor = make_processor(processor)
+    expected = processor(views, texts)["pixel_values"]
+    named = [{"wrist": wrist, "front": front} for front, wrist in views]
+    assert torch.equal(processor(named, texts)["pixel_values"], expected)
+    assert torch.equal(processor(named[0], "reach")["pixel_values"], expected[:1])
+    assert torch.equal(processor([named[0], *views[1:]], texts)["pixel_values"], expected)
+    message = r"`images` must be of the cameras \['front', 'wrist'\], got \['top', 'front'\]"
+    with pytest.raises(ValueError, match=message):
+        processor({"top": views[0][0], "front": views[0][1]}, "reach")
+    with pytest.raises(ValueError, match=r"`images` must be of the cameras .*, got \['front'\]"):
+        processor([named[0], {"front": views[1][0]}, named[2]], texts)
+
+
 def test_one_name_is_one_camera(processor, images, texts, codes):
     named, unnamed = (make_processor(processor, camera_names=names) for names in (["front"], None))
     batches = [each(images, texts, codes) for each in (named, unnamed)]

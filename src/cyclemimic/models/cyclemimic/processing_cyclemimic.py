@@ -254,7 +254,7 @@ class CycleMimicProcessor(ProcessorMixin):
         Args:
             images: One image or a list of B: PIL images, or arrays or tensors, uint8 or floats from 0 to 1, of shape
                 `(height, width, 3)` or `(3, height, width)`. Of several cameras, a list of an image each, in the order of
-                `camera_names`, or a list of B such lists.
+                `camera_names`, or a mapping from them, or a list of B such lists or mappings.
             text (`str` or `Sequence[str]`): B instructions.
             latent_actions (integers of shape `(B, num_latent_tokens)`, *optional*): Codes in `[0, codebook_size)`.
             actions (floats of shape `(B, chunk_size, action_dim)`, *optional*): In physical units. Normalised by
@@ -313,7 +313,8 @@ class CycleMimicProcessor(ProcessorMixin):
         statistics that go by its name are replaced, which the log says: actions learnt by them come out differently.
 
         Raises:
-            ValueError: `q01`, `q99` or `mask` missing or not of `action_dim` finite values, or `q01` above `q99`.
+            ValueError: `q01`, `q99` or `mask` missing or not of `action_dim` finite values, `q01` above `q99`, or `mask` of
+                others than booleans.
         """
         self._add_statistics("action_statistics", self.action_dim, dataset, statistics)
 
@@ -508,9 +509,10 @@ class CycleMimicProcessor(ProcessorMixin):
         """The images of several cameras, those of a sample together; of one camera, as they are."""
         if self.num_cameras == 1 or images is None:
             return images
-        if is_image(images):
+        if is_image(images) or isinstance(images, Mapping):
             images = [images]
         samples = [images] if len(images) and is_image(images[0]) else list(images)
+        samples = [self._in_order(sample) if isinstance(sample, Mapping) else sample for sample in samples]
         for sample in samples:
             is_several = isinstance(sample, list | tuple | np.ndarray | torch.Tensor)
             if not is_several or len(sample) != self.num_cameras:
@@ -519,6 +521,12 @@ class CycleMimicProcessor(ProcessorMixin):
                     f"{len(sample) if is_several else type(sample).__name__}."
                 )
         return [image for sample in samples for image in sample]
+
+    def _in_order(self, sample: Mapping[str, Any]) -> list[Any]:
+        """The images of a sample by the names of their cameras, in the order of these."""
+        if sample.keys() != set(self.camera_names):
+            raise ValueError(f"`images` must be of the cameras {self.camera_names}, got {list(sample)}.")
+        return [sample[name] for name in self.camera_names]
 
 
 def _check_return_tensors(return_tensors: str) -> None:
