@@ -17,6 +17,14 @@ HAND = checked_statistics("hand", {"q01": [0.0] * 4, "q99": [1.0] * 4}, 4)
 STATISTICS = {"arm": ARM, "hand": HAND}
 
 
+@pytest.mark.parametrize("mask", [[2, 0.5, 0, 1], [-1, 0, 0, 0], [True, True, True, 0.1]])
+def test_a_mask_is_of_booleans(mask):
+    with pytest.raises(ValueError, match=r"`arm` must hold 4 booleans as 'mask', got \["):
+        checked_statistics("arm", {**HAND, "mask": mask}, 4)
+    with pytest.raises(ValueError, match="`arm` must hold 4 finite values as 'mask', got"):
+        checked_statistics("arm", {**HAND, "mask": [True]}, 4)
+
+
 def test_by_hand_and_back():
     values = np.array([[1.0, 2.5, 5.0, 0.3], [-3.0, 11.0, 7.0, 9.0]])
     bounds = bounds_of("statistics", {"arm": ARM}, None, values.shape)

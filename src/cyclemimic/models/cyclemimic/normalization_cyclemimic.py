@@ -23,7 +23,8 @@ def checked_statistics(name: str, statistics: Mapping[str, Any], size: int) -> d
     The statistics of one data set in plain lists, with a `mask`.
 
     Raises:
-        ValueError: `q01`, `q99` or `mask` missing or not of `size` finite values, or `q01` above `q99`; it names `name`.
+        ValueError: `q01`, `q99` or `mask` missing or not of `size` finite values, `q01` above `q99`, or `mask` of others than
+            booleans, which may be 0 and 1; it names `name`.
     """
     plain = {key: np.asarray(value).tolist() for key, value in statistics.items()}
     plain.setdefault("mask", [True] * size)
@@ -34,6 +35,8 @@ def checked_statistics(name: str, statistics: Mapping[str, Any], size: int) -> d
             values = np.array(np.nan)
         if values.shape != (size,) or not np.isfinite(values).all():
             raise ValueError(f"`{name}` must hold {size} finite values as {key!r}, got {plain.get(key)}.")
+    if not np.isin(plain["mask"], (0, 1)).all():
+        raise ValueError(f"`{name}` must hold {size} booleans as 'mask', got {plain['mask']}.")
     if (np.asarray(plain["q01"]) > np.asarray(plain["q99"])).any():
         raise ValueError(f"`{name}` must have q01 <= q99, got q01 {plain['q01']} and q99 {plain['q99']}.")
     return plain
