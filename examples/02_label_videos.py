@@ -17,20 +17,24 @@ def main() -> None:
     parser.add_argument("--tokenizer", default="outputs/tokenizer")
     parser.add_argument("--output", default="outputs/labels")
     parser.add_argument("--interval_s", type=float, help="by default as in the tokenizer's training")
+    parser.add_argument("--min_interval_s", type=float, help="at an episode's end; by default as in the training, too")
     arguments = parser.parse_args()
 
     # Encoder, codebook and decoder; discriminator and buffer of the training checkpoint stay behind.
     tokenizer = LatentActionTokenizerModel.from_pretrained(arguments.tokenizer).to(choose_device(None))
     interval_s = arguments.interval_s or tokenizer.config.interval_s
-    if interval_s is None:
-        parser.error("--interval_s must be given for a tokenizer that does not say how far apart its pairs were")
+    min_interval_s = arguments.min_interval_s or tokenizer.config.min_interval_s
+    if interval_s is None or min_interval_s is None:
+        parser.error(
+            "give --interval_s and --min_interval_s for a tokenizer that does not say how far apart its pairs were"
+        )
     label_videos(
         tokenizer,
         LatentActionTokenizerImageProcessor.from_pretrained(arguments.tokenizer),
         [open_source(path) for path in arguments.data],
         arguments.output,
         interval_s,
-        min_interval_s=interval_s / 3,
+        min_interval_s,
         tokenizer_name=arguments.tokenizer,
     )
 

@@ -18,17 +18,21 @@ def main() -> None:
     parser.add_argument("--output", default="outputs/quality")
     parser.add_argument("--max_pairs", type=int, default=4000, help="frame pairs of each body")
     parser.add_argument("--interval_s", type=float, help="by default as in the tokenizer's training")
+    parser.add_argument("--min_interval_s", type=float, help="at an episode's end; by default as in the training, too")
     arguments = parser.parse_args()
 
     tokenizer = LatentActionTokenizerModel.from_pretrained(arguments.tokenizer).to(choose_device(None))
     interval_s = arguments.interval_s or tokenizer.config.interval_s
-    if interval_s is None:
-        parser.error("--interval_s must be given for a tokenizer that does not say how far apart its pairs were")
+    min_interval_s = arguments.min_interval_s or tokenizer.config.min_interval_s
+    if interval_s is None or min_interval_s is None:
+        parser.error(
+            "give --interval_s and --min_interval_s for a tokenizer that does not say how far apart its pairs were"
+        )
     measurement = measure_tokenizer(
         tokenizer,
         LatentActionTokenizerImageProcessor.from_pretrained(arguments.tokenizer),
         [open_source(path) for path in arguments.data],
-        QualitySettings(interval_s, interval_s / 3, max_pairs=arguments.max_pairs),
+        QualitySettings(interval_s, min_interval_s, max_pairs=arguments.max_pairs),
     )
     page = write_quality(arguments.output, measurement, name=arguments.tokenizer) / "quality.html"
 

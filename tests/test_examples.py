@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from cyclemimic import CycleMimicForActionPrediction, CycleMimicProcessor
-from cyclemimic.data import open_source
+from cyclemimic.data import LatentLabels, open_source
 from cyclemimic.evaluation.environments.metaworld import MetaworldEnvironment, SimulatorError
 from cyclemimic.evaluation.policy import ChunkPolicy
 
@@ -38,12 +39,12 @@ def workspace(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run_example(workspace, square_data, monkeypatch) -> Callable[[str], None]:
+def run_example(workspace, square_data, monkeypatch) -> Callable[..., None]:
     """Runs an example as a script, in this process: five interpreters would take longer than five trainings."""
 
-    def run(stage: str) -> None:
+    def run(stage: str, *flags: str) -> None:
         monkeypatch.chdir(workspace)
-        monkeypatch.setattr(sys, "argv", [f"{stage}.py", *FLAGS[stage].format(data=square_data).split()])
+        monkeypatch.setattr(sys, "argv", [f"{stage}.py", *FLAGS[stage].format(data=square_data).split(), *flags])
         runpy.run_path(str(EXAMPLES / f"{stage}.py"), run_name="__main__")
 
     return run
@@ -100,6 +101,21 @@ def test_evaluation(run_example, workspace, capsys):
     run_example("06_evaluate_tokenizer")
     assert "words, cycle accuracy " in capsys.readouterr().out.splitlines()[0]
     assert (workspace / "outputs" / "quality" / "quality.json").is_file()
+
+
+@pytest.mark.parametrize("stage", ["02_label_videos", "06_evaluate_tokenizer"])
+def test_pairs_are_as_far_apart_as_in_the_tokenizers_training(run_example, workspace, tmp_path, stage):
+    needs(workspace / "outputs" / "tokenizer")
+    tokenizer = shutil.copytree(workspace / "outputs" / "tokenizer", tmp_path / "tokenizer")
+    config = json.loads((tokenizer / "config.json").read_text())
+    (tokenizer / "config.json").write_text(json.dumps(config | {"interval_s": 0.4, "min_interval_s": 0.2}))
+    made = tmp_path / "made"
+    run_example(stage, "--tokenizer", str(tokenizer), "--output", str(made))
+    if stage == "02_label_videos":
+        settings = LatentLabels.from_folder(made).metadata
+    else:
+        settings = json.loads((made / "quality.json").read_text())["settings"]
+    assert (settings["interval_s"], settings["min_interval_s"]) == (0.4, 0.2)
 
 
 def test_serving(run_example, workspace, square_data, capsys):
