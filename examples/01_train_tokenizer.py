@@ -14,7 +14,7 @@ from cyclemimic import (
     LatentActionTokenizerTrainer,
     LatentActionTokenizerTrainingArguments,
 )
-from cyclemimic.data import FramePairDataset, LatentActionTokenizerCollator, open_source
+from cyclemimic.data import FramePairDataset, open_source
 
 # Small enough for a CPU. `LatentActionTokenizerForPreTraining.from_vision_model("facebook/dinov2-base")` is the paper's.
 SMALL = {"image_size": 32, "patch_size": 8, "vision_config": None, "hidden_size": 64, "num_attention_heads": 2}
@@ -55,7 +55,6 @@ def main() -> None:
             training.min_interval_s,
             transform=image_processor.resize_frames,
         ),
-        data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )
     trainer.train()

@@ -13,7 +13,7 @@ from cyclemimic import (
     CycleMimicTrainer,
     CycleMimicTrainingArguments,
 )
-from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LatentLabels, open_source
+from cyclemimic.data import DemonstrationDataset, LatentLabels, open_source
 from cyclemimic.data.instructions import instructions_of
 from cyclemimic.models.cyclemimic import make_tiny_backbone_config
 
@@ -47,7 +47,6 @@ def main() -> None:
         model=CycleMimicForLatentActionPrediction(processor.make_config(backbone)),
         args=training,
         train_dataset=DemonstrationDataset(sources, labels, transform=processor.resize_images),
-        data_collator=CycleMimicCollator(processor, image_shift=training.image_shift),
         processing_class=processor,
     )
     trainer.train()

@@ -12,7 +12,6 @@ from cyclemimic import (
     CycleMimicTrainingArguments,
 )
 from cyclemimic.data import (
-    CycleMimicCollator,
     DemonstrationDataset,
     LatentLabels,
     compute_action_statistics,
@@ -46,7 +45,6 @@ def main() -> None:
             output_dir=arguments.output, max_steps=arguments.max_steps, learning_rate=5e-4, save_strategy="no"
         ),
         train_dataset=DemonstrationDataset([demonstrations], labels, chunk_size, processor.resize_images),
-        data_collator=CycleMimicCollator(processor),
         processing_class=processor,
     )
     trainer.train()

@@ -36,7 +36,6 @@ from cyclemimic.commands.training import stream_pairs
 from cyclemimic.data import (
     EpisodeSource,
     FramePairDataset,
-    LatentActionTokenizerCollator,
     MixtureDataset,
     open_mixture,
     open_source,
@@ -225,7 +224,6 @@ def train(arguments: argparse.Namespace, variant: str, seed: int, folder: Path) 
         model=model,
         args=training,
         train_dataset=make_pairs(arguments, training, image_processor),
-        data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )
     start = time.perf_counter()

@@ -27,7 +27,7 @@ from cyclemimic import (
     LatentActionTokenizerTrainer,
     LatentActionTokenizerTrainingArguments,
 )
-from cyclemimic.data import Episode, FramePairDataset, InMemorySource, LatentActionTokenizerCollator
+from cyclemimic.data import Episode, FramePairDataset, InMemorySource
 
 IMAGE_SIZE, NUM_EPISODES, NUM_FRAMES = 32, 40, 60
 
@@ -73,7 +73,6 @@ def make_trainer(output_dir: str, steps: int, arguments: argparse.Namespace) -> 
         model=LatentActionTokenizerForPreTraining(config),
         args=training,
         train_dataset=pairs,
-        data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )
 

@@ -79,7 +79,7 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
     from cyclemimic.commands.inputs import check_all_labelled, check_labels, check_labels_are_of
     from cyclemimic.commands.settings import settings_of
     from cyclemimic.commands.training import check_same_data, checkpoint_to_resume, train_and_save
-    from cyclemimic.data import CycleMimicCollator, open_labels
+    from cyclemimic.data import open_labels
 
     mixture, wanted, training = arguments
     _check(wanted)
@@ -98,9 +98,6 @@ def run(arguments: tuple[MixtureArguments, PretrainArguments, CycleMimicTraining
         model=model,
         args=training,
         train_dataset=frames,
-        data_collator=CycleMimicCollator(
-            processor, image_shift=training.image_shift, corrupted_share=training.corrupted_share
-        ),
         processing_class=processor,
     )
     trainer.settings = settings

@@ -81,7 +81,6 @@ def run(
     from cyclemimic.commands.inputs import open_mixture_or_sources
     from cyclemimic.commands.settings import settings_of
     from cyclemimic.commands.training import check_same_data, checkpoint_to_resume, train_and_save, whole_weights
-    from cyclemimic.data import LatentActionTokenizerCollator
     from cyclemimic.data.mixture import is_mixture
 
     mixture, wanted, training = arguments
@@ -103,7 +102,6 @@ def run(
         model=model,
         args=training,
         train_dataset=pairs,
-        data_collator=LatentActionTokenizerCollator(image_processor, training.augmentation),
         processing_class=image_processor,
     )
     trainer.settings = settings

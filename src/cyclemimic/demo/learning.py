@@ -20,7 +20,6 @@ from cyclemimic.data import (
     DemonstrationDataset,
     EpisodeSource,
     FramePairDataset,
-    LatentActionTokenizerCollator,
     LatentLabels,
     compute_action_statistics,
 )
@@ -73,7 +72,6 @@ def train_tokenizer(
         model=model,
         args=arguments,
         train_dataset=pairs,
-        data_collator=LatentActionTokenizerCollator(image_processor, arguments.augmentation),
         processing_class=image_processor,
     )
     return {"pairs": len(pairs), "history": _train_and_save(trainer, output_dir, {})}
