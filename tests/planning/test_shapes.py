@@ -69,6 +69,8 @@ def test_activations_grow_with_the_batch_and_shrink_by_checkpoints(tokenizer, po
         ({"generated_share": 0.25}, [45, 25, 15]),
         ({"generated_share": 1.0, "cycle_weight": 0}, [40, 40, 60]),
         ({"generated_share": 1.0, "adversarial_weight": 0}, [60, 40]),
+        ({"generated_share": 1.0, "adversarial_weight": 0, "cycle_trains_decoder": False}, [60, 20]),
+        ({"generated_share": 1.0, "cycle_trains_decoder": False}, [60, 40, 60]),
         ({"generated_share": 1.0, "cycle_weight": 0, "adversarial_weight": 0}, [40, 20]),
     ],
 )

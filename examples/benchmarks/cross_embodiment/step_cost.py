@@ -3,11 +3,13 @@
 
 python step_cost.py
 python step_cost.py --generated_share 0.25
+python step_cost.py --config '{"cycle_trains_decoder": false, "adversarial_weight": 0}'
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,9 +34,11 @@ def step_operations(config: LatentActionTokenizerConfig, ac3: bool) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generated_share", type=float, default=1.0, help="one over a whole number (default: 1)")
-    share = parser.parse_args().generated_share
+    parser.add_argument("--config", type=json.loads, default={}, metavar="JSON", help="fields of AC3's configuration")
+    arguments = parser.parse_args()
+    fields = {"generated_share": arguments.generated_share} | arguments.config
     genie = step_operations(LatentActionTokenizerConfig(cycle_weight=0, adversarial_weight=0), ac3=False)
-    ac3 = step_operations(LatentActionTokenizerConfig(generated_share=share), ac3=True)
+    ac3 = step_operations(LatentActionTokenizerConfig(**fields), ac3=True)
     print(f"a pair: Genie {genie / 1e9:.0f} G, AC3 {ac3 / 1e9:.0f} G, ratio {ac3 / genie:.3f}")
 
 

@@ -144,9 +144,12 @@ def _count(kind: type[PreTrainedModel], config: Any, lora_rank: int | None = Non
 
 
 def _tokenizer_stacks(config: LatentActionTokenizerConfig) -> tuple[LayerStack, ...]:
-    # With AC3 on all frames: E reads three frames a pair, D draws two, Ψ judges three.
+    # With AC3 on all frames: E reads three frames a pair, D draws two, of which it may keep one, Ψ judges three.
     share = config.generated_share
-    passes = {"encoder": 2 + share * (config.cycle_weight > 0), "decoder": 1 + share * config.uses_ac3}
+    passes = {
+        "encoder": 2 + share * (config.cycle_weight > 0),
+        "decoder": 1 + share * config.generated_trains_decoder,
+    }
     if config.adversarial_weight > 0:
         passes["discriminator"] = 3 * share
     # The configuration fills in the second where nobody gives it.

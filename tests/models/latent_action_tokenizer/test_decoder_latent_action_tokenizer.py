@@ -46,13 +46,13 @@ def test_a_motion_shifts_the_frame(transport):
     """One pixel up, and four to the right; what was beyond the border is not known, what goes beyond it is gone."""
     frames, actions, scene = torch.randn(3, 3, 16, 16).double(), torch.zeros(3, 2, 4), torch.zeros(3, 16, 16)
     follow(transport, motion=1, step=(-1, 4), part=2)
-    moved = transport(frames, actions.double(), scene.double())
+    moved = transport(*transport.read(frames, scene.double()), actions.double())
     torch.testing.assert_close(moved[:, :, :15, 4:], frames[:, :, 1:, :12])
     # Behind the frame there is the frame, as nothing else is painted.
     torch.testing.assert_close(moved[:, :, 15], frames[:, :, 15])
     torch.testing.assert_close(moved[:, :, :, :4], frames[:, :, :, :4])
     follow(transport, motion=1, step=(-1, 4), part=0)
-    torch.testing.assert_close(transport(frames, actions.double(), scene.double()), frames)
+    torch.testing.assert_close(transport(*transport.read(frames, scene.double()), actions.double()), frames)
 
 
 def test_parts_that_meet_share_the_pixel(transport):
@@ -63,7 +63,7 @@ def test_parts_that_meet_share_the_pixel(transport):
         transport.steps[-1].bias.view(2, 2, -1)[1, :, transport.radius] = 1e3
         transport.outline_head.bias[2] = 1e3
         transport.outline_head.bias[3:] = 5.0  # painted behind what moves: the frame and 5 more
-    moved = transport(frames, actions.double(), scene.double())
+    moved = transport(*transport.read(frames, scene.double()), actions.double())
     torch.testing.assert_close(moved[:, :, 1:], (frames[:, :, :-1] + frames[:, :, 1:]) / 2)
     torch.testing.assert_close(moved[:, :, 0], (frames[:, :, 0] + frames[:, :, 0] + 5) / 2)
 
@@ -95,7 +95,7 @@ def test_transport_against_a_reference_pixel_by_pixel(transport):
             share[sample, :, y + down, x + right] += arrives
     crowd = share.clip(min=1)
     expected = content / crowd + (1 - share / crowd) * behind
-    torch.testing.assert_close(transport(frames, actions, scene), torch.from_numpy(expected))
+    torch.testing.assert_close(transport(*transport.read(frames, scene), actions), torch.from_numpy(expected))
 
 
 def test_motions_are_the_actions_alone_and_parts_the_frames(make_config):
@@ -133,6 +133,27 @@ def test_several_actions_a_frame_share_what_depends_on_the_frame(num_motions, nu
     torch.testing.assert_close(together, torch.cat((decoder(frames, first), decoder(frames, second))))
 
 
+@pytest.mark.parametrize(("num_motions", "num_scene_layers"), [(0, 0), (2, 1)])
+@pytest.mark.parametrize("num_fixed", [2, 3])
+def test_fixed_actions_come_without_gradients(num_fixed, num_motions, num_scene_layers, make_config):
+    torch.manual_seed(0)
+    decoder = LatentActionTokenizerDecoder(make_config(num_motions=num_motions, num_decoder_layers=2)).double()
+    for parameter in decoder.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    frames = torch.randn(3, 3, 16, 16).double()
+    actions = torch.randn(3 + num_fixed, 2, 4).double().requires_grad_()
+    learnt, fixed = decoder(frames, actions).split((3, num_fixed))
+    rows = []
+    for layer in decoder.layers:
+        layer.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+    alike, without = decoder(frames, actions, num_fixed).split((3, num_fixed))
+    assert rows == [3] * num_scene_layers + [3] * (2 - num_scene_layers) + [num_fixed] * (2 - num_scene_layers)
+    torch.testing.assert_close(torch.cat((alike, without)), torch.cat((learnt, fixed)))
+    for part, is_learnt in ((alike, True), (without, False)):
+        gradients = torch.autograd.grad(part.square().sum(), [actions, *decoder.parameters()], retain_graph=True)
+        assert [bool(gradient.any()) for gradient in gradients] == [is_learnt] * len(gradients)
+
+
 def test_moving_is_exact_on_a_body_it_never_saw(transport):
     """A square cut out exactly arrives exactly, over what is painted behind it."""
     frames, actions = torch.zeros(1, 3, 16, 16).double(), torch.zeros(1, 2, 4).double()
@@ -144,7 +165,7 @@ def test_moving_is_exact_on_a_body_it_never_saw(transport):
         first.weight[0, 8, 1, 1] = 1e2
         last.bias[0], last.weight[1, 0, 1, 1] = 1e2, 1e2
         last.weight[3:, 0, 1, 1] = -1e-2
-    moved = transport(frames, actions, torch.zeros(1, 16, 16).double())
+    moved = transport(*transport.read(frames, torch.zeros(1, 16, 16).double()), actions)
     expected = torch.zeros_like(frames)
     expected[:, :, 8:11, 3:6] = 1.0
     torch.testing.assert_close(moved, expected)
@@ -192,7 +213,7 @@ def test_cost_of_moving_a_frame(transport):
     """Two products of a part with a matrix, for three channels and the share, a motion; the rest is small heads."""
     frames, actions, scene = torch.randn(6, 3, 16, 16).double(), torch.randn(6, 2, 4), torch.randn(6, 16, 16)
     with FlopCounterMode(display=False) as counter:
-        transport(frames, actions.double(), scene.double())
+        transport(*transport.read(frames, scene.double()), actions.double())
     moving = 6 * 2 * 4 * 2 * (2 * 16**3)
     heads = 2 * 6 * (8 * 16 + 16 * 2 * 2 * 9 + 16 * 16 * 8 * 16)
     outlines = 2 * 6 * 16 * 16 * 9 * (11 * 16 + 16 * 6)

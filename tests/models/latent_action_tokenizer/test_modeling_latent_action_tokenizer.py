@@ -356,11 +356,13 @@ def textbook_gradients(
     generated = tokenizer.decode(current, quantized=words.detach()[sampled]).pixel_values
 
     # Step of Ψ, with D fixed.
-    (real_local, real_global), (local, overall) = model.discriminator(future), model.discriminator(generated.detach())
-    loss_psi = -F.logsigmoid(real_local).mean() - F.logsigmoid(real_global).mean()
-    loss_psi = loss_psi - F.logsigmoid(-local).mean() - F.logsigmoid(-overall).mean()
-    psi = dict(model.discriminator.named_parameters(prefix="discriminator"))
-    gradients = dict(zip(psi, torch.autograd.grad(loss_psi, list(psi.values()))))
+    gradients: dict[str, torch.Tensor | None] = {}
+    if config.adversarial_weight > 0:
+        (real_local, real_global), (local, overall) = map(model.discriminator, (future, generated.detach()))
+        loss_psi = -F.logsigmoid(real_local).mean() - F.logsigmoid(real_global).mean()
+        loss_psi = loss_psi - F.logsigmoid(-local).mean() - F.logsigmoid(-overall).mean()
+        psi = dict(model.discriminator.named_parameters(prefix="discriminator"))
+        gradients |= zip(psi, torch.autograd.grad(loss_psi, list(psi.values())))
 
     # Step of E, Q and D, with Ψ fixed.
     change = mean_around((future - current).square().mean(1, keepdim=True), config.patch_size | 1)
@@ -378,10 +380,12 @@ def textbook_gradients(
     distance = (read_back[..., None, :] - words.detach()).norm(dim=-1)
     log_share = torch.log_softmax(-distance / config.cycle_temperature, dim=-1)
     cycle = -log_share.gather(-1, sampled[..., None]).mean()
-    local, overall = model.discriminator(generated)
-    generator = -F.logsigmoid(local).mean() - F.logsigmoid(overall).mean()
     scale = model.ac3_steps / config.cycle_ramp_steps
-    loss = loss + scale * (config.cycle_weight * cycle + config.adversarial_weight * generator)
+    loss = loss + scale * (config.cycle_weight * cycle)
+    if config.adversarial_weight > 0:
+        local, overall = model.discriminator(generated)
+        generator = -F.logsigmoid(local).mean() - F.logsigmoid(overall).mean()
+        loss = loss + scale * (config.adversarial_weight * generator)
     others = dict(tokenizer.named_parameters(prefix="tokenizer"))
     trained = {name: parameter for name, parameter in others.items() if parameter.requires_grad}
     gradients |= zip(trained, torch.autograd.grad(loss, list(trained.values())))
@@ -389,16 +393,17 @@ def textbook_gradients(
 
 
 @pytest.mark.parametrize(
-    ("vision", "num_motions", "checkpointing", "cycle_trains_decoder"),
+    ("vision", "num_motions", "checkpointing", "cycle_trains_decoder", "adversarial_weight"),
     [
-        *[("patches", 0, None, True), ("patches", 2, None, True), ("dinov2", 0, None, True)],
-        *[("patches", 2, "plain", True), ("dinov2", 0, "plain", True), ("patches", 2, "reentrant", True)],
-        *[("patches", 2, None, False), ("dinov2", 0, "plain", False)],
+        *[("patches", 0, None, True, 0.3), ("patches", 2, None, True, 0.3), ("dinov2", 0, None, True, 0.3)],
+        *[("patches", 2, "plain", True, 0.3), ("dinov2", 0, "plain", True, 0.3)],
+        *[("patches", 2, "reentrant", True, 0.3), ("patches", 2, None, False, 0.3)],
+        *[("dinov2", 0, "plain", False, 0.3), ("patches", 2, None, False, 0), ("dinov2", 0, "plain", False, 0)],
     ],
 )
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
 def test_one_backward_equals_the_textbook(
-    vision, num_motions, checkpointing, cycle_trains_decoder, make_joined_model, tiny_dinov2
+    vision, num_motions, checkpointing, cycle_trains_decoder, adversarial_weight, make_joined_model, tiny_dinov2
 ):
     model = make_joined_model(
         vision_config=tiny_dinov2 if vision == "dinov2" else None,
@@ -406,7 +411,7 @@ def test_one_backward_equals_the_textbook(
         dead_code_steps=0,
         cycle_weight=0.7,
         cycle_trains_decoder=cycle_trains_decoder,
-        adversarial_weight=0.3,
+        adversarial_weight=adversarial_weight,
         commitment_weight=0.4,
         cycle_temperature=0.5,
     ).double()
@@ -571,9 +576,10 @@ def test_actions_are_played_on_a_share_of_the_frames(num_motions, make_joined_mo
     outputs[1].loss.backward()
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_a_step_is_one_graph_for_batches_of_any_size(training, make_joined_model):
-    model = make_joined_model(num_motions=2, generated_share=0.5).train(training)
+@pytest.mark.parametrize(("training", "trains_decoder"), [(True, True), (False, True), (True, False)])
+def test_a_step_is_one_graph_for_batches_of_any_size(training, trains_decoder, make_joined_model):
+    encoder_alone = {} if trains_decoder else {"cycle_trains_decoder": False, "adversarial_weight": 0}
+    model = make_joined_model(num_motions=2, generated_share=0.5, **encoder_alone).train(training)
     torch.compiler.reset()
     compute = torch.compile(model._compute, fullgraph=True, backend="eager")
     for count in (8, 6, 5):  # the second size makes it a variable

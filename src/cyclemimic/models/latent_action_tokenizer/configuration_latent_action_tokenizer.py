@@ -105,7 +105,7 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
             played, all of them in the paper. With a quarter, AC3 adds a quarter of the operations to a step.
         cycle_trains_decoder (`bool`, *optional*, defaults to `True`): Whether the gradient of L_C reaches D through the
             generated frame, as in the paper. Otherwise E alone learns from the cycle: D has no reason to leave marks for
-            it, and Ψ can be spared.
+            it, and Ψ can be spared. Without Ψ, D then generates without gradients, and a step costs less.
         generated_noise_std (`float`, *optional*, defaults to 0.02): Noise on the generated frame before it is encoded
             again, in units of the normalised pixels: invisible marks do not survive it (not in the paper).
         dead_code_steps (`int`, *optional*, defaults to 50): A word unused for this many steps is moved onto an
@@ -248,6 +248,11 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
     def uses_ac3(self) -> bool:
         """Whether any term of action-centric cycle consistency has a weight."""
         return self.cycle_weight > 0 or self.adversarial_weight > 0
+
+    @property
+    def generated_trains_decoder(self) -> bool:
+        """Whether D learns by the frames that it generates of the buffer's actions."""
+        return self.adversarial_weight > 0 or (self.cycle_weight > 0 and self.cycle_trains_decoder)
 
     def _check(self) -> None:
         for name in _SIZES:

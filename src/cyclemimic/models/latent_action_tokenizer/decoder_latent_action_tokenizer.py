@@ -54,21 +54,31 @@ class LatentActionTokenizerTransport(nn.Module):
         bias[0] = FIRST_STILL_LOGIT
         return bias
 
-    def forward(self, pixel_values: torch.Tensor, quantized: torch.Tensor, scene_states: torch.Tensor) -> torch.Tensor:
+    def read(self, pixel_values: torch.Tensor, scene_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`): the current frame.
-            quantized (`torch.FloatTensor` of shape `(num_actions, num_latent_tokens, codebook_dim)`): as for the decoder.
             scene_states (`torch.FloatTensor` of shape `(batch_size, num_patches, hidden_size)`): what the decoder's first layers
                 made of the frame alone.
+
+        Returns:
+            what can go along with each motion, and how much of it is there, `(batch_size, num_motions, channels + 1, height,
+            width)`, and what is behind it, `(batch_size, channels, height, width)`.
+        """
+        moving, behind = self._parts(pixel_values, scene_states)
+        return torch.cat((moving * pixel_values[:, None], moving), dim=2), behind
+
+    def forward(self, parts: torch.Tensor, behind: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            parts, behind (`torch.FloatTensor`): as [`~LatentActionTokenizerTransport.read`] returns them.
+            quantized (`torch.FloatTensor` of shape `(num_actions, num_latent_tokens, codebook_dim)`): as for the decoder.
 
         Returns:
             `torch.FloatTensor` of shape `(num_actions, channels, height, width)`: the parts where the motions take them, over
             what is behind them. What goes beyond the border is gone.
         """
-        moving, behind = self._parts(pixel_values, scene_states)
-        parts = torch.cat((moving * pixel_values[:, None], moving), dim=2)
-        down, right = self._shifts(quantized, pixel_values.shape[-1]).unbind(2)
+        down, right = self._shifts(quantized, parts.shape[-1]).unbind(2)
         content, share = _moved(parts, down, right).split((self.num_channels, 1), dim=1)
         # Where parts meet, they share the pixel.
         crowd = share.clamp_min(1)
@@ -120,20 +130,38 @@ class LatentActionTokenizerDecoder(nn.Module):
             # At least one sees the action.
             self.num_scene_layers = config.num_decoder_layers - max(1, config.num_decoder_layers // 2)
 
-    def forward(self, pixel_values: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixel_values: torch.Tensor, quantized: torch.Tensor, num_fixed: int = 0) -> torch.Tensor:
         """
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, height, width)`): the current frame.
             quantized (`torch.FloatTensor` of shape `(num_actions, num_latent_tokens, codebook_dim)`): the actions, one of each
                 frame, and so many more: another of each, or of the first ones, and so on. What depends on the frame alone is
                 computed once.
+            num_fixed (`int`, *optional*, defaults to 0): The last so many, one of each of the first frames, are applied without
+                gradients, and so at a third of the cost.
 
         Returns:
             `torch.FloatTensor` of shape `(num_actions, channels, height, width)`: the future frames.
         """
+        scene = self._read(pixel_values)
+        learnt, fixed = quantized.split((quantized.shape[0] - num_fixed, num_fixed))
+        futures = self._apply_actions(scene, learnt)
+        if num_fixed == 0:
+            return futures
+        with torch.no_grad():
+            fixed_futures = self._apply_actions([seen[:num_fixed].detach() for seen in scene], fixed.detach())
+        return torch.cat((futures, fixed_futures))
+
+    def _read(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        """What depends on the frames alone: they, their states, and with motions what can move and what is behind it."""
         scene_states = self.patch_embeddings(pixel_values)
         for layer in self.layers[: self.num_scene_layers]:
             scene_states = layer(scene_states)
+        parts = () if self.transport is None else self.transport.read(pixel_values, scene_states)
+        return [pixel_values, scene_states, *parts]
+
+    def _apply_actions(self, scene: list[torch.Tensor], quantized: torch.Tensor) -> torch.Tensor:
+        pixel_values, scene_states, *parts = scene
         actions = self.action_projection(quantized) + self.action_position_embeddings
         hidden_states = torch.cat((actions, _for_each_action(scene_states, quantized)), dim=1)
         for layer in self.layers[self.num_scene_layers :]:
@@ -141,7 +169,7 @@ class LatentActionTokenizerDecoder(nn.Module):
         hidden_states = self.norm(hidden_states[:, self.num_latent_tokens :])
         output = unpatchify(self.head(hidden_states), self.patch_size, pixel_values.shape[-1])
         if self.transport is not None:
-            return self.transport(pixel_values, quantized, scene_states) + output
+            return self.transport(*parts, quantized) + output
         return _for_each_action(pixel_values, quantized) + output if self.residual else output
 
 

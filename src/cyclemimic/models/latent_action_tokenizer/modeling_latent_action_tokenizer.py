@@ -531,7 +531,9 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         """Reconstructions and generated frames in one call of D; the batch's first current frames serve as `o_c`."""
         # The codebook is trained by the real pairs only: L_C must not drag the words to where the cycle is easy.
         words = self.tokenizer.quantizer.lookup(sampled).detach()
-        return self.tokenizer.decoder(pixel_values, torch.cat((quantized, words))).split((len(quantized), len(words)))
+        num_fixed = 0 if self.config.generated_trains_decoder else len(words)
+        frames = self.tokenizer.decoder(pixel_values, torch.cat((quantized, words)), num_fixed)
+        return frames.split((len(quantized), len(words)))
 
     def _ac3_terms(
         self, current: list[Memory], real: torch.Tensor, generated: torch.Tensor, sampled: torch.Tensor
