@@ -382,6 +382,7 @@ def test_bad_input(label, sources, tmp_path):
             r"`own_intervals` must be of data sets out of \['arm', 'hand'\], got \['Arm'\]",
         ),
         ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"sources": "videos"}, "`sources` must be a list of .*, got str"),
     ],
 )
 def test_settings_that_make_no_labels_are_refused(label, tmp_path, change, message):

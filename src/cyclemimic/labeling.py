@@ -72,13 +72,14 @@ def label_videos(
 
     Raises:
         DataError: `output_dir` holds something else, a video does not decode, or no episode is long enough for a pair.
-        ValueError: times that are none, or of data sets that there are not; a `batch_size` below 1.
+        ValueError: `sources` that is no list of data sets; times that are none, or of data sets that there are not; a
+            `batch_size` below 1.
     """
+    episodes = list_episodes(sources)
     own_intervals = own_intervals or {}
     times = _intervals_of(sources, (interval_s, min_interval_s), own_intervals)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    episodes = list_episodes(sources)
     shards = _plan_shards(episodes, times, rows_per_shard)
     settings = {
         "tokenizer": public_name(tokenizer_name),
