@@ -50,6 +50,27 @@ def test_training_goes_on_in_full_precision(tokenizer, tmp_path):
     assert set(floats) == {torch.float32}
 
 
+def test_another_objective_to_go_on_with(tokenizer, verb, square_data, tmp_path):
+    weights = {
+        "cycle_weight": 0.5,
+        "adversarial_weight": 0,
+        "cycle_trains_decoder": False,
+        "cycle_start_copy_ratio": 1,
+    }
+    arguments = TrainTokenizerArguments(tokenizer=str(tokenizer), tokenizer_config=json.dumps(weights))
+    before, _ = load_or_make_tokenizer(TrainTokenizerArguments(tokenizer=str(tokenizer)))
+    model, _ = load_or_make_tokenizer(arguments)
+    assert {name: getattr(model.config, name) for name in weights} == weights
+    assert not hasattr(model, "discriminator")
+    expected = before.tokenizer.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.tokenizer.state_dict().items())
+    output = tmp_path / "output"
+    flags = ["--data", square_data, "--tokenizer", tokenizer, "--tokenizer_config", json.dumps(weights), *INTERVAL]
+    flags += "--use_cpu --disable_tqdm true --max_steps 1 --per_device_train_batch_size 4 --output_dir".split()
+    assert verb("train-tokenizer", *flags, output) == 0
+    assert LatentActionTokenizerModel.from_pretrained(output).config.cycle_weight == 0.5
+
+
 def test_yaml_file_goes_on_from_a_checkpoint_and_resumes(verb, refuses, tokenizer, square_data, tmp_path, capsys):
     output = tmp_path / "output"
     config = tmp_path / "train.yaml"
@@ -167,7 +188,14 @@ def test_saved_configuration_can_be_given_again(tokenizer):
         ("--data {data} --tokenizer_config {tmp}/absent.yaml", "which is no file"),
         ('--data {data} --tokenizer_config {{"hidden_sze":1}}', "hidden_sze"),
         ("--data {data} --tokenizer_config {{[]", "must be a file of JSON or YAML, or JSON text"),
-        ("--data {data} --tokenizer_config {config} --tokenizer {tokenizer}", "`tokenizer_config` must be left out"),
+        (
+            '--data {data} --tokenizer {tokenizer} --tokenizer_config {{"hidden_size":8,"cycle_weight":1}}',
+            "`tokenizer_config` must have no other fields than the losses' where `tokenizer` names a checkpoint, ['adv",
+        ),
+        (
+            '--data {data} --tokenizer {tokenizer} --tokenizer_config {{"cycle_weight":-1}}',
+            "must be at least 0, got -1",
+        ),
         (
             "--data {data} --tokenizer {tokenizer} --vision_model me/x",
             "`vision_model` must be left out with `tokenizer`",

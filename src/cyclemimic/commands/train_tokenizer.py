@@ -30,6 +30,12 @@ logger = logging.getLogger(__name__)
 
 # What a tokenizer that was saved for use alone is without, and training begins anew.
 _NEW_IN_TRAINING = ("discriminator.", "buffer.", "mean_copy_ratio", "steps", "ac3_steps")
+# Fields that say what a tokenizer is trained for, and may change as it goes on; the others say what it is.
+_OBJECTIVE_FIELDS = {
+    *("reconstruction_weight", "codebook_weight", "commitment_weight", "cycle_weight", "adversarial_weight"),
+    *("reconstruction_distance", "motion_weight", "cycle_temperature", "cycle_start_copy_ratio", "cycle_ramp_steps"),
+    *("generated_share", "cycle_trains_decoder", "generated_noise_std", "dead_code_steps", "buffer_sampling"),
+}
 
 
 @dataclass
@@ -42,8 +48,8 @@ class TrainTokenizerArguments:
     tokenizer_config: str | None = field(
         default=None,
         metadata={
-            "help": "fields of LatentActionTokenizerConfig for a new tokenizer: a JSON or YAML file, JSON text, or in "
-            "--config a mapping; by default the paper's size"
+            "help": "fields of LatentActionTokenizerConfig: a JSON or YAML file, JSON text, or in --config a mapping; by "
+            "default the paper's size. With `tokenizer`, weights and schedule of the losses alone, in place of its own"
         },
     )
     vision_model: str = field(
@@ -139,7 +145,7 @@ def load_or_make_tokenizer(
     """The tokenizer that training starts with, and its image processor.
 
     Raises:
-        ValueError: both `tokenizer` and `tokenizer_config`, no such checkpoint, fields that do not fit.
+        ValueError: no such checkpoint, fields that do not fit it or each other.
     """
     import torch
 
@@ -152,16 +158,20 @@ def load_or_make_tokenizer(
     from cyclemimic.commands.inputs import check_left_out
     from cyclemimic.hub.names import load_pinned
 
+    fields = read_tokenizer_config(arguments.tokenizer_config)
     if arguments.tokenizer is not None:
         check_left_out(arguments, ("vision_model",), "with `tokenizer`, which has one or none")
-        if arguments.tokenizer_config is not None:
-            raise ValueError("`tokenizer_config` must be left out where `tokenizer` names a checkpoint, got both.")
+        if others := sorted(fields.keys() - _OBJECTIVE_FIELDS):
+            raise ValueError(
+                "`tokenizer_config` must have no other fields than the losses' where `tokenizer` names a checkpoint, "
+                f"{sorted(_OBJECTIVE_FIELDS)}, got {others}."
+            )
         read_config("tokenizer", arguments.tokenizer, "latent_action_tokenizer")
         image_processor = load_pinned(LatentActionTokenizerImageProcessor.from_pretrained, arguments.tokenizer)
         # In full precision, whatever it was saved in: small steps are lost on weights of bfloat16.
         load, new = LatentActionTokenizerForPreTraining.from_pretrained, _NEW_IN_TRAINING
-        return load_whole(load, "tokenizer", arguments.tokenizer, new, dtype=torch.float32), image_processor
-    fields = read_tokenizer_config(arguments.tokenizer_config)
+        model = load_whole(load, "tokenizer", arguments.tokenizer, new, dtype=torch.float32, **fields)
+        return model, image_processor
     # Refuses a wrong field before a download.
     config = LatentActionTokenizerConfig(**fields)
     if "vision_config" in fields:
