@@ -62,6 +62,8 @@ def test_another_objective_to_go_on_with(tokenizer, verb, square_data, tmp_path)
     model, _ = load_or_make_tokenizer(arguments)
     assert {name: getattr(model.config, name) for name in weights} == weights
     assert not hasattr(model, "discriminator")
+    # AC3's schedule begins anew.
+    assert before.steps > 0 and before.buffer.filled.any() and model.steps == 0 and not model.buffer.filled.any()
     expected = before.tokenizer.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.tokenizer.state_dict().items())
     output = tmp_path / "output"

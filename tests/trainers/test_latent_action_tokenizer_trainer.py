@@ -58,6 +58,20 @@ def test_resumed_equals_uninterrupted(vision, tmp_path):
     assert terms[0] == terms[1] and terms[0]["cycle_loss"] > 0
 
 
+@pytest.mark.parametrize(
+    "start, weight, warned",
+    [(0.0, 0.1, True), (1.0, 0.1, False), (0.0, 0.0, False)],
+    ids=["absent", "joined", "genie"],
+)
+def test_ac3_that_never_joined_is_warned_of(start, weight, warned, tmp_path, caplog):
+    trainer = make_tokenizer_trainer(tmp_path)
+    config = trainer.model.config
+    config.cycle_start_copy_ratio, config.cycle_weight, config.adversarial_weight = start, weight, weight
+    trainer.model.restart_ac3()
+    trainer.train()
+    assert ("AC3 never joined: the copy ratio was" in caplog.text) == warned
+
+
 def test_without_an_image_processor_nothing_is_drawn(tmp_path):
     trainer = make_tokenizer_trainer(tmp_path)
     pairs = [trainer.data_collator([trainer.train_dataset[index] for index in range(4)])]

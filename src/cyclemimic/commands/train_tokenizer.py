@@ -49,7 +49,8 @@ class TrainTokenizerArguments:
         default=None,
         metadata={
             "help": "fields of LatentActionTokenizerConfig: a JSON or YAML file, JSON text, or in --config a mapping; by "
-            "default the paper's size. With `tokenizer`, weights and schedule of the losses alone, in place of its own"
+            "default the paper's size. With `tokenizer`, weights and schedule of the losses alone, in place of its own, and AC3 "
+            "joins anew"
         },
     )
     vision_model: str = field(
@@ -171,6 +172,8 @@ def load_or_make_tokenizer(
         # In full precision, whatever it was saved in: small steps are lost on weights of bfloat16.
         load, new = LatentActionTokenizerForPreTraining.from_pretrained, _NEW_IN_TRAINING
         model = load_whole(load, "tokenizer", arguments.tokenizer, new, dtype=torch.float32, **fields)
+        if fields:
+            model.restart_ac3()
         return model, image_processor
     # Refuses a wrong field before a download.
     config = LatentActionTokenizerConfig(**fields)

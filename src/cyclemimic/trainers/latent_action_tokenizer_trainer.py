@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from cyclemimic.data import FramePairDataset, LatentActionTokenizerCollator, MixtureDataset, PairAugmentation
+from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer import (
+    LatentActionTokenizerForPreTraining,
+)
 from cyclemimic.trainers.latent_action_tokenizer_config import LatentActionTokenizerTrainingArguments
 from cyclemimic.trainers.sample_grid import draw_sample_grid, read_pairs, write_picture
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer, whole_of
+
+logger = logging.getLogger(__name__)
 
 NUM_SAMPLES = 8
 
@@ -66,6 +72,7 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
                 "the batch (`standardize_embeddings`)."
             )
         self.add_callback(_IntervalNoting(self))
+        self.add_callback(_AbsenceNoting(self))
         self._samples: dict[str, torch.Tensor] | None = None
         # Parts of a model that is spread over devices cannot be called by themselves.
         is_spread = self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
@@ -131,6 +138,26 @@ class _IntervalNoting(TrainerCallback):
         if isinstance(pairs, FramePairDataset | MixtureDataset):
             config: Any = self.trainer.accelerator.unwrap_model(self.trainer.model).config
             config.interval_s, config.min_interval_s = pairs.interval_s, pairs.min_interval_s
+
+
+class _AbsenceNoting(TrainerCallback):
+    """Says so where AC3 had weights and never joined: what was trained is the Genie objective."""
+
+    def __init__(self, trainer: LatentActionTokenizerTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model: Any = self.trainer.accelerator.unwrap_model(self.trainer.model, keep_torch_compile=False)
+        if not isinstance(model, LatentActionTokenizerForPreTraining) or not model.config.uses_ac3:
+            return
+        if state.is_world_process_zero and model.steps > 0 and model.ac3_steps == 0:
+            logger.warning(
+                "AC3 never joined: the copy ratio was %.2f at the end, and `cycle_start_copy_ratio` is %g; train longer, or "
+                "raise it (with 1, AC3 joins at once)",
+                *(model.mean_copy_ratio.item(), model.config.cycle_start_copy_ratio),
+            )
 
 
 class _SampleDrawing(TrainerCallback):

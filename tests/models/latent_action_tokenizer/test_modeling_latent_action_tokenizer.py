@@ -756,6 +756,31 @@ def test_ac3_may_start_at_once(make_scheduled_model):
     assert step(model, ratio_is_low=False)[1] == 0 and step(model, ratio_is_low=False)[1] > 0
 
 
+def test_ac3_joins_anew_where_it_is_restarted(make_scheduled_model):
+    model = make_scheduled_model()
+    for _ in range(2 * AC3_CHECK_STEPS):
+        step(model, ratio_is_low=True)
+    assert step(model, ratio_is_low=True)[1] > 0
+    model.restart_ac3()
+    # As in the test of a new model: the ratio falls to 0.6 at step 15, and the next check finds it.
+    scales, cycle_losses = zip(*(step(model, ratio_is_low=True) for _ in range(2 * AC3_CHECK_STEPS)), strict=True)
+    assert scales[:15] == (0,) * 15 and scales[15] == pytest.approx(0.1)
+    assert [loss > 0 for loss in cycle_losses] == [False] * AC3_CHECK_STEPS + [True] * AC3_CHECK_STEPS
+
+
+def test_a_loaded_model_does_not_play_actions_of_an_empty_buffer(make_scheduled_model, tmp_path):
+    model = make_scheduled_model()
+    for _ in range(AC3_CHECK_STEPS + 1):
+        step(model, ratio_is_low=True)
+    model.config.cycle_weight = model.config.adversarial_weight = 0
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith("buffer.")}
+    model.save_pretrained(tmp_path, state_dict=state)
+    weights = {"cycle_weight": 1.0, "adversarial_weight": 1.0}
+    model = LatentActionTokenizerForPreTraining.from_pretrained(tmp_path, **weights).train()
+    assert model.ac3_steps > 0 and step(model, ratio_is_low=True)[1] == 0
+    assert [step(model, ratio_is_low=True)[1] > 0 for _ in range(AC3_CHECK_STEPS)][-1]
+
+
 def test_an_evaluation_with_ac3_is_the_same_again_and_draws_nothing_from_the_training(make_scheduled_model):
     model = make_scheduled_model(cycle_start_copy_ratio=1.0)
     step(model, ratio_is_low=True)

@@ -448,6 +448,19 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         model.tokenizer.vision_features.vision_model.load_state_dict(vision_model.state_dict())
         return model
 
+    @torch.no_grad()
+    def restart_ac3(self) -> None:
+        """
+        Lets AC3 join and its weights rise as in a new training, with an empty buffer: for going on with other losses. Ψ may
+        be new, and the buffer may be of long ago.
+        """
+        self.mean_copy_ratio.fill_(1)
+        self.steps.zero_()
+        self.ac3_steps.zero_()
+        if self.config.uses_ac3:
+            self.buffer.filled.zero_()
+        _forget_host_copies(self)
+
     @can_return_tuple
     def forward(
         self,
@@ -609,7 +622,8 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         since_check = self._host_steps % AC3_CHECK_STEPS
         if not self._ac3_active and (loaded or since_check == 0):
             # A loaded model is asked what the last check saw: resumed between two checks, it goes on as it would have.
-            self._ac3_active = int(self.ac3_steps) > since_check
+            # Nor does it play actions of an empty buffer, as one has that was trained without AC3 in between.
+            self._ac3_active = int(self.ac3_steps) > since_check and bool(self.buffer.filled.any())
         return self._ac3_active
 
     @torch.compiler.disable
@@ -655,7 +669,7 @@ def _widen_mean(model: LatentActionTokenizerForPreTraining, *_: object) -> None:
     model.mean_copy_ratio = in_fp32(model.mean_copy_ratio)
 
 
-def _forget_host_copies(model: LatentActionTokenizerForPreTraining, incompatible_keys: object) -> None:
+def _forget_host_copies(model: LatentActionTokenizerForPreTraining, incompatible_keys: object = None) -> None:
     # A model that has been used, and then takes the state of a checkpoint, goes on where that was.
     model._host_steps, model._ac3_active = None, False
 
