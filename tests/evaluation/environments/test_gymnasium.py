@@ -127,6 +127,25 @@ class Vague(Climb):
     def inform(self):
         return {"success": np.array([True, False])}
 
+class Saying(Climb):
+    word = None
+
+    def inform(self):
+        return {"success": self.word}
+
+class Growing(Climb):
+    def render(self):
+        return np.zeros((4, 6 + int(self.height > 0.7), 3), np.uint8)
+
+class ChannelsFirst(Climb):
+    observation_space = Box(0, 255, (3, 4, 6), np.uint8)
+
+    def render(self):
+        return gymnasium.Env.render(self)
+
+class Numbered(Climb):
+    instruction = 3
+
 class Broken(Climb):
     def reset(self, seed=None, options=None):
         raise ValueError("the arm is at [1, 2]")
@@ -240,6 +259,76 @@ def test_an_end_without_a_word_of_success_is_noticed_once(name, said, warned, ca
     ] * warned
 
 
+@pytest.mark.parametrize(("name", "warned"), [("Seeing", 1), ("Climb", 0)])
+@pytest.mark.parametrize("end", ["reset", "close"])
+def test_an_episode_that_is_cut_without_a_word_of_success_is_noticed(name, warned, end, caplog):
+    _warn_of_silence.cache_clear()
+    environment = make(f"gym:stand_in_climb:{name}")
+    environment.reset(0)
+    environment.reset(0)
+    assert environment.step(np.array([0.1, 0])) is False
+    assert not caplog.records
+    environment.reset(1) if end == "reset" else environment.close()
+    assert [f"an episode of stand_in_climb:{name} ended without" in each.getMessage() for each in caplog.records] == [
+        True
+    ] * warned
+
+
+@pytest.mark.parametrize(
+    ("word", "success"),
+    [
+        (True, True),
+        (np.False_, False),
+        (1, True),
+        (0.0, False),
+        (np.float32(1), True),
+        (np.array([1]), True),
+        ([False], False),
+        (np.array(True), True),
+    ],
+)
+def test_words_of_success(word, success):
+    environment = make("gym:stand_in_climb:Saying")
+    environment.reset(0)
+    environment._env.word = word
+    assert environment.step(np.zeros(2)) is success
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("no", "'no'"),
+        ("", "''"),
+        (float("nan"), "nan"),
+        (0.3, "0.3"),
+        (2, "2"),
+        (None, "None"),
+        ({}, "dict"),
+        (np.array([0.3]), r"numpy.ndarray of shape \(1,\)"),
+    ],
+)
+def test_what_may_mean_success_or_not_is_refused(word, shown):
+    environment = make("gym:stand_in_climb:Saying")
+    environment.reset(0)
+    environment._env.word = word
+    with pytest.raises(
+        UnfitEnvironment, match=f"one truth value as `success` of `step`, .*, got {shown} of stand_in_climb:Saying"
+    ):
+        environment.step(np.zeros(2))
+
+
+def test_images_of_another_size_later_in_an_episode_are_refused():
+    environment = make("gym:stand_in_climb:Growing")
+    environment.reset(0)
+    environment.render()
+    environment.step(np.array([0.35, 0]))
+    message = r"images of one size in an episode, got \(4, 7, 3\) after \(4, 6, 3\) of stand_in_climb:Growing"
+    with pytest.raises(UnfitEnvironment, match=message):
+        environment.render()
+    environment.reset(0)
+    environment.render()
+
+
 def test_any_seed_will_do():
     environment = make("gym:stand_in_climb:Legacy")
     environment.reset(2**32 * 7 + 3)
@@ -279,6 +368,16 @@ def test_images_state_and_words_out_of_the_observations():
         ("gym:stand_in_climb:Mute", ValueError, "`instruction` must be given for stand_in_climb:Mute"),
         ("gym:stand_in_climb:Grey", ValueError, r"must show uint8 images \(height, width, 3\), got uint8 \(4, 6\)"),
         (
+            "gym:stand_in_climb:ChannelsFirst",
+            UnfitEnvironment,
+            r"which stand_in_climb:ChannelsFirst lacks, got observations Box\(0, 255, \(3, 4, 6\), uint8\)",
+        ),
+        (
+            "gym:stand_in_climb:Numbered",
+            UnfitEnvironment,
+            "`instruction` must be a text, got int of stand_in_climb:Num",
+        ),
+        (
             "gym:stand_in_climb:forgotten",
             UnfitEnvironment,
             r"must name a gymnasium.Env or what returns one, got None of stand_in_climb:forgotten\.$",
@@ -311,7 +410,7 @@ def test_what_cannot_be_played_is_said_at_once(env, error, message):
         ("Old", r"five values of `step`, .*, got a tuple of 4 \(ndarray, float, bool, dict\) of stand_in_climb:Old"),
         (
             "Vague",
-            r"one truth value as `success` of `step`, got numpy.ndarray of shape \(2,\) of stand_in_climb:Vague",
+            r"one truth value as `success` of `step`, .*, got numpy.ndarray of shape \(2,\) of stand_in_climb:Vague",
         ),
     ],
 )

@@ -118,6 +118,21 @@ def test_a_simulator_that_lost_its_own_connection_says_so(monkeypatch, kind):
     assert str(reply) == f"a simulated environment failed: {kind.__name__}: the server has left"
 
 
+def test_an_environment_that_ends_its_process_is_said_to(monkeypatch):
+    class Quitter(Scripted):
+        def step(self, action):
+            raise SystemExit(3)
+
+    monkeypatch.setattr("signal.signal", lambda *settings: None)
+    ours, theirs = multiprocessing.Pipe()
+    with ours:
+        ours.send([Reset(0, "wait", 0), Act(0, np.zeros((1, 1), np.float32))])
+        _serve(theirs, lambda task: Quitter([]), film_every=1, use_robot_state=False)
+        reply = ours.recv()
+    assert type(reply) is UnfitEnvironment
+    assert str(reply) == "`env` must not end its process, got sys.exit(3) of its code."
+
+
 def test_a_process_killed_within_an_answer_has_died(monkeypatch):
     worker = EnvironmentWorker(Scripted, film_every=1)
     try:

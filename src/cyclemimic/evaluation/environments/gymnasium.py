@@ -86,11 +86,14 @@ class GymnasiumEnvironment:
         self.state_dim = None if self._state_key is None else spaces[self._state_key].shape[0]
         self._observation: Any = None
         # Of the episode alone: what an environment has played before differs with the number of environments.
-        self._tells_success = False
+        self._tells_success = self._is_playing = False
+        self._image_shape: tuple[int, ...] | None = None
         self.instruction = ""
 
     def reset(self, initial_state: int) -> None:
         """Starts the episode of that seed."""
+        self._end_episode()
+        self._image_shape = None
         answer = self._env.reset(seed=initial_state % _SEEDS)
         if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], Mapping)):
             raise UnfitEnvironment(
@@ -99,13 +102,17 @@ class GymnasiumEnvironment:
         self._observation, information = answer
         self._tells_success = any(key in information for key in _SUCCESS_KEYS)
         told = self._told or information.get("instruction") or _attribute(self._env, "instruction")
-        if not isinstance(told, str) or not told.strip():
+        if told is None:
             raise UnfitEnvironment(f"`instruction` must be given for {self.task}, which has none of its own.")
+        if not isinstance(told, str) or not told.strip():
+            got = repr(told) if isinstance(told, str) else _kind(told)
+            raise UnfitEnvironment(f"`instruction` must be a text, got {got} of {self.task}.")
         self.instruction = told
 
     def step(self, action: np.ndarray) -> bool | None:
         """Moves; whether the task was solved on the way, `None` where the episode has ended without."""
         action = np.asarray(action, dtype=self._actions.dtype).clip(self._actions.low, self._actions.high)
+        self._is_playing = True
         for _ in range(self.action_repeat):
             answer = self._env.step(action)
             if not (isinstance(answer, tuple) and len(answer) == 5 and isinstance(answer[4], Mapping)):
@@ -118,16 +125,19 @@ class GymnasiumEnvironment:
             said = [self._truth(key, information[key]) for key in _SUCCESS_KEYS if key in information]
             self._tells_success |= bool(said)
             if any(said) or (terminated and not self._tells_success and self._is_success_to_terminate()):
+                self._is_playing = False
                 return True
             if terminated or truncated:
-                self._notice_silence()
+                self._end_episode()
                 return None
         return False
 
-    def _notice_silence(self) -> None:
+    def _end_episode(self) -> None:
+        """Of an episode that has not succeeded; whose steps ran out is told by the next `reset`, or by `close`."""
         # Some say a word of success only where there is one, so that this is no error.
-        if not self._tells_success and self._terminated_is is None:
+        if self._is_playing and not self._tells_success and self._terminated_is is None:
             _warn_of_silence(self.task)
+        self._is_playing = False
 
     def _is_success_to_terminate(self) -> bool:
         if self._terminated_is is None:
@@ -138,24 +148,43 @@ class GymnasiumEnvironment:
         return self._terminated_is == "success"
 
     def _truth(self, name: str, value: Any) -> bool:
-        if np.size(value) != 1:
+        # NumPy's numbers and arrays of one number, too. Whatever else is true to Python, such as "no", may mean failure.
+        said = np.asarray(value)
+        if said.size != 1 or said.dtype.kind not in "biuf" or said.item() not in (0, 1):
+            is_plain = isinstance(value, str | float | int | np.generic)
             raise UnfitEnvironment(
-                f"`env` must return one truth value as `{name}` of `step`, got {_kind(value)} of {self.task}."
+                f"`env` must return one truth value as `{name}` of `step`, True or False, 1 or 0, "
+                f"got {repr(value) if is_plain else _kind(value)} of {self.task}."
             )
-        return bool(value)
+        return bool(said.item())
 
     def render(self) -> np.ndarray:
-        """The image now: uint8 of shape `(height, width, 3)`."""
+        """The image now: uint8 of shape `(height, width, 3)`, the same all through an episode."""
         if self._shows_itself:
             image = self._observation
         else:
-            image = self._env.render() if self._image_key is None else self._observation[self._image_key]
+            image = self._drawn() if self._image_key is None else self._observation[self._image_key]
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
             raise UnfitEnvironment(
                 f"`env` must show uint8 images (height, width, 3), got {image.dtype} {image.shape} of {self.task}."
             )
+        if self._image_shape not in (None, image.shape):
+            raise UnfitEnvironment(
+                f"`env` must show images of one size in an episode, got {image.shape} after {self._image_shape} of "
+                f"{self.task}."
+            )
+        self._image_shape = image.shape
         return np.array(image)  # its own: some environments draw into one buffer
+
+    def _drawn(self) -> Any:
+        try:
+            return self._env.render()
+        except NotImplementedError as error:
+            raise UnfitEnvironment(
+                "`env` must show uint8 images (height, width, 3), in its observations or by `render`, which "
+                f"{self.task} lacks, got observations {_space(self._env, 'observation_space')}."
+            ) from error
 
     @property
     def state(self) -> np.ndarray:
@@ -164,6 +193,7 @@ class GymnasiumEnvironment:
 
     def close(self) -> None:
         """Ends the environment."""
+        self._end_episode()
         self._env.close()
 
 

@@ -171,6 +171,11 @@ def _serve(
                 break
     except Exception as error:
         _reply(connection, _portable(error))
+    except SystemExit as error:
+        # The code of an environment that means to end the program. In a new process it would do the same.
+        _reply(
+            connection, UnfitEnvironment(f"`env` must not end its process, got sys.exit({error.code!r}) of its code.")
+        )
     finally:
         for slot in slots.values():
             slot.close()
