@@ -17,18 +17,24 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from cyclemimic import LatentActionTokenizerConfig, LatentActionTokenizerImageProcessor, LatentActionTokenizerModel
+from cyclemimic import (
+    LatentActionTokenizerConfig,
+    LatentActionTokenizerForPreTraining,
+    LatentActionTokenizerImageProcessor,
+    LatentActionTokenizerModel,
+)
 from cyclemimic.data import (
     DataError,
     DemonstrationDataset,
     Episode,
+    FramePairDataset,
     InMemorySource,
     LabelFolder,
     LatentLabels,
     VideoFileSource,
     encode_video,
 )
-from cyclemimic.labeling import label_videos
+from cyclemimic.labeling import encode_pairs, label_videos
 
 # At 10 fps: pairs three frames apart, two or one near the end.
 INTERVAL_S, MIN_INTERVAL_S = 0.3, 0.1
@@ -381,7 +387,17 @@ def test_bad_input(label, sources, tmp_path):
             {"own_intervals": {"Arm": (0.2, 0.2)}},
             r"`own_intervals` must be of data sets out of \['arm', 'hand'\], got \['Arm'\]",
         ),
-        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"batch_size": 0}, "`batch_size` must be a whole number of at least 1, got 0"),
+        ({"batch_size": 2.5}, "`batch_size` must be a whole number of at least 1, got 2.5"),
+        ({"world_size": 0}, "`world_size` must be a whole number of at least 1, got 0"),
+        ({"rank": -1}, "`rank` must be a whole number of at least 0, got -1"),
+        ({"rank": 2, "world_size": 2}, r"`rank` must be below `world_size` \(2\), got 2"),
+        ({"tokenizer_name": ""}, "`tokenizer_name` must be a folder or an id on the Hub, got ''"),
+        ({"tokenizer_name": None}, "`tokenizer_name` must be a folder or an id on the Hub, got None"),
+        (
+            {"image_processor": torch.nn.Identity()},
+            "`image_processor` must be a LatentActionTokenizerImageProcessor, .*",
+        ),
         ({"sources": "videos"}, "`sources` must be a list of .*, got str"),
     ],
 )
@@ -391,9 +407,33 @@ def test_settings_that_make_no_labels_are_refused(label, tmp_path, change, messa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_image_processor_of_another_size_is_refused(label):
-    with pytest.raises(ValueError, match=r"`pixel_values` must be of shape \(batch_size, 3, 16, 16\), got .*32, 32"):
-        label(image_processor=LatentActionTokenizerImageProcessor(size=32))
+def test_an_image_processor_of_another_size_is_refused(label, tokenizer, sources, tmp_path):
+    other = LatentActionTokenizerImageProcessor(size=32)
+    message = "`image_processor` must make images of the tokenizer's `image_size`, 16, got 32"
+    with pytest.raises(ValueError, match=message):
+        label(image_processor=other)
+    assert list(tmp_path.iterdir()) == []
+    pairs = FramePairDataset(sources, INTERVAL_S, MIN_INTERVAL_S)
+    with pytest.raises(ValueError, match=message):
+        encode_pairs(tokenizer, other, pairs, np.arange(2))
+    with pytest.raises(ValueError, match="`batch_size` must be"):
+        encode_pairs(tokenizer, LatentActionTokenizerImageProcessor(size=16), pairs, np.arange(2), batch_size=0)
+
+
+def test_a_tokenizer_is_taken_out_of_what_trains_it(tokenizer, image_processor, sources, tmp_path):
+    in_training = LatentActionTokenizerForPreTraining(tokenizer.config)
+    in_training.tokenizer.load_state_dict(tokenizer.state_dict())
+    times = INTERVAL_S, MIN_INTERVAL_S
+    for name, model in (("alone", tokenizer), ("in_training", in_training)):
+        label_videos(model, image_processor, sources, tmp_path / name, *times, tokenizer_name="toy")
+    shards = [(tmp_path / name / "labels-00000.parquet").read_bytes() for name in ("alone", "in_training")]
+    assert shards[0] == shards[1]
+    pairs = FramePairDataset(sources, *times)
+    codes = [encode_pairs(model, image_processor, pairs, np.arange(4)) for model in (tokenizer, in_training)]
+    np.testing.assert_array_equal(*codes)
+    with pytest.raises(ValueError, match="`tokenizer` must be a LatentActionTokenizerModel, got Identity"):
+        label_videos(torch.nn.Identity(), image_processor, sources, tmp_path / "no", *times, tokenizer_name="toy")
+    assert not (tmp_path / "no.partial").exists()
 
 
 def test_a_data_set_may_have_intervals_of_its_own(label, tmp_path):

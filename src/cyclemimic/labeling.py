@@ -25,13 +25,16 @@ from cyclemimic.hub.names import public_name
 from cyclemimic.models.latent_action_tokenizer.image_processing_latent_action_tokenizer import (
     LatentActionTokenizerImageProcessor,
 )
-from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer import LatentActionTokenizerModel
+from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer import (
+    LatentActionTokenizerForPreTraining,
+    LatentActionTokenizerModel,
+)
 
 logger = logging.getLogger(__name__)
 
 
 def label_videos(
-    tokenizer: LatentActionTokenizerModel,
+    tokenizer: LatentActionTokenizerModel | LatentActionTokenizerForPreTraining,
     image_processor: LatentActionTokenizerImageProcessor,
     sources: Sequence[EpisodeSource],
     output_dir: str | Path,
@@ -53,7 +56,8 @@ def label_videos(
     processes, each with its `rank`, share the shards; `output_dir` appears with the last shard of all.
 
     Args:
-        tokenizer ([`LatentActionTokenizerModel`]): On the device to use.
+        tokenizer ([`LatentActionTokenizerModel`]): On the device to use; of [`LatentActionTokenizerForPreTraining`] it is
+            taken out.
         image_processor ([`LatentActionTokenizerImageProcessor`]): The tokenizer's.
         sources (`Sequence[EpisodeSource]`): Data sets; actions are not read.
         output_dir (`str` or `Path`): Folder to make; until it is complete, the work is in `<output_dir>.partial`.
@@ -72,14 +76,14 @@ def label_videos(
 
     Raises:
         DataError: `output_dir` holds something else, a video does not decode, or no episode is long enough for a pair.
-        ValueError: `sources` that is no list of data sets; times that are none, or of data sets that there are not; a
-            `batch_size` below 1.
+        ValueError: another `tokenizer`, or an image processor of another size; `sources` that is no list of data sets; times
+            that are none, or of data sets that there are not; no `tokenizer_name`; a `batch_size` below 1; no such `rank`.
     """
+    tokenizer = _checked_tokenizer(tokenizer, image_processor)
+    _check_run(batch_size, rank, world_size, tokenizer_name)
     episodes = list_episodes(sources)
     own_intervals = own_intervals or {}
     times = _intervals_of(sources, (interval_s, min_interval_s), own_intervals)
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     shards = _plan_shards(episodes, times, rows_per_shard)
     settings = {
         "tokenizer": public_name(tokenizer_name),
@@ -128,7 +132,7 @@ def tokenizer_revision(
 
 @torch.inference_mode()
 def encode_pairs(
-    tokenizer: LatentActionTokenizerModel,
+    tokenizer: LatentActionTokenizerModel | LatentActionTokenizerForPreTraining,
     image_processor: LatentActionTokenizerImageProcessor,
     pairs: FramePairDataset,
     indices: np.ndarray,
@@ -139,7 +143,8 @@ def encode_pairs(
     The latent actions of some frame pairs.
 
     Args:
-        tokenizer ([`LatentActionTokenizerModel`]): On the device to use.
+        tokenizer ([`LatentActionTokenizerModel`]): On the device to use; of [`LatentActionTokenizerForPreTraining`] it is
+            taken out.
         image_processor ([`LatentActionTokenizerImageProcessor`]): The tokenizer's.
         pairs ([`FramePairDataset`]): The pairs.
         indices (`np.ndarray` of shape `(n,)`): Which of them.
@@ -149,7 +154,12 @@ def encode_pairs(
 
     Returns:
         `np.ndarray` of shape `(n, num_latent_tokens)`: codes, int64.
+
+    Raises:
+        ValueError: another `tokenizer`, an image processor of another size, or a `batch_size` below 1.
     """
+    tokenizer = _checked_tokenizer(tokenizer, image_processor)
+    _check_at_least("batch_size", batch_size, 1)
     codes = []
     with evaluating(tokenizer):
         for start in tqdm(range(0, len(indices), batch_size), desc="encode", unit="batch"):
@@ -161,6 +171,45 @@ def encode_pairs(
             frames = (inputs["pixel_values"], inputs["future_pixel_values"])
             codes.append(tokenizer.encode(*(frame.to(tokenizer.device) for frame in frames)).codes.cpu())
     return torch.cat(codes).numpy()
+
+
+def _checked_tokenizer(
+    tokenizer: Any, image_processor: LatentActionTokenizerImageProcessor
+) -> LatentActionTokenizerModel:
+    """The tokenizer, taken out of what trains it; `ValueError` unless it is one, and sees what the processor makes."""
+    model = tokenizer.tokenizer if _is_a(tokenizer, LatentActionTokenizerForPreTraining) else tokenizer
+    if not _is_a(model, LatentActionTokenizerModel):
+        raise ValueError(f"`tokenizer` must be a LatentActionTokenizerModel, got {type(tokenizer).__name__}.")
+    if not _is_a(image_processor, LatentActionTokenizerImageProcessor):
+        raise ValueError(
+            "`image_processor` must be a LatentActionTokenizerImageProcessor, the tokenizer's, got "
+            f"{type(image_processor).__name__}."
+        )
+    if image_processor.size != model.config.image_size:
+        raise ValueError(
+            f"`image_processor` must make images of the tokenizer's `image_size`, {model.config.image_size}, got "
+            f"{image_processor.size}."
+        )
+    return model
+
+
+def _is_a(thing: object, kind: type) -> bool:
+    # By name: where a checkpoint's own code was loaded, its classes are others, of the same name.
+    return any(each.__name__ == kind.__name__ for each in type(thing).__mro__)
+
+
+def _check_run(batch_size: int, rank: int, world_size: int, tokenizer_name: str | Path) -> None:
+    for name, number, lowest in (("batch_size", batch_size, 1), ("world_size", world_size, 1), ("rank", rank, 0)):
+        _check_at_least(name, number, lowest)
+    if rank >= world_size:
+        raise ValueError(f"`rank` must be below `world_size` ({world_size}), got {rank}.")
+    if not isinstance(tokenizer_name, str | Path) or not str(tokenizer_name).strip():
+        raise ValueError(f"`tokenizer_name` must be a folder or an id on the Hub, got {tokenizer_name!r}.")
+
+
+def _check_at_least(name: str, number: object, lowest: int) -> None:
+    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < lowest:
+        raise ValueError(f"`{name}` must be a whole number of at least {lowest}, got {number!r}.")
 
 
 @torch.inference_mode()
