@@ -26,6 +26,54 @@ def test_indices_that_do_not_exist_are_refused(indices):
         Episode.from_arrays(FRAMES, fps=10).read_frames(indices)
 
 
+@pytest.mark.parametrize(
+    ("indices", "got"),
+    [([0.5], "0.5"), ([True, False], "bool"), (np.ones(6, bool), "bool"), ([float("nan")], "nan"), (["1"], "str32")],
+)
+def test_indices_are_whole_numbers(indices, got):
+    episode = Episode.from_arrays(FRAMES, fps=10)
+    for read in (episode.read_frames, episode.iter_frames):
+        with pytest.raises(ValueError, match=rf"`indices` must be whole numbers, got others \({got}\)"):
+            read(indices)
+
+
+def test_indices_may_be_of_any_kind_of_number():
+    episode = Episode.from_arrays(FRAMES, fps=10)
+    for indices in (np.array([1, 4], np.uint8), torch.tensor([1, 4]), np.array([1, 4], object), [1.0, 4.0], (1, 4)):
+        np.testing.assert_array_equal(episode.read_frames(indices), FRAMES[[1, 4]])
+        np.testing.assert_array_equal(list(episode.iter_frames(indices)), FRAMES[[1, 4]])
+
+
+@pytest.mark.parametrize("num_frames", [0, -5, True, 2.5, float("nan"), "5", None])
+def test_an_episode_has_a_whole_number_of_frames(num_frames):
+    with pytest.raises(DataError, match="set: episode 3: `num_frames` must be a whole number of at least 1, got"):
+        Episode("set", "arm", 3, num_frames, 10.0, "top", None)
+
+
+@pytest.mark.parametrize("fps", [0, -10.0, float("nan"), float("inf"), "10", None])
+def test_an_episode_has_a_frame_rate(fps):
+    with pytest.raises(DataError, match="set: episode 3: `fps` must be positive and finite, got"):
+        Episode("set", "arm", 3, 5, fps, "top", None)
+
+
+class CarelessReader:
+    """Yields as many frames as it likes."""
+
+    def __init__(self, num_frames):
+        self.num_frames = num_frames
+
+    def iter_frames(self, indices):
+        return iter(np.zeros((self.num_frames, 4, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("num_frames", "got"), [(0, "0"), (1, "1"), (6, "more")])
+def test_a_reader_of_another_number_of_frames_is_named(num_frames, got):
+    episode = Episode("set", "arm", 4, 6, 10.0, "top", CarelessReader(num_frames))
+    for read in (episode.read_frames, lambda chosen: list(episode.iter_frames(chosen))):
+        with pytest.raises(DataError, match=f"set: of episode 4 the reader must yield 2 frames, .*, got {got}"):
+            read([3, 5])
+
+
 def test_iterating_needs_ascending_indices():
     with pytest.raises(ValueError, match="ascend"):
         Episode.from_arrays(FRAMES, fps=10).iter_frames([2, 2])
@@ -51,9 +99,9 @@ def test_actions_and_states_are_not_written_to():
     assert given.flags.writeable
 
 
-@pytest.mark.parametrize("fps", [0, -10, float("nan"), float("inf")])
+@pytest.mark.parametrize("fps", [0, -10, float("nan"), float("inf"), "10"])
 def test_a_frame_rate_is_above_0(fps):
-    with pytest.raises(ValueError, match=f"`fps` must be positive and finite, got {fps}"):
+    with pytest.raises(ValueError, match=f"`fps` must be positive and finite, got {fps!r}"):
         Episode.from_arrays(FRAMES, fps=fps)
 
 
@@ -150,6 +198,32 @@ def test_two_episodes_of_one_name_are_refused():
     )
     with pytest.raises(DataError, match=message):
         list_episodes([source, source])
+
+
+class OwnSource:
+    def __init__(self, episodes, **names):
+        self.episodes = episodes
+        self.__dict__.update(names)
+
+    def __iter__(self):
+        return iter(self.episodes)
+
+
+def test_what_is_no_data_set_among_them_is_refused():
+    episode = Episode.from_arrays(FRAMES, fps=10)
+    for source, kind in (([episode], "list"), (OwnSource([episode]), "OwnSource")):
+        with pytest.raises(ValueError, match=f"`sources` must be a list of data sets, .*, got {kind} without `name`"):
+            list_episodes([source])
+    with pytest.raises(ValueError, match="`sources` must yield `Episode`s, got str of set"):
+        list_episodes([OwnSource(["film"], name="set", embodiment="arm")])
+
+
+@pytest.mark.parametrize(("name", "embodiment"), [("other", "arm"), ("set", "other")])
+def test_a_data_set_goes_by_the_names_of_its_episodes(name, embodiment):
+    episode = Episode.from_arrays(FRAMES, fps=10, source="set", embodiment="arm", index=3)
+    message = f"'set' and 'arm' of episode 3, got '{name}' and '{embodiment}'"
+    with pytest.raises(DataError, match=message):
+        list_episodes([OwnSource([episode], name=name, embodiment=embodiment)])
 
 
 class GrowingReader:

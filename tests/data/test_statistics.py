@@ -28,6 +28,8 @@ def make_source(actions, name="a"):
 class RecordingSource:
     """Makes its episodes as they are asked for, and knows how many of those before were alive still."""
 
+    name, embodiment = "memory", "unknown"
+
     def __init__(self, parts):
         self.parts = parts
         self.alive = []

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 # Six days at 30 frames per second: whatever says more is broken.
 _MAX_FRAMES = 1 << 24
+_SOURCES = "data sets, as `open_source` opens them"
 
 
 class DataError(ValueError):
@@ -67,6 +68,9 @@ class Episode:
         place (`str`, *optional*): File or folder of its own, within the data set, with the seconds of a clip:
             `"films/a.mp4#t=1.5,4"`. Of files that come and go it says which one an index was.
 
+    Raises:
+        DataError: If `num_frames` is no whole number of at least 1, or `fps` no frame rate.
+
     Example:
 
     ```python
@@ -88,6 +92,17 @@ class Episode:
     reader: EpisodeReader = field(repr=False, compare=False)
     attributes: Mapping[str, object] = field(default_factory=dict)
     place: str | None = None
+
+    def __post_init__(self) -> None:
+        # Data sets make many thousands: a look at two numbers, and no more.
+        num_frames, fps = self.num_frames, self.fps
+        if not isinstance(num_frames, int | np.integer) or isinstance(num_frames, bool) or num_frames < 1:
+            wrong = f"`num_frames` must be a whole number of at least 1, got {num_frames!r}"
+        elif not _is_rate(fps):
+            wrong = f"`fps` must be positive and finite, got {fps!r}"
+        else:
+            return
+        raise DataError(f"{self.source}: episode {self.index}: {wrong}")
 
     @cached_property
     def instruction(self) -> str | None:
@@ -133,17 +148,17 @@ class Episode:
             `np.ndarray` of shape `(height, width, 3)`: RGB, `uint8`, in the order of `indices`.
 
         Raises:
-            DataError: If the frames cannot be decoded.
-            ValueError: If an index is out of range, or the indices do not ascend.
+            DataError: If the frames cannot be decoded, or the reader yields more or fewer of them.
+            ValueError: If an index is out of range or no whole number, or the indices do not ascend.
         """
         if indices is None:
-            return self._of_one_size(range(self.num_frames))
-        chosen = [int(index) for index in indices]
+            return self._checked_frames(range(self.num_frames))
+        chosen = _as_indices(indices).tolist()
         if any(later <= earlier for earlier, later in zip(chosen, chosen[1:])):
             raise ValueError(f"`indices` must ascend without repetition, got {list(chosen)}")
         if len(chosen) and not (0 <= chosen[0] and chosen[-1] < self.num_frames):
             raise ValueError(f"`indices` must be in [0, {self.num_frames}), got {chosen[0]} to {chosen[-1]}")
-        return self._of_one_size(chosen)
+        return self._checked_frames(chosen)
 
     def read_frames(self, indices: Sequence[int] | None = None) -> np.ndarray:
         """Decode frames into one array.
@@ -155,22 +170,25 @@ class Episode:
             `np.ndarray` of shape `(len(indices), height, width, 3)`: RGB, `uint8`.
 
         Raises:
-            DataError: If the frames cannot be decoded.
-            ValueError: If `indices` is empty or an index is out of range.
+            DataError: If the frames cannot be decoded, or the reader yields more or fewer of them.
+            ValueError: If `indices` is empty, or an index is out of range or no whole number.
         """
         if indices is None:
             return stack_frames(self.iter_frames(), self.num_frames)
         if len(indices) == 0:
             raise ValueError("`indices` must name at least one frame, got none")
-        unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        unique, inverse = np.unique(_as_indices(indices), return_inverse=True)
         frames = stack_frames(self.iter_frames(unique.tolist()), len(unique))
         # Most calls ask in order already: no second copy of the frames for them.
         return frames if len(unique) == len(indices) and (np.diff(inverse) > 0).all() else frames[inverse]
 
-    def _of_one_size(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        """The frames; `DataError` at one of another size than the first: they could not be one array."""
-        shape = None
+    def _checked_frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        """The frames; `DataError` where they are not as many, or of several sizes: they could not be one array."""
+        shape, num_yielded = None, 0
         for count, frame in enumerate(self.reader.iter_frames(indices)):
+            num_yielded = count + 1
+            if num_yielded > len(indices):
+                break
             if shape not in (None, frame.shape):
                 raise DataError(
                     f"{self.source}: frame {indices[count]} of episode {self.index} is {frame.shape[1]} x {frame.shape[0]} "
@@ -179,6 +197,12 @@ class Episode:
                 )
             shape = frame.shape
             yield frame
+        if num_yielded != len(indices):
+            got = "more" if num_yielded > len(indices) else num_yielded
+            raise DataError(
+                f"{self.source}: of episode {self.index} the reader must yield {len(indices)} frames, as many as were "
+                f"asked for, got {got}"
+            )
 
     def _checked(self, what: str, values: Any) -> Any:
         if values is not None and len(values) != self.num_frames:
@@ -216,8 +240,8 @@ class Episode:
         Raises:
             ValueError: If something is not of that type and shape, or `fps` no frame rate.
         """
-        if not 0 < fps < float("inf"):
-            raise ValueError(f"`fps` must be positive and finite, got {fps:g}.")
+        if not _is_rate(fps):
+            raise ValueError(f"`fps` must be positive and finite, got {fps!r}.")
         is_array = isinstance(getattr(frames, "dtype", None), np.dtype)
         array: Any = frames if is_array else _as_array("frames", frames)
         if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or len(array) == 0:
@@ -229,6 +253,10 @@ class Episode:
         return cls(source, embodiment, index, len(array), float(fps), camera, reader, dict(attributes or {}))
 
 
+def _is_rate(fps: object) -> bool:
+    return isinstance(fps, int | float | np.number) and 0 < float(fps) < float("inf")
+
+
 def _read_only(values: np.ndarray | None) -> np.ndarray | None:
     """A view that cannot be written to; the array itself, which may be a caller's, stays as it is."""
     if values is None:
@@ -236,6 +264,32 @@ def _read_only(values: np.ndarray | None) -> np.ndarray | None:
     view = values.view()
     view.flags.writeable = False
     return view
+
+
+def as_whole_numbers(values: ArrayLike) -> np.ndarray:
+    """Return whole numbers as an array, `int64`.
+
+    Raises:
+        ValueError: If there is anything else among them, which it names: a fraction, NaN, a boolean, a text.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "O":
+        # Python's numbers, or the lists of a column of lists: NumPy looks into them only as parts of a list.
+        array = np.asarray(array.tolist())
+    if array.dtype.kind == "f":
+        is_whole = (array == np.trunc(array)) & (np.abs(array) < 2.0**63)
+        if not is_whole.all():
+            raise ValueError(f"{array[~is_whole].flat[0]:g}")
+    elif array.dtype.kind not in "iu":
+        raise ValueError(array.dtype.name)
+    return array.astype(np.int64, copy=False)
+
+
+def _as_indices(indices: Sequence[int]) -> np.ndarray:
+    try:
+        return as_whole_numbers(indices)
+    except ValueError as error:
+        raise ValueError(f"`indices` must be whole numbers, got others ({error})") from error
 
 
 def _as_array(name: str, values: Any, dtype: type | None = None) -> np.ndarray:
@@ -354,20 +408,40 @@ def iter_episodes(sources: Sequence[EpisodeSource]) -> Iterator[Episode]:
 
     Raises:
         ValueError: If there is no data set, or `sources` is no list of them.
-        DataError: If two episodes go by one name and index: labels and statistics could not tell them apart.
+        DataError: If an episode goes by another name or embodiment than its data set, or two by one name and index:
+            labels and statistics could not tell them apart.
     """
     # A data set yields episodes; a path, its letters.
-    check_sources(sources, Iterable, "data sets, as `open_source` opens them")
+    check_sources(sources, Iterable, _SOURCES)
     if not sources:
         raise ValueError("`sources` must name at least one data set, got none")
     seen: set[tuple[str, int]] = set()
-    for episode in chain.from_iterable(sources):
+    for episode in chain.from_iterable(map(_episodes_of, sources)):
         if (episode.source, episode.index) in seen:
             raise DataError(
                 f"two data sets or episodes go by the name {episode.source!r}, episode {episode.index}; give episodes of "
                 "one data set an `index` each, or open data sets with different `name`s"
             )
         seen.add((episode.source, episode.index))
+        yield episode
+
+
+def _episodes_of(source: EpisodeSource) -> Iterator[Episode]:
+    """The episodes of a data set; its name and embodiment must be theirs, by which they are looked up."""
+    # A list of episodes has neither.
+    known_as = getattr(source, "name", None), getattr(source, "embodiment", None)
+    if None in known_as:
+        raise ValueError(
+            f"`sources` must be a list of {_SOURCES}, got {type(source).__name__} without `name` and `embodiment`."
+        )
+    for episode in source:
+        if not isinstance(episode, Episode):
+            raise ValueError(f"`sources` must yield `Episode`s, got {type(episode).__name__} of {known_as[0]}.")
+        if (episode.source, episode.embodiment) != known_as:
+            raise DataError(
+                f"a data set must have the name and embodiment of its episodes, {episode.source!r} and "
+                f"{episode.embodiment!r} of episode {episode.index}, got {known_as[0]!r} and {known_as[1]!r}"
+            )
         yield episode
 
 
