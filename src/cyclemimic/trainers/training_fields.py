@@ -49,6 +49,7 @@ class CycleMimicTrainingFields(SharedTrainingFields):
     lora_alpha: int = field(default=16, metadata={"help": "adapters are scaled by lora_alpha / lora_rank"})
     lora_dropout: float = field(default=0.0, metadata={"help": "share of the adapters' inputs that is dropped"})
     freeze_backbone: bool = field(
-        default=False, metadata={"help": "train only the action decoder and the rows of the new tokens"}
+        default=False,
+        metadata={"help": "train only the rows of the new tokens and the action decoder, where there is one"},
     )
     freeze_vision: bool = field(default=False, metadata={"help": "leave the backbone's vision models as they are"})
