@@ -15,9 +15,9 @@ from cyclemimic import (
     CycleMimicTrainingArguments,
     LatentActionTokenizerTrainer,
 )
-from cyclemimic.data import CycleMimicCollator
+from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, Episode, FramePairDataset, InMemorySource
 
-from .small_trainers import make_policy_trainer, small_run
+from .small_trainers import make_labels, make_policy_trainer, make_sources, make_tokenizer_trainer, small_run
 
 
 @pytest.mark.parametrize("finetunes", [False, True])
@@ -167,7 +167,9 @@ def test_a_learning_rate_that_nobody_would_read_is_refused(tmp_path):
     arguments = CycleMimicTrainingArguments(**small_run(tmp_path, backbone_learning_rate=0.0))
     optimizer = torch.optim.AdamW(parts.model.parameters())
     with pytest.raises(ValueError, match="`backbone_learning_rate` must be left out with an optimizer of your own"):
-        CycleMimicTrainer(parts.model, arguments, train_dataset=parts.train_dataset, optimizers=(optimizer, None))
+        CycleMimicTrainer(
+            parts.model, arguments, parts.data_collator, parts.train_dataset, optimizers=(optimizer, None)
+        )
 
 
 def test_what_is_collected_in_prediction_has_a_row_a_sample(tmp_path):
@@ -213,3 +215,68 @@ def test_a_processor_of_another_policy_is_refused(tmp_path):
         CycleMimicTrainer(**parts_of(trainer) | {"processing_class": other})
     with pytest.raises(ValueError, match="processor must have the model's `latent_token_ids`, "):
         CycleMimicTrainer(**parts_of(trainer), data_collator=CycleMimicCollator(other, "arm", 2, 0.3))
+
+
+@pytest.mark.parametrize(("chunk_size", "found"), [(None, "no actions"), (5, "5")])
+def test_a_policy_does_not_learn_to_act_without_chunks_of_its_length(chunk_size, found, tmp_path):
+    trainer, sources = make_policy_trainer(tmp_path), make_sources()
+    frames = DemonstrationDataset(sources[:1], make_labels(sources), chunk_size=chunk_size)
+    allowed = f"`train_dataset` must have chunks of actions of the model's `chunk_size`, 3, got {found}"
+    for given in (frames, torch.utils.data.Subset(frames, range(4))):
+        with pytest.raises(ValueError, match=allowed):
+            CycleMimicTrainer(**parts_of(trainer) | {"train_dataset": given})
+    trainer.args.freeze_backbone = True
+    with pytest.raises(ValueError, match=allowed):
+        CycleMimicTrainer(**parts_of(trainer) | {"train_dataset": frames})
+
+
+def filmed_by(camera):
+    frames = np.zeros((8, 16, 16, 3), np.uint8)
+    episodes = [Episode.from_arrays(frames, 10.0, "task 0", source="arm", camera=camera, index=i) for i in range(2)]
+    return InMemorySource(episodes)
+
+
+@pytest.mark.parametrize(
+    ("cameras", "swapped"),
+    [
+        (["front", "wrist"], None),
+        (["observation.images.front", "observation.images.wrist"], None),
+        (["image", "image_1"], None),
+        (["wrist", "front"], "wrist as number 1"),
+        (["observation.images.top", "observation.images.front"], "observation.images.front as number 2"),
+    ],
+)
+def test_cameras_are_in_the_order_of_the_models(cameras, swapped, tmp_path):
+    parts = parts_of(make_policy_trainer(tmp_path, False))
+    model, processor = parts["model"], parts["processing_class"]
+    model.config.camera_names = processor.camera_names = ["front", "wrist"]
+    main, other = map(filmed_by, cameras)
+    frames = DemonstrationDataset([main], make_labels([main]), further_cameras=[[other]])
+    for name in ("train_dataset", "eval_dataset"):
+        given = parts | {"train_dataset": None, name: frames}
+        if swapped is None:
+            CycleMimicTrainer(**given)
+            continue
+        message = (
+            rf"`{name}` must have the cameras of .* `camera_names` in their order, \['front', 'wrist'\], got {swapped}"
+        )
+        with pytest.raises(ValueError, match=message):
+            CycleMimicTrainer(**given)
+
+
+def test_what_makes_no_batches_is_refused(tmp_path):
+    parts = parts_of(make_policy_trainer(tmp_path))
+    pairs = FramePairDataset(make_sources(), 0.3, 0.1)
+    image_processor = make_tokenizer_trainer(tmp_path).processing_class
+    allowed = "must be a DemonstrationDataset or LabelledMixture, or come with a `data_collator`, got FramePair"
+    for changes, message in (
+        ({"train_dataset": pairs}, f"`train_dataset` {allowed}"),
+        ({"eval_dataset": pairs}, f"`eval_dataset` {allowed}"),
+        (
+            {"processing_class": None},
+            "`processing_class` must be given where `train_dataset` is a Demonstr.*, got None",
+        ),
+        ({"processing_class": image_processor}, "`processing_class` must be a CycleMimicProcessor, got LatentAction"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CycleMimicTrainer(**parts | changes)

@@ -5,9 +5,15 @@ import pytest
 import torch
 
 from cyclemimic import LatentActionTokenizerImageProcessor, LatentActionTokenizerModel, LatentActionTokenizerTrainer
-from cyclemimic.data import LatentActionTokenizerCollator, MixtureDataset, PairAugmentation, WeightedSource
+from cyclemimic.data import (
+    FramePairDataset,
+    LatentActionTokenizerCollator,
+    MixtureDataset,
+    PairAugmentation,
+    WeightedSource,
+)
 
-from .small_trainers import make_sources, make_tokenizer_trainer
+from .small_trainers import make_policy_trainer, make_sources, make_tokenizer_trainer
 
 
 def test_a_run_logs_every_term_and_saves_what_loads(tmp_path):
@@ -120,3 +126,50 @@ def test_a_mixture_is_read_in_its_own_order(tmp_path):
     mixture = MixtureDataset(sources, parts["processing_class"].resize_frames, batch_size=4)
     made = LatentActionTokenizerTrainer(**parts | {"train_dataset": mixture})
     assert list(made._get_train_sampler()) == list(range(len(mixture)))
+
+
+def test_a_part_of_a_mixture_is_refused(tmp_path):
+    parts = parts_of(make_tokenizer_trainer(tmp_path))
+    mixture = MixtureDataset([WeightedSource(source, 1.0, 0.3, 0.1) for source in make_sources()])
+    with pytest.raises(
+        ValueError, match="`train_dataset` must be a whole mixture, got a Subset of a Mix.*`last_episode`"
+    ):
+        LatentActionTokenizerTrainer(**parts | {"train_dataset": torch.utils.data.Subset(mixture, range(8))})
+    # An evaluation reads from first to last.
+    LatentActionTokenizerTrainer(**parts, eval_dataset=torch.utils.data.Subset(mixture, range(8)))
+
+
+def test_intervals_that_the_data_set_does_not_have_are_refused(tmp_path):
+    parts = parts_of(make_tokenizer_trainer(tmp_path))
+    for times, name, wanted in (((0.2, 0.1), "interval_s", 0.3), ((0.3, 0.2), "min_interval_s", 0.1)):
+        pairs = FramePairDataset(make_sources(), *times)
+        for given in (pairs, torch.utils.data.Subset(pairs, range(8))):
+            with pytest.raises(ValueError, match=f"must have the `{name}` that `args` ask for, {wanted}, got 0.2"):
+                LatentActionTokenizerTrainer(**parts | {"train_dataset": given})
+    parts["args"].interval_s, parts["args"].min_interval_s = 1.0, 0.5
+    made = LatentActionTokenizerTrainer(**parts)
+    made.train()
+    assert (made.model.config.interval_s, made.model.config.min_interval_s) == (0.3, 0.1)
+
+
+def test_what_makes_no_batches_or_has_not_its_losses_is_refused(tmp_path):
+    trainer, policy = make_tokenizer_trainer(tmp_path), make_policy_trainer(tmp_path)
+    parts = parts_of(trainer)
+    allowed = "must be a FramePairDataset or MixtureDataset, or come with a `data_collator`, got Demonstr"
+    for changes, message in (
+        (
+            {"model": trainer.model.tokenizer},
+            "`model` must be a LatentActionTokenizerForPreTraining, got LatentActionT",
+        ),
+        (
+            {"model": policy.model},
+            "`model` must be a LatentActionTokenizerForPreTraining, got CycleMimicForActionPred",
+        ),
+        ({"train_dataset": policy.train_dataset}, f"`train_dataset` {allowed}"),
+        (
+            {"processing_class": None},
+            "`processing_class` must be given where `train_dataset` is a FramePair.*, got None",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LatentActionTokenizerTrainer(**parts | changes)

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, Sampler, SequentialSampler
+from torch.utils.data import Dataset, Sampler, SequentialSampler, Subset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
@@ -34,6 +34,13 @@ STOP_CHECK_STEPS = 10
 OF_STEPS = ("train_loss", "train_samples_per_second", "train_steps_per_second")
 
 
+def whole_of(dataset: Any) -> Any:
+    """The data set that a [`~torch.utils.data.Subset`] is of."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset
+
+
 class CheckpointingTrainer(Trainer):
     """
     [`~transformers.Trainer`] whose `checkpoint-N` folders appear with the last byte of the last process: one that is there
@@ -41,6 +48,9 @@ class CheckpointingTrainer(Trainer):
     ends the training after the step under way, with a checkpoint. From a checkpoint that has all steps already, no more
     are trained. A collator with `set_epoch` is told the epoch, by which it may draw and still resume exactly. A mixture, which
     is in random order already, is read in that order, whatever `train_sampling_strategy` says.
+
+    Raises:
+        ValueError: `train_dataset` is a part of a mixture, which would have lost its order and its epochs.
     """
 
     settings: dict[str, Any] | None = None
@@ -48,6 +58,12 @@ class CheckpointingTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        mixture = whole_of(self.train_dataset)
+        if isinstance(self.train_dataset, Subset) and isinstance(mixture, MixtureDataset | LabelledMixture):
+            raise ValueError(
+                f"`train_dataset` must be a whole mixture, got a Subset of a {type(mixture).__name__}; leave out episodes of "
+                "its data sets (`last_episode` in a mixture's file, `episodes` of `open_source`)."
+            )
         self._is_saving = False
         self._trained_nothing = False
         self._stop_signal = _StopSignal(self)

@@ -14,6 +14,7 @@ from cyclemimic.data import CycleMimicCollator, DemonstrationDataset, LabelledMi
 from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicForActionPrediction, CycleMimicPreTrainedModel
 from cyclemimic.models.cyclemimic.processing_cyclemimic import CONFIG_FIELDS, CycleMimicProcessor
 from cyclemimic.trainers.adapters import add_adapter, check_adapters, check_resumed, merged_copy, weightless_copy
+from cyclemimic.trainers.checkpointing_trainer import whole_of
 from cyclemimic.trainers.cyclemimic_config import CycleMimicTrainingArguments
 from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
 
@@ -41,7 +42,8 @@ class CycleMimicTrainer(TermLoggingTrainer):
     Raises:
         ValueError: a quantized model, or one with adapters that the arguments would put others on; `backbone_learning_rate` with
             an optimizer that is not made here; a processor that is not the model's; arguments that ask for other images or
-            tokens than the collator makes.
+            tokens than the collator makes; for a policy that is to act, one of the package's data sets without chunks of actions of
+            its length; a data set whose cameras are in another order than the model's.
     """
 
     args: CycleMimicTrainingArguments
@@ -89,6 +91,8 @@ class CycleMimicTrainer(TermLoggingTrainer):
     def make_collator(self) -> Any:
         """The package's own, by the arguments."""
         processor: Any = self.processing_class
+        if not isinstance(processor, CycleMimicProcessor):
+            raise ValueError(f"`processing_class` must be a CycleMimicProcessor, got {type(processor).__name__}.")
         return CycleMimicCollator(processor, **self._of_collator())
 
     def _of_collator(self) -> dict[str, Any]:
@@ -106,6 +110,9 @@ class CycleMimicTrainer(TermLoggingTrainer):
         for processor in (self.processing_class, getattr(collator, "processor", None)):
             if isinstance(processor, CycleMimicProcessor):
                 self._check_processor(processor)
+        self._check_chunks()
+        for name in ("train_dataset", "eval_dataset"):
+            self._check_cameras(name)
 
     def _check_processor(self, processor: CycleMimicProcessor) -> None:
         config: Any = getattr(self.model, "config", None)
@@ -116,6 +123,32 @@ class CycleMimicTrainer(TermLoggingTrainer):
                 f"`processing_class` and the collator's processor must have the model's `{name}`, {getattr(config, name)}, got "
                 f"{getattr(processor, name)}."
             )
+
+    def _check_chunks(self) -> None:
+        frames, model = whole_of(self.train_dataset), self._policy()
+        if not isinstance(model, CycleMimicForActionPrediction) or not isinstance(frames, self.own_datasets):
+            return
+        chunk_size = getattr(frames, "chunk_size", None)
+        if chunk_size != model.config.chunk_size:
+            raise ValueError(
+                f"`train_dataset` must have chunks of actions of the model's `chunk_size`, {model.config.chunk_size}, got "
+                f"{'no actions' if chunk_size is None else chunk_size}."
+            )
+
+    def _check_cameras(self, name: str) -> None:
+        frames, wanted = whole_of(getattr(self, name)), getattr(self._policy().config, "camera_names", None)
+        if wanted is None or not isinstance(frames, DemonstrationDataset):
+            return
+        for position, store in enumerate(frames._stores):
+            for camera in sorted({episode.camera for episode in store.episodes}):
+                # By its last part, too, as data sets are opened. What the policy's cameras are called is up to the user: a
+                # name that is none of theirs says nothing.
+                fits = [camera == other or camera.endswith((f".{other}", f"/{other}")) for other in wanted]
+                if any(fits) and not any(fits[position : position + 1]):
+                    raise ValueError(
+                        f"`{name}` must have the cameras of the model's `camera_names` in their order, {wanted}, got {camera} as "
+                        f"number {position + 1}."
+                    )
 
     def _check_optimizer(self) -> None:
         deepspeed: Any = getattr(self.args, "hf_deepspeed_config", None)
@@ -136,10 +169,13 @@ class CycleMimicTrainer(TermLoggingTrainer):
 
     def describe_training(self) -> dict[str, Any]:
         """What the Trainer sees by itself for the card: also whether the policy acts."""
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        model = model.get_base_model() if isinstance(model, PeftModel) else model
-        acts = isinstance(model, CycleMimicForActionPrediction)
+        acts = isinstance(self._policy(), CycleMimicForActionPrediction)
         return super().describe_training() | {"acts": acts, "kind": _ACTING if acts else _PRETRAINED}
+
+    def _policy(self) -> Any:
+        """The model without what is around it."""
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return model.get_base_model() if isinstance(model, PeftModel) else model
 
     def _save_whole_model(self, output_dir: str) -> None:
         if not isinstance(self.model, PeftModel):

@@ -17,8 +17,10 @@ class LatentActionTokenizerTrainingArguments(LatentActionTokenizerTrainingFields
     [`~transformers.TrainingArguments`] with the defaults of paper §3.4 where it gives them.
 
     Args:
-        interval_s (`float`, *optional*, defaults to 1.0): Seconds between the two frames of a pair.
-        min_interval_s (`float`, *optional*, defaults to 0.5): Shortest pair taken near an episode's end, in seconds.
+        interval_s (`float`, *optional*, defaults to 1.0): Seconds between the two frames of a pair. `cyclemimic
+            train-tokenizer` makes its pairs by it; the Trainer itself trains on the intervals of its data set, and refuses a
+            [`~cyclemimic.data.FramePairDataset`] with others than are given here.
+        min_interval_s (`float`, *optional*, defaults to 0.5): Shortest pair taken near an episode's end, in seconds, as above.
         reversed_share (`float`, *optional*, defaults to 0.0), min_crop (`float`, *optional*, defaults to 1.0),
         color_jitter (`float`, *optional*, defaults to 0.0): Of [`~cyclemimic.data.PairAugmentation`].
         sample_steps (`int`, *optional*, defaults to 500): Steps between two pictures of reconstructed and transferred

@@ -12,12 +12,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from cyclemimic.data import FramePairDataset, LatentActionTokenizerCollator, MixtureDataset, PairAugmentation
+from cyclemimic.models.cyclemimic.modeling_cyclemimic import CycleMimicPreTrainedModel
 from cyclemimic.models.latent_action_tokenizer.modeling_latent_action_tokenizer import (
     LatentActionTokenizerForPreTraining,
+    LatentActionTokenizerModel,
 )
+from cyclemimic.trainers.checkpointing_trainer import whole_of
 from cyclemimic.trainers.latent_action_tokenizer_config import LatentActionTokenizerTrainingArguments
 from cyclemimic.trainers.sample_grid import draw_sample_grid, read_pairs, write_picture
-from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer, whole_of
+from cyclemimic.trainers.term_logging_trainer import TermLoggingTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +44,8 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
             `processing_class` and the augmentation in the arguments, if none is given.
 
     Raises:
-        ValueError: arguments that ask for another augmentation than the collator has; one pair a batch, where embeddings are
+        ValueError: a model without the losses of pretraining, or a policy; arguments that ask for another augmentation than the
+            collator has, or for other intervals than a [`FramePairDataset`] has; one pair a batch, where embeddings are
             standardised.
     """
 
@@ -64,7 +68,12 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if isinstance(self.model, LatentActionTokenizerModel | CycleMimicPreTrainedModel):
+            raise ValueError(
+                f"`model` must be a LatentActionTokenizerForPreTraining, got {type(self.model).__name__}."
+            )
         self._check_augmentation()
+        self._check_intervals()
         config = getattr(self.model, "config", None)
         if getattr(config, "standardize_embeddings", False) and self.args.train_batch_size * self.args.world_size == 1:
             raise ValueError(
@@ -94,6 +103,18 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
             raise ValueError(
                 f"`data_collator` must have the augmentation that `args` ask for, {wanted}, got {collator.augmentation}."
             )
+
+    def _check_intervals(self) -> None:
+        pairs = whole_of(self.train_dataset)
+        if not isinstance(pairs, FramePairDataset):
+            return
+        for name in ("interval_s", "min_interval_s"):
+            wanted, default, found = (getattr(holder, name) for holder in (self.args, type(self.args), pairs))
+            # The default cannot be told from none given; nobody asked for it.
+            if wanted not in (default, found):
+                raise ValueError(
+                    f"`train_dataset` must have the `{name}` that `args` ask for, {wanted:g}, got {found:g}."
+                )
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         if self._draws and self._samples is None and model.training:

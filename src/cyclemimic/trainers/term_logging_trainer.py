@@ -9,29 +9,31 @@ from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_pt_utils import find_batch_size
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import ModelOutput
 
+from cyclemimic.data import DemonstrationDataset, FramePairDataset, LabelledMixture, MixtureDataset
+from cyclemimic.trainers.checkpointing_trainer import whole_of
 from cyclemimic.trainers.compiled_layers import compile_layers
 from cyclemimic.trainers.pace import Pace
 from cyclemimic.trainers.publishing_trainer import PublishingTrainer
 
-
-def whole_of(dataset: Any) -> Any:
-    """The data set that a [`~torch.utils.data.Subset`] is of."""
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    return dataset
+# The package's own, whose items are not yet what a model takes.
+_DATASETS = (DemonstrationDataset, FramePairDataset, LabelledMixture, MixtureDataset)
 
 
 class TermLoggingTrainer(PublishingTrainer):
     """
     [`~transformers.Trainer`] that logs the mean of `logged_terms` beside the loss, in training and in evaluation, and how
     fast training goes ([`Pace`]). The terms are summed on their device and read once a log line, over all processes.
+
+    Raises:
+        ValueError: arguments of another Trainer; without a `data_collator`, one of the package's data sets that is not for this
+            model, or none of what makes batches of it in `processing_class`.
     """
 
     logged_terms: ClassVar[tuple[str, ...]] = ()
@@ -51,9 +53,8 @@ class TermLoggingTrainer(PublishingTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(model, self.own_arguments(args), data_collator, *others, **kwargs)
-        read = whole_of(self.train_dataset), whole_of(self.eval_dataset)
-        is_own = any(isinstance(dataset, self.own_datasets) for dataset in read)
-        if data_collator is None and is_own and self.processing_class is not None:
+        needs = [data_collator is None and self._needs_collator(name) for name in ("train_dataset", "eval_dataset")]
+        if any(needs):
             self.data_collator = self.make_collator()
         # The models take no `num_items_in_batch`: their losses are means, and Trainer's accumulation divides them.
         self.model_accepts_loss_kwargs = False
@@ -71,6 +72,23 @@ class TermLoggingTrainer(PublishingTrainer):
         if args is not None and not isinstance(args, cls.arguments_class):
             raise ValueError(f"`args` must be {cls.arguments_class.__name__}, got {type(args).__name__}.")
         return cls.arguments_class() if args is None else args
+
+    def _needs_collator(self, name: str) -> bool:
+        """Whether a data set is one of `own_datasets`, of which there is what makes batches."""
+        dataset = whole_of(getattr(self, name))
+        if not isinstance(dataset, _DATASETS):
+            return False
+        if not isinstance(dataset, self.own_datasets):
+            allowed = " or ".join(kind.__name__ for kind in self.own_datasets)
+            raise ValueError(
+                f"`{name}` must be a {allowed}, or come with a `data_collator`, got {type(dataset).__name__}."
+            )
+        if self.processing_class is None:
+            raise ValueError(
+                f"`processing_class` must be given where `{name}` is a {type(dataset).__name__} and there is no `data_collator`, "
+                "got None."
+            )
+        return True
 
     def make_collator(self) -> Any:
         """What makes batches of `own_datasets`."""
