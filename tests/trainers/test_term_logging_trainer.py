@@ -72,6 +72,15 @@ def test_terms_of_models_in_bfloat16_are_not_lost_in_long_sums():
     assert terms.pop(alone) == {"term": 0.5}
 
 
+def test_terms_may_be_plain_numbers():
+    terms = _TermMeans(["term"])
+    for value in (0.5, 2):
+        terms.add(ToyOutput(loss=torch.tensor(1.0), term=value), 8)
+    assert terms.pop(SimpleNamespace(device="cpu", reduce=lambda values: values)) == {"term": 1.25}
+    terms.add(ToyOutput(loss=torch.tensor(1.0), term=0.5), 2, lambda rows: rows)
+    assert terms.pop(SimpleNamespace(device="cpu", reduce=lambda values: values)) == {"term": 0.5}
+
+
 def test_evaluated_samples_that_are_repeated_for_another_process_count_once():
     """Two processes, batches of one, three samples: behind the third the second process sees the first once more."""
     gathered = iter([[100.0, 200.0], [600.0]])

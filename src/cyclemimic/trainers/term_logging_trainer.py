@@ -31,14 +31,17 @@ class TermLoggingTrainer(PublishingTrainer):
     [`~transformers.Trainer`] that logs the mean of `logged_terms` beside the loss, in training and in evaluation, and how
     fast training goes ([`Pace`]). The terms are summed on their device and read once a log line, over all processes.
 
+    A term of one's own must be in the model's output, which its `forward` returns: what an overridden `compute_loss` adds to it
+    after `super()` comes when the terms have been counted.
+
     Raises:
         ValueError: arguments of another Trainer; without a `data_collator`, one of the package's data sets that is not for this
             model, or none of what makes batches of it in `processing_class`.
     """
 
     logged_terms: ClassVar[tuple[str, ...]] = ()
-    """Fields of the model's output; absent or `None` ones are passed over. Of a vector, the log has the mean, and every
-    entry under a number behind the name."""
+    """Fields of the model's output, tensors or numbers; absent or `None` ones are passed over. Of a vector, the log has the
+    mean, and every entry under a number behind the name."""
     arguments_class: ClassVar[type[TrainingArguments]] = TrainingArguments
     """What `args` must be."""
     own_datasets: ClassVar[tuple[type, ...]] = ()
@@ -185,9 +188,11 @@ class _TermMeans:
     ) -> None:
         """Count in the output of a batch, whose terms are means over its samples; by `gather` those of all processes' batches."""
         count = batch_size
+        device = next((value.device for value in outputs.values() if isinstance(value, torch.Tensor)), None)
         for name in self.names:
             value = outputs.get(name)
             if value is not None:
+                value = value if isinstance(value, torch.Tensor) else torch.tensor(float(value), device=device)
                 # In fp32 at least: a sum in bfloat16 soon grows no more.
                 precise = value.detach().to(torch.promote_types(value.dtype, torch.float32))
                 total = precise * batch_size
