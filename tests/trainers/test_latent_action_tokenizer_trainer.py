@@ -173,3 +173,11 @@ def test_what_makes_no_batches_or_has_not_its_losses_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             LatentActionTokenizerTrainer(**parts | changes)
+
+
+def test_words_do_not_decay(tmp_path):
+    trainer = make_tokenizer_trainer(tmp_path, weight_decay=0.1)
+    optimizer, quantizer = trainer.create_optimizer(), trainer.model.tokenizer.quantizer
+    decay = {parameter: group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert decay[quantizer.codebook] == 0 and decay[trainer.model.tokenizer.encoder.projection.weight] == 0.1
+    assert len(decay) == len(list(trainer.model.parameters()))

@@ -116,6 +116,11 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
                     f"`train_dataset` must have the `{name}` that `args` ask for, {wanted:g}, got {found:g}."
                 )
 
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """Without the codebook: its words are directions from a shift that does not decay, towards which decay would pull them."""
+        names = super().get_decay_parameter_names(model)
+        return [name for name in names if not name.endswith("quantizer.codebook")]
+
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         if self._draws and self._samples is None and model.training:
             self._samples = self._shown_before() or {
