@@ -101,6 +101,10 @@ def test_genie_objective_is_a_setting(make_config):
         ({"num_attention_heads": 0}, "`num_attention_heads` must be at least 1, got 0"),
         ({"num_encoder_layers": -1}, "`num_encoder_layers` must be at least 1, got -1"),
         ({"image_size": 18}, r"`image_size` must be a multiple of `patch_size` \(4\), got 18"),
+        (
+            {"image_size": 20, "vision_config": {"model_type": "dinov2", "patch_size": 8}},
+            r"`image_size` must be a multiple of the vision model's `patch_size` \(8\), .*, got 20",
+        ),
         ({"hidden_size": 15}, r"`hidden_size` must be a multiple of `num_attention_heads` \(2\), got 15"),
         ({"motion_weight": -1}, "`motion_weight` must be at least 0, got -1"),
         ({"cycle_weight": float("nan")}, "`cycle_weight` must be at least 0, got nan"),

@@ -237,6 +237,18 @@ def test_vision_model_that_merges_its_patches_is_refused(make_config, pairs):
         model(*pairs)
 
 
+@pytest.mark.parametrize("kind", ["dinov2", "siglip_vision_model", "clip_vision_model", "vit"])
+def test_vision_model_of_another_image_size(kind, make_config, tiny_dinov2, pairs):
+    sizes = tiny_dinov2 | {"model_type": kind, "intermediate_size": 8}
+    LatentActionTokenizerModel(make_config(vision_config=sizes)).eval()(*pairs)
+    config = make_config(vision_config=sizes | {"image_size": 64})
+    if kind == "dinov2":  # which interpolates its positions
+        LatentActionTokenizerModel(config).eval()(*pairs)
+        return
+    with pytest.raises(ValueError, match=f"must have the tokenizer's `image_size`, 16, as {kind} .*, got 64"):
+        LatentActionTokenizerModel(config)
+
+
 def test_vision_model_of_videos_is_refused(make_config):
     sizes = {"patch_size": 4, "crop_size": 16, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = make_config(vision_config={"model_type": "vjepa2", **sizes})

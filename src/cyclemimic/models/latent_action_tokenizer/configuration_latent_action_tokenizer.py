@@ -119,7 +119,7 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
             encoders hardly learn to compare two frames.
 
     Raises:
-        ValueError: a size below one, a weight or a number of steps below zero, `image_size` no multiple of `patch_size`, `hidden_size` no multiple of
+        ValueError: a size below one, a weight or a number of steps below zero, `image_size` no multiple of `patch_size`, its own and the vision model's, `hidden_size` no multiple of
             `num_attention_heads`, a `vision_config` that transformers does not know or that has no patches, an unknown
             argument.
 
@@ -301,6 +301,11 @@ class LatentActionTokenizerConfig(PreTrainedConfig):
                 raise ValueError(
                     "`vision_config` must be of a model with patch tokens, with `hidden_size` and `patch_size`, "
                     f"got {type(self.vision_config).__name__}."
+                )
+            if self.image_size % sizes[1]:
+                raise ValueError(
+                    f"`image_size` must be a multiple of the vision model's `patch_size` ({sizes[1]}), whose patches would leave "
+                    f"its border out, got {self.image_size}."
                 )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import torch
@@ -42,6 +43,7 @@ class LatentActionTokenizerVisionFeatures(nn.Module):
                 "`vision_config` must be a model of single images, which takes `pixel_values`, "
                 f"got {config.vision_config.model_type}, which takes `{self.vision_model.main_input_name}`."
             )
+        self._check_image_size(config.image_size)
         vision_grid = config.image_size // config.vision_config.patch_size
         self.num_patches = vision_grid**2
         self.projection = nn.Linear(config.vision_config.hidden_size, config.hidden_size)
@@ -49,6 +51,20 @@ class LatentActionTokenizerVisionFeatures(nn.Module):
         self.frozen = config.freeze_vision
         if self.frozen:
             self.vision_model.requires_grad_(False).eval()
+
+    def _check_image_size(self, image_size: int) -> None:
+        # A model that brings its positions to other sizes by itself has no such argument.
+        asked = inspect.signature(type(self.vision_model).forward).parameters.get("interpolate_pos_encoding")
+        own = getattr(self.vision_model.config, "image_size", None)
+        if (
+            asked is not None
+            and not asked.default
+            and own not in (None, image_size, [image_size] * 2, (image_size,) * 2)
+        ):
+            raise ValueError(
+                f"`vision_config` must have the tokenizer's `image_size`, {image_size}, as {self.vision_model.config.model_type} has "
+                f"positions for one size alone, got {own}."
+            )
 
     def train(self, mode: bool = True) -> LatentActionTokenizerVisionFeatures:
         super().train(mode)
