@@ -4,7 +4,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForImageTextToText, Trainer, TrainingArguments
+from transformers import (
+    AutoModel,
+    AutoModelForImageTextToText,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Trainer,
+    TrainingArguments,
+)
 
 from cyclemimic.models.cyclemimic import CycleMimicForActionPrediction, CycleMimicForLatentActionPrediction
 
@@ -474,6 +481,19 @@ def test_from_backbone_pads_the_vocabulary(config, processor, images, texts, cod
     assert torch.isfinite(model(**processor(images, texts, codes)).loss)
     model.save_pretrained(tmp_path)
     assert not any(type(model).from_pretrained(tmp_path, output_loading_info=True)[1].values())
+
+
+def test_what_sees_no_images_is_no_backbone(config, processor):
+    backbone = AutoModelForImageTextToText.from_config(config.backbone_config)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    blind = LlamaForCausalLM(LlamaConfig(vocab_size=len(processor.tokenizer), **sizes))
+    for given, message in (
+        ((blind, processor), "`backbone` must be a model of images and text.* got LlamaForCausalLM"),
+        ((torch.nn.Linear(2, 2), processor), "`backbone` must be a model of images and text.* got Linear"),
+        ((backbone, processor.tokenizer), "`processor` must be a CycleMimicProcessor, got GPT2Tokenizer"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CycleMimicForLatentActionPrediction.from_backbone(*given)
 
 
 def test_from_backbone_keeps_the_precision(config, processor):

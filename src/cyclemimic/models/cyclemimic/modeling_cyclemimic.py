@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Sequence
@@ -213,12 +214,21 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
             kwargs: Further arguments of [`CycleMimicConfig`].
 
         Raises:
-            ValueError: weights that are no safetensors; an image token that is not the processor's; a multiple below one.
+            ValueError: weights that are no safetensors; a backbone that sees no images, or a processor of another kind; an image
+                token that is not the processor's; a multiple below one.
         """
         if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
             raise ValueError(f"`pad_to_multiple_of` must be at least 1, got {pad_to_multiple_of}.")
+        if not isinstance(processor, CycleMimicProcessor):
+            raise ValueError(f"`processor` must be a CycleMimicProcessor, got {type(processor).__name__}.")
         if isinstance(backbone, str | os.PathLike):
             backbone = load_safetensors(AutoModelForImageTextToText.from_pretrained, backbone)
+        takes = inspect.signature(type(backbone).forward).parameters if isinstance(backbone, PreTrainedModel) else ()
+        if "pixel_values" not in takes:
+            raise ValueError(
+                "`backbone` must be a model of images and text, whose `forward` takes `pixel_values`, got "
+                f"{type(backbone).__name__}."
+            )
         image_token_id = getattr(backbone.config, "image_token_id", processor.image_token_id)
         if image_token_id != processor.image_token_id:
             raise ValueError(
