@@ -223,6 +223,7 @@ def test_saves_loads_and_goes_on_from_one_camera(processor, views, images, texts
     [
         (lambda views: [pair[:1] for pair in views], r"`images` must hold 2 a sample, of the cameras .*, got 1\."),
         (lambda views: views[0][0], r"`images` must hold 2 a sample, of the cameras \['front', 'wrist'\], got 1\."),
+        (lambda views: [view for pair in views for view in pair], r"`images` must hold 2 a sample, .* got 1\."),
         (lambda views: [*views[:2], [*views[2], views[0][0]]], r"`images` must hold 2 a sample, .* got 3\."),
         (lambda views: ["a.png"] * 3, r"`images` must hold 2 a sample, .* got str\."),
         (lambda views: [["a.png"] * 2] * 3, "`images` must hold RGB images.* got str"),

@@ -25,6 +25,13 @@ def test_a_mask_is_of_booleans(mask):
         checked_statistics("arm", {**HAND, "mask": [True]}, 4)
 
 
+def test_a_rate_is_a_number_above_0():
+    for fps in (0, -5.0, float("nan"), float("inf"), True, "10", [10]):
+        with pytest.raises(ValueError, match="`arm` must hold a number above 0 as 'fps', got "):
+            checked_statistics("arm", {**HAND, "fps": fps}, 4)
+    assert [checked_statistics("arm", {**HAND, "fps": np.float32(fps)}, 4)["fps"] for fps in (10, 0.5)] == [10, 0.5]
+
+
 def test_by_hand_and_back():
     values = np.array([[1.0, 2.5, 5.0, 0.3], [-3.0, 11.0, 7.0, 9.0]])
     bounds = bounds_of("statistics", {"arm": ARM}, None, values.shape)

@@ -193,6 +193,12 @@ def test_a_data_set_a_sample(processor, images, codes, actions):
         processor.post_process_actions(np.zeros(4), ["arm"] * 4)
 
 
+@pytest.mark.parametrize("name", ["", None])
+def test_statistics_have_a_name(processor, name):
+    with pytest.raises(ValueError, match="`dataset` must be the name that `action_statistics` go by, got "):
+        processor.add_action_statistics(name, processor.action_statistics["arm"])
+
+
 def test_other_statistics_of_a_name_replace_it_and_are_logged(processor, caplog):
     known = processor.action_statistics["arm"]
     processor.add_action_statistics("arm", known)

@@ -23,8 +23,8 @@ def checked_statistics(name: str, statistics: Mapping[str, Any], size: int) -> d
     The statistics of one data set in plain lists, with a `mask`.
 
     Raises:
-        ValueError: `q01`, `q99` or `mask` missing or not of `size` finite values, `q01` above `q99`, or `mask` of others than
-            booleans, which may be 0 and 1; it names `name`.
+        ValueError: `q01`, `q99` or `mask` missing or not of `size` finite values, `q01` above `q99`, `mask` of others than
+            booleans, which may be 0 and 1, or an `fps` that is no number above 0; it names `name`.
     """
     plain = {key: np.asarray(value).tolist() for key, value in statistics.items()}
     plain.setdefault("mask", [True] * size)
@@ -39,6 +39,10 @@ def checked_statistics(name: str, statistics: Mapping[str, Any], size: int) -> d
         raise ValueError(f"`{name}` must hold {size} booleans as 'mask', got {plain['mask']}.")
     if (np.asarray(plain["q01"]) > np.asarray(plain["q99"])).any():
         raise ValueError(f"`{name}` must have q01 <= q99, got q01 {plain['q01']} and q99 {plain['q99']}.")
+    fps = plain.get("fps")
+    is_rate = isinstance(fps, int | float) and not isinstance(fps, bool) and 0 < fps < float("inf")
+    if fps is not None and not is_rate:
+        raise ValueError(f"`{name}` must hold a number above 0 as 'fps', got {fps!r}.")
     return plain
 
 

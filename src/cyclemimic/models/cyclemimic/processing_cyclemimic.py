@@ -283,9 +283,9 @@ class CycleMimicProcessor(ProcessorMixin):
             padding_side=padding_side, pad_to_multiple_of=pad_to_multiple_of, **kwargs
         )
         image_batches = self._image_batches
-        images = image_batches.check(self._one_after_another(images))
-        batch_size = len(images) // self.num_cameras
         texts = [text] if isinstance(text, str) else list(() if text is None else text)
+        images = image_batches.check(self._one_after_another(images, len(texts)))
+        batch_size = len(images) // self.num_cameras
         if len(texts) != batch_size or not texts:
             raise ValueError(f"`text` must hold one instruction an image ({batch_size}), got {len(texts)}.")
         prompts = [self._encode_prompt(instruction) for instruction in texts]
@@ -313,8 +313,8 @@ class CycleMimicProcessor(ProcessorMixin):
         statistics that go by its name are replaced, which the log says: actions learnt by them come out differently.
 
         Raises:
-            ValueError: `q01`, `q99` or `mask` missing or not of `action_dim` finite values, `q01` above `q99`, or `mask` of
-                others than booleans.
+            ValueError: `q01`, `q99` or `mask` missing or not of `action_dim` finite values, `q01` above `q99`, `mask` of
+                others than booleans, an `fps` that is no number above 0, or no name.
         """
         self._add_statistics("action_statistics", self.action_dim, dataset, statistics)
 
@@ -332,6 +332,8 @@ class CycleMimicProcessor(ProcessorMixin):
         self._add_statistics("state_statistics", self.state_dim, dataset, statistics)
 
     def _add_statistics(self, kind: str, size: int, dataset: str, statistics: Mapping[str, Any]) -> None:
+        if not isinstance(dataset, str) or not dataset:
+            raise ValueError(f"`dataset` must be the name that `{kind}` go by, got {dataset!r}.")
         if not isinstance(statistics, Mapping):
             raise ValueError(f"`{kind}[{dataset!r}]` must be a mapping, got {type(statistics).__name__}.")
         known, plain = getattr(self, kind), checked_statistics(f"{kind}[{dataset!r}]", statistics, size)
@@ -505,13 +507,15 @@ class CycleMimicProcessor(ProcessorMixin):
         bounds = bounds_of("state_statistics", self.state_statistics, dataset, shape)
         return torch.from_numpy(normalize(states, bounds))
 
-    def _one_after_another(self, images: Any) -> Any:
-        """The images of several cameras, those of a sample together; of one camera, as they are."""
+    def _one_after_another(self, images: Any, num_texts: int) -> Any:
+        """The images of several cameras, those of a sample together; of one camera, as they are. Of several texts, a list of
+        images has one a sample."""
         if self.num_cameras == 1 or images is None:
             return images
         if is_image(images) or isinstance(images, Mapping):
             images = [images]
-        samples = [images] if len(images) and is_image(images[0]) else list(images)
+        samples = [images] if len(images) and is_image(images[0]) and num_texts < 2 else list(images)
+        samples = [[sample] if is_image(sample) else sample for sample in samples]
         samples = [self._in_order(sample) if isinstance(sample, Mapping) else sample for sample in samples]
         for sample in samples:
             is_several = isinstance(sample, list | tuple | np.ndarray | torch.Tensor)
