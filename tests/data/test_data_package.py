@@ -19,7 +19,7 @@ def test_import_needs_neither_pyarrow_nor_datasets(run_python):
     )
 
 
-@pytest.mark.parametrize("name", ["Episode", "FramePairDataset", "LeRobotWriter"])
+@pytest.mark.parametrize("name", ["Episode", "FramePairDataset", "LeRobotWriter", "write_labels"])
 def test_examples_of_the_docstrings_run(name):
     text = inspect.getdoc(getattr(cyclemimic.data, name)).replace("```python", "").replace("```", "")
     example = doctest.DocTestParser().get_doctest(text, {}, name, None, None)

@@ -110,7 +110,7 @@ def test_a_pair_in_the_middle_without_a_label_is_an_error_before_training():
         "source": ["a"] * 10,
         "episode_index": np.zeros(10, int),
         "frame_index": [*range(8), 9, 10],
-        "future_index": np.arange(10),
+        "future_index": np.arange(10) + 2,
         "codes": np.zeros((10, 2), int),
     }
     labels = LatentLabels(columns, {"codebook_size": 16, "num_latent_tokens": 2})

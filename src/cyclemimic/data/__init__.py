@@ -7,7 +7,7 @@ from .demonstrations import DemonstrationDataset
 from .episode import DataError, Episode, EpisodeReader, EpisodeSource
 from .frame_store import FrameStore
 from .labelled_mixture import LabelledMixture
-from .labels.label_folder import LabelFolder
+from .labels.label_folder import LabelFolder, write_labels
 from .labels.latent_labels import LatentLabels, open_labels
 from .mixture import MixtureEntry, open_mixture, read_mixture
 from .mixture_dataset import MixtureDataset, WeightedSource
@@ -56,4 +56,5 @@ __all__ = [
     "open_mixture",
     "open_source",
     "read_mixture",
+    "write_labels",
 ]

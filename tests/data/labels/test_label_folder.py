@@ -6,7 +6,7 @@ import errno
 import numpy as np
 import pytest
 
-from cyclemimic.data import DataError, LabelFolder
+from cyclemimic.data import DataError, LabelFolder, open_labels, write_labels
 from cyclemimic.data.atomic import AtomicFolder
 
 from .test_latent_labels import ROWS, SETTINGS, make_columns
@@ -57,6 +57,9 @@ def test_the_cause_of_a_difference_is_named_before_what_follows_from_it(tmp_path
         ({"codes": np.zeros((5, 3))}, r"`codes` must be 4 integers .*, got shape \(5, 3\)"),
         ({"frame_index": [1]}, "equal length"),
         ({"extra": [1] * 5}, "`columns` must be"),
+        ({"codes": np.full((5, 4), 0.9)}, r"`codes` must be 4 integers .*, got others \(0.9\)"),
+        ({"future_index": [0] * 5}, "`future_index` above it"),
+        ({"instruction": [3] * 5}, "`instruction` must hold a text or None for each row, got others"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused(labels, change, message):
@@ -90,3 +93,55 @@ def test_file_systems_without_links_will_do(tmp_path, monkeypatch):
     assert second.finish()
     with pytest.raises(DataError, match="with other labels: interval_s"):
         LabelFolder(tmp_path / "labels", SETTINGS | {"interval_s": 9.0}, 1).start()
+
+
+@pytest.mark.parametrize("index", [-1, 1, 0.5])
+def test_a_shard_that_there_is_not_is_refused(labels, index):
+    with pytest.raises(ValueError, match=f"`index` must be one of 1 shards, from 0 on, got {index}"):
+        labels.write(index, make_columns(ROWS))
+
+
+def test_nothing_is_written_before_the_start(tmp_path):
+    with pytest.raises(DataError, match="labels.partial is not there; call `start` before `write`"):
+        LabelFolder(tmp_path / "labels", SETTINGS, 1).write(0, make_columns(ROWS))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("with_instructions", [True, False])
+def test_labels_of_ones_own_are_saved(tmp_path, with_instructions):
+    columns = make_columns(ROWS)
+    if not with_instructions:
+        del columns["instruction"]
+    labels = write_labels(tmp_path / "labels", columns, SETTINGS | {"made_by": "hand"})
+    assert (labels.folder, labels.name, labels.tokenizer) == (tmp_path / "labels", "labels", "me/tokenizer")
+    opened = open_labels(tmp_path / "labels")
+    assert len(opened) == 5 and opened.metadata["made_by"] == "hand"
+    assert opened.lookup("a", 7, 1).tolist() == [7, 1, 3, 15]
+    assert [path.name for path in tmp_path.iterdir()] == ["labels"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "metadata", "message"),
+    [
+        ({"codes": np.full((5, 4), 16)}, {}, r"`codes` must be 4 integers in \[0, 15\]"),
+        ({"frame_index": [0] * 5, "source": ["a"] * 5, "episode_index": [0] * 5}, {}, "frame 0 is labelled twice"),
+        ({"extra": [1] * 5}, {}, "`columns` must be"),
+        ({"instruction": [3] * 5}, {}, "`instruction` must hold a text or None for each row"),
+        ({}, {"codebook_size": None}, "`metadata` must have codebook_size and num_latent_tokens"),
+        ({}, {"origin": np.float32(1)}, "`metadata` must be JSON values, got others"),
+        ({}, {"origin": float("nan")}, "`metadata` must be JSON values, got others"),
+        ({}, {"cameras": "front"}, "`metadata` must have cameras by the data set's name, got 'front'"),
+    ],
+)
+def test_labels_of_ones_own_are_checked_before_anything_is_written(tmp_path, columns, metadata, message):
+    with pytest.raises(ValueError, match=message):
+        write_labels(tmp_path / "labels", make_columns(ROWS) | columns, SETTINGS | metadata)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_of_ones_own_replace_nothing(tmp_path):
+    write_labels(tmp_path / "labels", make_columns(ROWS), SETTINGS)
+    for metadata in (SETTINGS, SETTINGS | {"codebook_size": 17}):
+        with pytest.raises(DataError, match="labels exists already; give another folder"):
+            write_labels(tmp_path / "labels", make_columns(ROWS), metadata)
+    assert [path.name for path in tmp_path.iterdir()] == ["labels"]

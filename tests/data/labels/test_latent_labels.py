@@ -110,9 +110,19 @@ def test_frame_labelled_twice_is_an_error():
         (
             "codes",
             lambda codes: codes + 1,
-            r"`codes` must be 4 integers in \[0, 15\] in each of 5 rows, got 1 to 16; label",
+            r"`codes` must be 4 integers in \[0, 15\] in each of 5 rows, got 1 to 16$",
         ),
-        ("codes", lambda codes: codes - 16, r"`codes` must be 4 .*, got -16 to -1; label"),
+        ("codes", lambda codes: codes - 16, r"`codes` must be 4 .*, got -16 to -1$"),
+        ("codes", lambda codes: codes + 0.9, r"`codes` must be 4 integers .*, got others \(7?[.0-9]+\)$"),
+        ("codes", lambda codes: np.full(codes.shape, np.nan), r"`codes` must be 4 integers .*, got others \(nan\)$"),
+        ("codes", lambda codes: codes > 3, r"`codes` must be 4 integers .*, got others \(bool\)$"),
+        ("frame_index", lambda frames: frames + 0.5, r"`frame_index` must hold a whole number .*, got others \(4.5\)"),
+        ("frame_index", lambda frames: frames - 3, "`frame_index` must be at least 0 .*, got -2 and 6 in row 1"),
+        ("episode_index", lambda _: [True] * 5, r"`episode_index` must hold a whole number .*, got others \(bool\)"),
+        ("episode_index", lambda _: [[1]] * 5, r"`episode_index` must hold a whole number .*, got shape \(5, 1\)"),
+        ("future_index", lambda futures: np.array(futures) - 5, "`future_index` above it, got 4 and 4 in row 0"),
+        ("source", lambda _: [3, "a", "a", "b", "b"], r"`source` must hold a text for each row, got \['int', 'str'\]"),
+        ("source", lambda _: "abaab", "`source` must hold a text for each row, got one for all"),
         (
             "codes",
             lambda codes: codes[:, :3],
@@ -132,6 +142,27 @@ def test_labels_in_memory_are_checked(key, change, message):
     columns = make_columns(ROWS)
     with pytest.raises(DataError, match=message):
         LatentLabels(columns | {key: change(columns[key])}, SETTINGS)
+
+
+def test_codes_may_come_as_lists_in_objects_or_as_whole_floats():
+    columns = make_columns(ROWS)
+    rows = np.empty(len(ROWS), object)
+    rows[:] = columns["codes"].tolist()
+    for codes in (rows, columns["codes"].astype(float), columns["codes"].astype(np.uint8)):
+        assert LatentLabels(columns | {"codes": codes}, SETTINGS).lookup("a", 7, 1).tolist() == [7, 1, 3, 15]
+
+
+@pytest.mark.parametrize("key", ["source", "future_index", "codes"])
+def test_a_column_that_is_missing_is_named(key):
+    columns = {name: column for name, column in make_columns(ROWS).items() if name != key}
+    with pytest.raises(DataError, match=f"`columns` must have .*, got none of the name {key}"):
+        LatentLabels(columns, SETTINGS)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"codebook_size": 16}, SETTINGS | {"codebook_size": 0.5}, None])
+def test_sizes_that_are_missing_are_named(metadata):
+    with pytest.raises(DataError, match="`metadata` must have codebook_size and num_latent_tokens, whole numbers"):
+        LatentLabels(make_columns(ROWS), metadata)
 
 
 def test_folders_that_hold_no_labels_are_errors(tmp_path):
@@ -161,7 +192,7 @@ def test_labels_that_disagree_with_each_other_or_themselves_are_errors(tmp_path)
     table = parquet.read_table(path)
     smaller = json.dumps(SETTINGS | {"codebook_size": 4})
     parquet.write_table(table.replace_schema_metadata({"cyclemimic": smaller}), path)
-    with pytest.raises(DataError, match=r"one: `codes` must be 4 integers in \[0, 3\]"):
+    with pytest.raises(DataError, match=r"one: `codes` must be 4 integers in \[0, 3\] .*; label the data again"):
         LatentLabels.from_folder(tmp_path / "one")
     parquet.write_table(table.drop_columns(["codes"]), path)
     with pytest.raises(DataError, match=r"lacks the columns \['codes'\]"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels in the making, shared by processes that may be killed and started again at any moment."""
+"""Labels in the making, shared by processes that may be killed and started again at any moment; or made at once."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import numpy as np
 from ..atomic import AtomicFolder
 from ..episode import DataError
 from .label_writer import FORMAT_VERSION, UNFINISHED_PREFIX, shard_name, sync_folder, to_table, write_shard
+from .latent_labels import LatentLabels, sizes_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +37,13 @@ class LabelFolder:
         settings (`Mapping`): JSON values that all labels share, at least `codebook_size` and `num_latent_tokens`, by
             which a run is known again; `data` maps the name of a data set to what it holds.
         num_shards (`int`): Shards of the whole.
+
+    Raises:
+        DataError: If `settings` are not such.
     """
 
     def __init__(self, root: str | Path, settings: Mapping[str, Any], num_shards: int) -> None:
+        _check_settings(settings)
         self.num_shards = num_shards
         self.plan = {"format_version": FORMAT_VERSION, **settings, "num_shards": num_shards}
         self._folder = AtomicFolder(root)
@@ -81,17 +86,19 @@ class LabelFolder:
                 `(num_rows, num_latent_tokens)`, in `[0, codebook_size)`.
 
         Raises:
-            DataError: If the disk is full.
-            ValueError: If a column is missing or does not fit.
+            DataError: If the disk is full, or `start` has not been called.
+            ValueError: If a column is missing or does not fit, or there is no such shard.
         """
+        if index not in range(self.num_shards):
+            raise ValueError(f"`index` must be one of {self.num_shards} shards, from 0 on, got {index!r}.")
         table = to_table(columns, self.plan)
         with self._folder.one_line_errors():
             try:
                 write_shard(self._partial / shard_name(index), table)
-            except FileNotFoundError:
-                # Another process wrote this shard too, and tidied up meanwhile.
+            except FileNotFoundError as error:
+                # Unless another process wrote this shard too, and tidied up meanwhile.
                 if self.is_missing(index):
-                    raise
+                    raise DataError(f"{self._partial} is not there; call `start` before `write`") from error
 
     def finish(self, card: str | None = None) -> bool:
         """Give the folder its name, and `card` as its `README.md`, if no shard is missing; returns whether it has it."""
@@ -150,6 +157,63 @@ class LabelFolder:
                 f"{folder} exists already, with other labels: {key} was {before.get(key)}, now it is {now.get(key)}; "
                 "give another folder, or remove this one"
             )
+
+
+def write_labels(
+    output_dir: str | Path, columns: Mapping[str, Sequence[Any] | np.ndarray], metadata: Mapping[str, Any]
+) -> LatentLabels:
+    """Save labels of your own, such as the codes of another tokenizer, as `cyclemimic label` saves its own: `pretrain` and
+    `open_labels` read them.
+
+    Args:
+        output_dir (`str` or `Path`): Folder to make.
+        columns (`Mapping`): The columns of [`LatentLabels`], a row a frame pair: `source`, `episode_index`, `frame_index`,
+            `future_index` and `codes`; with or without `instruction` and `place`.
+        metadata (`Mapping`): JSON values; at least `codebook_size` and `num_latent_tokens`, and `tokenizer`, its name, where
+            there is one. With `cameras`, of each data set the name of its camera, labels are checked against the data.
+
+    Returns:
+        [`LatentLabels`]: As loaded from the folder.
+
+    Raises:
+        DataError: If `output_dir` exists, or cannot be written.
+        ValueError: If a column or `metadata` does not fit.
+
+    Example:
+
+    ```python
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from cyclemimic.data import write_labels
+
+    >>> columns = {"source": ["drawer"] * 3, "episode_index": [0] * 3, "frame_index": [0, 1, 2], "future_index": [5, 6, 7]}
+    >>> columns["codes"] = np.array([[3, 9], [3, 9], [14, 0]])
+    >>> sizes = {"codebook_size": 16, "num_latent_tokens": 2}
+    >>> labels = write_labels(tempfile.mkdtemp() + "/labels", columns, sizes)
+    >>> labels.lookup("drawer", episode_index=0, frame_index=2)
+    array([14,  0])
+    ```
+    """
+    folder = LabelFolder(output_dir, metadata, 1)
+    LatentLabels(columns, metadata)
+    columns = {"instruction": [None] * len(columns["codes"]), **columns}
+    to_table(columns, folder.plan)
+    if folder.root.exists() or not folder.start():
+        raise DataError(f"{output_dir} exists already; give another folder")
+    folder.write(0, columns)
+    folder.finish()
+    return LatentLabels.from_folder(output_dir)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    sizes_of(settings)
+    try:
+        json.dumps(dict(settings), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"`metadata` must be JSON values, got others ({error})") from error
+    for key in ("data", "cameras"):
+        if not isinstance(settings.get(key, {}), Mapping):
+            raise DataError(f"`metadata` must have {key} by the data set's name, got {settings[key]!r}")
 
 
 def _give_name(unfinished: Path, path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .latent_labels import COLUMNS, INTEGER_COLUMNS, METADATA_KEY, PLACE_COLUMN, checked_codes
+from ..episode import DataError
+from .latent_labels import COLUMNS, INTEGER_COLUMNS, METADATA_KEY, PLACE_COLUMN, checked_columns
 
 FORMAT_VERSION = 2
 UNFINISHED_PREFIX = ".unfinished-"
@@ -60,12 +61,15 @@ def to_table(columns: Mapping[str, Sequence[Any] | np.ndarray], metadata: Mappin
     lengths = {key: len(column) for key, column in columns.items()}
     if set(columns) - {PLACE_COLUMN} != set(COLUMNS) or len(set(lengths.values())) != 1:
         raise ValueError(f"`columns` must be {list(COLUMNS)}, of equal length, got {lengths}")
-    codes = checked_codes(columns["codes"], lengths["codes"], metadata)
+    numbers = checked_columns(columns, metadata)
+    codes = numbers["codes"]
     arrays = {"source": pyarrow.array(columns["source"], pyarrow.string())}
-    for key in INTEGER_COLUMNS:
-        arrays[key] = pyarrow.array(np.asarray(columns[key], dtype=np.int64))
+    arrays |= {key: pyarrow.array(numbers[key]) for key in INTEGER_COLUMNS}
     for key in ("instruction", PLACE_COLUMN):
-        arrays[key] = pyarrow.array(columns.get(key, [None] * len(codes)), pyarrow.string())
+        try:
+            arrays[key] = pyarrow.array(columns.get(key, [None] * len(codes)), pyarrow.string())
+        except pyarrow.ArrowException as error:
+            raise DataError(f"`{key}` must hold a text or None for each row, got others ({error})") from error
     arrays["codes"] = pyarrow.FixedSizeListArray.from_arrays(
         pyarrow.array(np.ascontiguousarray(codes).reshape(-1)), codes.shape[1]
     )

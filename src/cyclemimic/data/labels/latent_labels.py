@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...hub.names import names_hub_repository
-from ..episode import DataError, Episode
+from ..episode import DataError, Episode, as_whole_numbers
 from ..readers.hub import at_revision, open_hub_folder
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ METADATA_KEY = b"cyclemimic"
 INTEGER_COLUMNS = ("episode_index", "frame_index", "future_index")
 COLUMNS = ("source", *INTEGER_COLUMNS, "instruction", "codes")
 """Columns of a label file: `str`, three `int64`, `str` (or null), and a list of `num_latent_tokens` `int64`."""
+_NEEDED = ("source", *INTEGER_COLUMNS, "codes")
+SIZES = ("codebook_size", "num_latent_tokens")
 PLACE_COLUMN = "place"
 """One more, `str` (or null): the [`Episode`]'s `place`. Labels of before version 2 have none."""
 
@@ -38,7 +40,8 @@ class LatentLabels:
         metadata (`Mapping`): At least `codebook_size` and `num_latent_tokens`.
 
     Raises:
-        DataError: If the columns differ in length, the codes are not as `metadata` says, or a frame is labelled twice.
+        DataError: If a column is missing, of another length or no column of such values, the codes are not as `metadata`
+            says, a `future_index` is not above its `frame_index`, or a frame is labelled twice.
 
     Attributes:
         codebook_size (`int`), num_latent_tokens (`int`), tokenizer (`str` or `None`): Of the tokenizer that made them.
@@ -58,23 +61,19 @@ class LatentLabels:
     """
 
     def __init__(self, columns: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+        self.codebook_size, self.num_latent_tokens = sizes_of(metadata)
         self.metadata = dict(metadata)
         self.folder: Path | None = None
         self.name: str | None = None
-        self.codebook_size = int(metadata["codebook_size"])
-        self.num_latent_tokens = int(metadata["num_latent_tokens"])
         self.tokenizer: str | None = metadata.get("tokenizer")
-        lengths = {key: len(columns[key]) for key in ("source", *INTEGER_COLUMNS, "codes")}
-        if len(set(lengths.values())) > 1:
-            raise DataError(f"`columns` must be of equal length, got {lengths}")
-        codes = checked_codes(columns["codes"], lengths["source"], metadata)
+        numbers = checked_columns(columns, metadata)
         names = sorted(set(columns["source"]))
         ids = {name: index for index, name in enumerate(names)}
         source_ids = np.fromiter(map(ids.__getitem__, columns["source"]), np.int64, len(columns["source"]))
-        keys = [np.asarray(columns[key], dtype=np.int64) for key in INTEGER_COLUMNS]
+        keys = [numbers[key] for key in INTEGER_COLUMNS]
         order = np.lexsort((keys[1], keys[0], source_ids))
         source_ids, episode, self._frame_index, self._future_index = (values[order] for values in (source_ids, *keys))
-        self._codes = codes[order]
+        self._codes = numbers["codes"][order]
         for kept in (self._frame_index, self._future_index, self._codes):
             kept.flags.writeable = False
         # Rows of one episode are one slice, so a look-up is one dictionary access and one binary search.
@@ -93,7 +92,7 @@ class LatentLabels:
             row = repeated[0]
             raise DataError(
                 f"labels: {names[source_ids[row]]}, episode {episode[row]}, frame {self._frame_index[row]} is labelled "
-                "twice; label the data again"
+                "twice"
             )
 
     @classmethod
@@ -127,8 +126,11 @@ class LatentLabels:
         codes = table.column("codes").combine_chunks().flatten().to_numpy(zero_copy_only=False)
         columns = {key: table.column(key).to_numpy() for key in INTEGER_COLUMNS}
         columns |= {key: _shared_objects(table.column(key)) for key in texts}
-        columns["codes"] = checked_codes(codes, table.num_rows, metadata[0], f"{path}: ")
-        labels = cls(columns, metadata[0])
+        try:
+            columns["codes"] = checked_codes(codes, table.num_rows, metadata[0])
+            labels = cls(columns, metadata[0])
+        except DataError as error:
+            raise DataError(f"{path}: {error}; label the data again") from error
         labels.folder, labels.name = Path(path), Path(path).resolve().name
         return labels
 
@@ -157,7 +159,10 @@ class LatentLabels:
         from ...hub.upload import push_folder
 
         if self.folder is None:
-            raise ValueError("`push_to_hub` must be called on labels of a folder, got labels that are in memory only.")
+            raise ValueError(
+                "`push_to_hub` must be called on labels of a folder, as `write_labels` makes it, got labels that are in "
+                "memory only."
+            )
         return push_folder(self.folder, repo_id, private, token=token)
 
     def __len__(self) -> int:
@@ -237,7 +242,8 @@ class LatentLabels:
             raise DataError(f"{another} has {length} frames instead of {episode.num_frames}.")
         place = self._places.get(key)
         if place not in (None, episode.place):
-            raise DataError(f"{another} is {place} instead of {episode.place}; label the data again.")
+            remedy = "" if self.folder is None else "; label the data again"
+            raise DataError(f"{another} is {place} instead of {episode.place}{remedy}.")
 
     def _rows(self, source: str, episode_index: int) -> slice:
         rows = self._slices.get((source, episode_index))
@@ -266,29 +272,78 @@ def open_labels(path: str | Path, revision: str | None = None) -> LatentLabels:
     return LatentLabels.from_folder(path)
 
 
-def checked_codes(codes: Any, num_rows: int, metadata: Mapping[str, Any], where: str = "") -> np.ndarray:
+def sizes_of(metadata: Mapping[str, Any]) -> tuple[int, int]:
+    """`codebook_size` and `num_latent_tokens`; `DataError` unless they are there, whole numbers of at least 1."""
+    sizes = [metadata.get(key) if isinstance(metadata, Mapping) else None for key in SIZES]
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+            raise DataError(f"`metadata` must have {' and '.join(SIZES)}, whole numbers of at least 1, got {sizes}")
+    return int(sizes[0]), int(sizes[1])  # type: ignore[arg-type]  # checked above
+
+
+def checked_columns(columns: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the columns of numbers as `int64`, `codes` of shape `(num_rows, num_latent_tokens)`.
+
+    Args:
+        columns (`Mapping`), metadata (`Mapping`): As of [`LatentLabels`].
+
+    Raises:
+        DataError: If a column is missing or does not fit.
+    """
+    missing = [key for key in _NEEDED if key not in columns]
+    if missing:
+        raise DataError(f"`columns` must have {list(_NEEDED)}, got none of the name {missing[0]}")
+    has_places = columns.get(PLACE_COLUMN) is not None
+    lengths = {key: len(columns[key]) for key in (*_NEEDED, *([PLACE_COLUMN] if has_places else []))}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"`columns` must be of equal length, got {lengths}")
+    kinds = {type(name) for name in columns["source"]}
+    if isinstance(columns["source"], str) or not all(issubclass(kind, str) for kind in kinds):
+        kind = "one for all" if isinstance(columns["source"], str) else sorted(kind.__name__ for kind in kinds)
+        raise DataError(f"`source` must hold a text for each row, got {kind}")
+    numbers = {key: _whole_numbers(key, columns[key]) for key in INTEGER_COLUMNS}
+    frames, futures = numbers["frame_index"], numbers["future_index"]
+    wrong = np.flatnonzero((frames < 0) | (futures <= frames))
+    if len(wrong):
+        raise DataError(
+            "`frame_index` must be at least 0 and `future_index` above it, got "
+            f"{frames[wrong[0]]} and {futures[wrong[0]]} in row {wrong[0]}"
+        )
+    return {**numbers, "codes": checked_codes(columns["codes"], len(frames), metadata)}
+
+
+def checked_codes(codes: Any, num_rows: int, metadata: Mapping[str, Any]) -> np.ndarray:
     """Return the codes of some rows, one row after another or flat, as `int64` of shape `(num_rows, num_latent_tokens)`.
 
     Args:
         codes: What is to be those.
         num_rows (`int`): How many.
         metadata (`Mapping`): Says `codebook_size` and `num_latent_tokens`.
-        where (`str`, *optional*): What errors begin with.
 
     Raises:
         DataError: If they are not as `metadata` says.
     """
-    length, largest = int(metadata["num_latent_tokens"]), int(metadata["codebook_size"]) - 1
-    allowed = f"{where}`codes` must be {length} integers in [0, {largest}] in each of {num_rows} rows"
+    codebook_size, length = sizes_of(metadata)
+    allowed = f"`codes` must be {length} integers in [0, {codebook_size - 1}] in each of {num_rows} rows"
     try:
-        codes = np.asarray(codes, dtype=np.int64)
+        codes = as_whole_numbers(codes)
     except (TypeError, ValueError) as error:
         raise DataError(f"{allowed}, got others ({error})") from error
     if codes.shape not in ((num_rows, length), (num_rows * length,)):
-        raise DataError(f"{allowed}, got shape {codes.shape}; label the data again")
-    if codes.size and not 0 <= codes.min() <= codes.max() <= largest:
-        raise DataError(f"{allowed}, got {codes.min()} to {codes.max()}; label the data again")
+        raise DataError(f"{allowed}, got shape {codes.shape}")
+    if codes.size and not 0 <= codes.min() <= codes.max() < codebook_size:
+        raise DataError(f"{allowed}, got {codes.min()} to {codes.max()}")
     return codes.reshape(num_rows, length)
+
+
+def _whole_numbers(key: str, column: Any) -> np.ndarray:
+    try:
+        numbers = as_whole_numbers(column)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"`{key}` must hold a whole number for each row, got others ({error})") from error
+    if numbers.ndim != 1:
+        raise DataError(f"`{key}` must hold a whole number for each row, got shape {numbers.shape}")
+    return numbers
 
 
 def _shared_objects(column: Any) -> np.ndarray:
