@@ -98,7 +98,7 @@ class Episode:
         num_frames, fps = self.num_frames, self.fps
         if not isinstance(num_frames, int | np.integer) or isinstance(num_frames, bool) or num_frames < 1:
             wrong = f"`num_frames` must be a whole number of at least 1, got {num_frames!r}"
-        elif not _is_rate(fps):
+        elif not is_rate(fps):
             wrong = f"`fps` must be positive and finite, got {fps!r}"
         else:
             return
@@ -240,7 +240,7 @@ class Episode:
         Raises:
             ValueError: If something is not of that type and shape, or `fps` no frame rate.
         """
-        if not _is_rate(fps):
+        if not is_rate(fps):
             raise ValueError(f"`fps` must be positive and finite, got {fps!r}.")
         is_array = isinstance(getattr(frames, "dtype", None), np.dtype)
         array: Any = frames if is_array else _as_array("frames", frames)
@@ -253,7 +253,8 @@ class Episode:
         return cls(source, embodiment, index, len(array), float(fps), camera, reader, dict(attributes or {}))
 
 
-def _is_rate(fps: object) -> bool:
+def is_rate(fps: object) -> bool:
+    """Whether it is a number that may be of frames per second."""
     return isinstance(fps, int | float | np.number) and 0 < float(fps) < float("inf")
 
 

@@ -53,6 +53,14 @@ def test_what_is_no_data_set_is_said_in_one_line(tmp_path, make, message):
     assert "\n" not in str(raised.value) and str(path) in str(raised.value)
 
 
+def test_data_in_memory_is_told_where_to_go():
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_dict({"text": ["push"]})
+    message = "`path` must be a path .*, got Dataset; `VideoColumnSource` takes .*, `InMemorySource` episodes"
+    with pytest.raises(ValueError, match=message):
+        open_source(data)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("bridge_rlds", r"holds \['bridge_dataset'\]; give one"), ("franka_vjepa2_npz", "not supported")],

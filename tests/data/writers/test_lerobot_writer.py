@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from cyclemimic.data import DataError, LeRobotSource, LeRobotWriter
 from cyclemimic.data.writers.lerobot_files import CHUNKS_SIZE, RollingParquet, RollingVideo
@@ -73,6 +74,8 @@ def test_set_without_episodes_is_an_error(tmp_path):
     [
         ({"frames": make_frames(4).astype(np.float32)}, "`frames` must be uint8"),
         ({"frames": make_frames(0)}, "`frames` must be uint8 of shape"),
+        ({"frames": list(make_frames(4))}, "`frames` must be a NumPy array .*, got list"),
+        ({"frames": torch.from_numpy(make_frames(4))}, "`frames` must be a NumPy array .*, got Tensor"),
         ({"frames": make_frames(4, size=30)}, "of the first episode's"),
         ({"frames": make_frames(4)[:, :31]}, "even"),
         ({"actions": np.zeros((3, 2))}, "`actions` must be finite and of shape"),
@@ -108,10 +111,18 @@ def test_attributes_keep_the_types_of_the_first_episode(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"fps": 0}, "`fps`"),
+        ({"fps": 0}, "`fps` must be a number above 0, got 0"),
+        ({"fps": "10"}, "`fps` must be a number above 0, got '10'"),
+        ({"fps": None}, "`fps` must be a number above 0, got None"),
         ({"camera": "../x"}, "`camera`"),
+        ({"camera": 3}, "`camera` must be a name without slashes, got 3"),
         ({"action_names": []}, "`action_names`"),
+        ({"action_names": 3}, "`action_names` must be a list of names, .*, got 3"),
+        ({"action_names": "xyz"}, "`action_names` must be a list of names, .*, got 'xyz'"),
+        ({"action_names": ["x", "x"]}, "`action_names` must be a list of names, one a dimension and each another"),
+        ({"action_names": ["x", 1]}, r"`action_names` must be a list of names, .*, got \['x', 1\]"),
         ({"state_names": []}, "`state_names`"),
+        ({"state_names": "xyz"}, "`state_names` must be a list of names, .*, got 'xyz'"),
     ],
 )
 def test_arguments_are_checked(tmp_path, arguments, message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 from ...hub.names import names_hub_repository
@@ -67,7 +68,13 @@ def open_source(
     Raises:
         DataError: If there is no such folder, or it holds no data set, or one that cannot be used, or images come without
             `fps`.
+        ValueError: If `path` is something else.
     """
+    if not isinstance(path, str | PathLike):
+        raise ValueError(
+            f"`path` must be a path or an id on the Hub, got {type(path).__name__}; `VideoColumnSource` takes a "
+            "`datasets.Dataset` with a Video column, `InMemorySource` episodes, as `Episode.from_arrays` makes them."
+        )
     path, revision = at_revision(path, revision)
     if names_hub_repository(path):
         return _at_its_rate(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..atomic import AtomicFolder
-from ..episode import DataError
+from ..episode import DataError, is_rate
 from ..feature_statistics import DatasetStatistics
 from ..readers.lerobot_episodes import is_own_episode_column
 from .lerobot_files import EpisodesFile, RollingParquet, RollingVideo
@@ -67,9 +67,9 @@ class LeRobotWriter:
         state_names: Sequence[str] | None = None,
         camera: str = "observation.images.main",
     ) -> None:
-        if not 0 < fps < float("inf"):
-            raise ValueError(f"`fps` must be above 0, got {fps}")
-        if not camera or "/" in camera or camera in (".", ".."):
+        if not is_rate(fps):
+            raise ValueError(f"`fps` must be a number above 0, got {fps!r}")
+        if not isinstance(camera, str) or not camera or "/" in camera or camera in (".", ".."):
             # It names a folder and is part of column names that are split at slashes.
             raise ValueError(f"`camera` must be a name without slashes, got {camera!r}")
         self.root = Path(root)
@@ -77,11 +77,9 @@ class LeRobotWriter:
         self.fps = int(fps) if float(fps).is_integer() else float(fps)
         self.robot_type = robot_type
         self.camera = camera
-        self._vectors = {"action": list(action_names)}
+        self._vectors = {"action": _checked_names("action_names", action_names)}
         if state_names is not None:
-            self._vectors["observation.state"] = list(state_names)
-        if any(not names for names in self._vectors.values()):
-            raise ValueError("`action_names` and `state_names` must name at least one dimension, got none")
+            self._vectors["observation.state"] = _checked_names("state_names", state_names)
         self._image_shape: tuple[int, int, int] | None = None
         self._attribute_types: dict[str, type] | None = None
         self._tasks: dict[str, int] = {}
@@ -166,6 +164,8 @@ class LeRobotWriter:
             self._folder.discard()
 
     def _check_frames(self, frames: np.ndarray) -> None:
+        if not isinstance(frames, np.ndarray):
+            raise ValueError(f"`frames` must be a NumPy array (`np.asarray(frames)`), got {type(frames).__name__}")
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0:
             raise ValueError(
                 f"`frames` must be uint8 of shape (num_frames, height, width, 3), got {frames.dtype} {frames.shape}"
@@ -242,3 +242,11 @@ class LeRobotWriter:
         write_tasks(self._folder.partial, list(self._tasks))
         write_statistics(self._folder.partial, self._statistics.result())
         write_info(self._folder.partial, self.robot_type, self.fps, features, numbers)
+
+
+def _checked_names(name: str, names: Sequence[str]) -> list[str]:
+    # A text is a sequence of its letters.
+    each = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else []
+    if not each or not all(isinstance(one, str) for one in each) or len(set(each)) < len(each):
+        raise ValueError(f"`{name}` must be a list of names, one a dimension and each another, got {names!r}")
+    return each
