@@ -39,6 +39,10 @@ from .safe_weights_latent_action_tokenizer import SafeWeightsModel, load_safeten
 # Before AC3 has joined, the host asks the device every so many steps whether it should: a sync a step would cost more.
 AC3_CHECK_STEPS = 20
 COPY_RATIO_MOMENTUM = 0.05
+# Size of the weights that draw before training, beside that of others. Not zero, through which no gradient would pass; so small
+# that AdamW's epsilon outweighs what passes, and drawing is learnt after moving. At a thousandth both are learnt at once, and what
+# the codes tell of the motion suffers.
+FIRST_DRAWING_STD = 1e-9
 # Mean error of a copy below which a batch stands still: far less than one step of 8-bit pixels.
 STILL_COPY_ERROR = 1e-8
 
@@ -168,11 +172,10 @@ class LatentActionTokenizerPreTrainedModel(SafeWeightsModel):
         for parameter in (p for name, p in module.named_parameters(recurse=False) if _is_embedding(name)):
             init.trunc_normal_(parameter, std=std)
         if isinstance(module, LatentActionTokenizerDecoder) and module.residual:
-            # The first reconstruction is a copy of the current frame, plus next to nothing: not nothing, through which no
-            # gradient would pass.
-            init.trunc_normal_(module.head.weight, std=1e-3 * std)
+            # The first reconstruction is a copy of the current frame, plus next to nothing.
+            init.trunc_normal_(module.head.weight, std=FIRST_DRAWING_STD * std)
         if isinstance(module, LatentActionTokenizerDecoder) and module.transport is not None:
-            init.trunc_normal_(module.transport.outline_head.weight, std=1e-3 * std)
+            init.trunc_normal_(module.transport.outline_head.weight, std=FIRST_DRAWING_STD * std)
             init.copy_(module.transport.outline_head.bias, module.transport.first_outline_bias())
 
 
