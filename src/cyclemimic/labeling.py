@@ -111,8 +111,7 @@ def label_videos(
             else:
                 progress.update(_num_pairs(shards[index]))
     described = CardData.of_sources(sources) if data is None else data
-    num_pairs = sum(map(_num_pairs, shards))
-    folder.finish(_card(Path(output_dir).resolve().name, described, settings, num_pairs))
+    folder.finish(_card(Path(output_dir).resolve().name, described, settings, sum(map(_num_pairs, shards))))
     return Path(output_dir)
 
 
