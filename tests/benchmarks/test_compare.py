@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import sys
@@ -65,7 +66,7 @@ def run_compare(compare, arms, tmp_path, monkeypatch) -> Callable[..., Path]:
 
 
 def cells_of(table: str) -> dict[str, list[str]]:
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
     assert len({len(row) for row in rows}) == 1
     return {row[0]: row[1:] for row in rows if not row[0].startswith("-")}
 
@@ -91,7 +92,8 @@ def test_trains_on_a_mixture(run_compare, arms, tmp_path, capsys):
 
 def test_every_variant_gets_a_row_of_what_was_measured(run_compare, capsys):
     output = run_compare("--variants", "genie", "ac3", "genie-equal-compute", "--seeds", "0", "1")
-    rows = cells_of((output / "table.md").read_text())
+    means, removed = (output / "table.md").read_text().split("\n\n")
+    rows = cells_of(means)
     assert set(rows) == {"variant", "genie", "ac3", "genie-equal-compute"} and rows["genie"][0] == "2"
     column = rows["variant"].index("MI, nats")
     measured = [
@@ -100,6 +102,9 @@ def test_every_variant_gets_a_row_of_what_was_measured(run_compare, capsys):
     ]
     assert rows["genie"][column] == f"{np.mean(measured):.2f} ± {np.std(measured, ddof=1):.2f}"
     assert rows["genie"] != rows["ac3"]
+    kinds = ("linear R² across", "MLP R² across", "transfer R² across")
+    wanted = [f"| {variant} | {kind} | 0, 1 | " for variant in ("genie", "genie-equal-compute") for kind in kinds]
+    assert [line.startswith(start) for line, start in zip(removed.splitlines()[2:], wanted, strict=True)] == [True] * 6
     assert (output / "table.md").read_text() in capsys.readouterr().out
 
 
@@ -120,8 +125,8 @@ def test_what_is_done_is_not_done_again(run_compare, compare, monkeypatch):
 
 
 def test_variants_go_on_from_one_tokenizer(run_compare, compare, tmp_path, monkeypatch):
-    start = run_compare("--variants", "genie", "--seeds", "0") / "genie" / "seed-0" / "tokenizer"
-    start = start.rename(tmp_path / "start")
+    start = run_compare("--variants", "genie", "--seeds", "1") / "genie"
+    start.rename(tmp_path / "start")
     started = []
     make_model = compare.make_model
 
@@ -131,6 +136,7 @@ def test_variants_go_on_from_one_tokenizer(run_compare, compare, tmp_path, monke
         return model
 
     monkeypatch.setattr(compare, "make_model", remember)
+    start = tmp_path / "start" / "seed-{seed}" / "tokenizer"
     flags = ["--start", str(start), "--variants", "genie", "ac3", "--seeds", "1"]
     run_compare(*flags, "--output", str(tmp_path / "continued"))
     output = tmp_path / "continued"
@@ -139,3 +145,17 @@ def test_variants_go_on_from_one_tokenizer(run_compare, compare, tmp_path, monke
     assert genie["ac3_steps"] == 0 and ac3["ac3_steps"] > 20
     assert started[0].keys() == started[1].keys()
     assert all(torch.equal(value, started[1][name]) for name, value in started[0].items())
+
+
+def test_what_ac3_removes_is_told_of_seeds_that_both_have(compare, tmp_path):
+    figures = {"genie": (0.5, 0.8), "ac3": (0.75, 0.7, 0.9)}
+    for variant, values in figures.items():
+        for seed, value in enumerate(values):
+            folder = tmp_path / variant / f"seed-{seed}"
+            folder.mkdir(parents=True)
+            summary = dict.fromkeys(("linear_r2_across", "mlp_r2_across", "transfer_r2_across"))
+            summary["linear_r2_across"] = {"value": value, "low": 0, "high": 1}
+            (folder / "quality.json").write_text(json.dumps({"summary": summary}))
+    arguments = argparse.Namespace(output=tmp_path, seeds=[0, 1, 2], variants=["genie", "ac3"])
+    # Half of the error of 0.5 is gone; of 0.2, half as much again has come.
+    assert compare.removed_errors(arguments).splitlines()[3:] == ["| genie | linear R² across | 0, 1 | 50%, -50% |"]

@@ -102,7 +102,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--test", nargs="+", required=True, metavar="DIR", help="data sets to measure on")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder a run, and the table")
     parser.add_argument(
-        "--start", metavar="DIR", help="tokenizer that every variant goes on from, with AC3 from the first step"
+        "--start",
+        metavar="DIR",
+        help="tokenizer that every variant goes on from, with AC3 from the first step; {seed} in it stands for the seed",
     )
     parser.add_argument("--variants", nargs="+", default=["genie", "ac3"], choices=[*VARIANTS, EQUAL_COMPUTE])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -145,28 +147,32 @@ def describe_mixture(paths: Sequence[str]) -> list[dict[str, Any]]:
     return [asdict(entry) for entry in read_mixture(paths[0])]
 
 
-def make_config(arguments: argparse.Namespace, variant: str) -> LatentActionTokenizerConfig:
+def start_of(arguments: argparse.Namespace, seed: int) -> str:
+    return arguments.start.replace("{seed}", str(seed))
+
+
+def make_config(arguments: argparse.Namespace, variant: str, seed: int) -> LatentActionTokenizerConfig:
     """The variant's own settings win over `--config`, and that over the sizes above."""
     fields = arguments.config | VARIANTS["genie" if variant == EQUAL_COMPUTE else variant]
     if arguments.start:
         weights = {name: SIZES[name] for name in GENIE}
         at_once = {"cycle_start_copy_ratio": 1.0}
-        return LatentActionTokenizerConfig.from_pretrained(arguments.start, **(at_once | weights | fields))
+        return LatentActionTokenizerConfig.from_pretrained(start_of(arguments, seed), **(at_once | weights | fields))
     return LatentActionTokenizerConfig(image_size=arguments.image_size, **(SIZES | fields))
 
 
-def make_model(arguments: argparse.Namespace, variant: str) -> LatentActionTokenizerForPreTraining:
+def make_model(arguments: argparse.Namespace, variant: str, seed: int) -> LatentActionTokenizerForPreTraining:
     """The tokenizer that a run starts with; what `--start` lacks of AC3 is new."""
-    config = make_config(arguments, variant)
+    config = make_config(arguments, variant, seed)
     if arguments.start:
-        return LatentActionTokenizerForPreTraining.from_pretrained(arguments.start, config=config)
+        return LatentActionTokenizerForPreTraining.from_pretrained(start_of(arguments, seed), config=config)
     return LatentActionTokenizerForPreTraining(config)
 
 
 def equal_compute_steps(arguments: argparse.Namespace, seed: int) -> int:
     """Steps of the Genie objective that cost what the `ac3` run of this seed did, AC3 joining where it joined."""
     record = json.loads((run_dir(arguments, "ac3", seed) / "run.json").read_text())
-    genie, ac3 = make_config(arguments, "genie"), make_config(arguments, "ac3")
+    genie, ac3 = make_config(arguments, "genie", seed), make_config(arguments, "ac3", seed)
     ratio = step_operations(ac3, ac3=True) / step_operations(genie, ac3=False)
     return round(record["steps"] - record["ac3_steps"] + ratio * record["ac3_steps"])
 
@@ -198,7 +204,7 @@ def train(arguments: argparse.Namespace, variant: str, seed: int, folder: Path) 
     set_seed(seed)
     steps = equal_compute_steps(arguments, seed) if variant == EQUAL_COMPUTE else arguments.steps
     image_processor = LatentActionTokenizerImageProcessor(size=arguments.image_size)
-    model = make_model(arguments, variant)
+    model = make_model(arguments, variant, seed)
     training = LatentActionTokenizerTrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -259,9 +265,10 @@ def figure(summary: dict[str, Any], key: str) -> float | None:
     return value["value"] if isinstance(value, dict) else value
 
 
-def summaries(arguments: argparse.Namespace, variant: str) -> list[dict[str, Any]]:
-    paths = [run_dir(arguments, variant, seed) / "quality.json" for seed in arguments.seeds]
-    return [json.loads(path.read_text())["summary"] for path in paths if path.exists()]
+def summaries(arguments: argparse.Namespace, variant: str) -> dict[int, dict[str, Any]]:
+    """Of the seeds that are done."""
+    paths = {seed: run_dir(arguments, variant, seed) / "quality.json" for seed in arguments.seeds}
+    return {seed: json.loads(path.read_text())["summary"] for seed, path in paths.items() if path.exists()}
 
 
 def table(arguments: argparse.Namespace) -> str:
@@ -269,7 +276,7 @@ def table(arguments: argparse.Namespace) -> str:
     lines = ["| variant | seeds | " + " | ".join(name for name, *_ in COLUMNS) + " |"]
     lines.append("|---|---|" + "---|" * len(COLUMNS))
     for variant in arguments.variants:
-        found = summaries(arguments, variant)
+        found = list(summaries(arguments, variant).values())
         cells = []
         for _, key, decimals in COLUMNS:
             values = [value for summary in found if (value := figure(summary, key)) is not None]
@@ -277,6 +284,24 @@ def table(arguments: argparse.Namespace) -> str:
             cells.append(f"{statistics.mean(values):.{decimals}f}{spread}" if values else "–")
         lines.append(f"| {variant} | {len(found)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def removed_errors(arguments: argparse.Namespace) -> str:
+    """Of the error, 1 − R², that the Genie objective leaves with a seed, the share that AC3 removes; empty without both."""
+    ac3 = summaries(arguments, "ac3")
+    lines = []
+    for variant in ("genie", EQUAL_COMPUTE):
+        baseline = summaries(arguments, variant) if variant in arguments.variants else {}
+        seeds = [seed for seed in ac3 if seed in baseline]
+        for name, key, _ in COLUMNS:
+            if not key.endswith("_r2_across"):
+                continue
+            pairs = [(figure(ac3[seed], key), figure(baseline[seed], key)) for seed in seeds]
+            shares = [f"{(ours - theirs) / (1 - theirs):.0%}" for ours, theirs in pairs if None not in (ours, theirs)]
+            if shares:
+                lines.append(f"| {variant} | {name} | {', '.join(map(str, seeds))} | {', '.join(shares)} |")
+    head = ["", "| error of | in | seeds | removed by ac3 |", "|---|---|---|---|"]
+    return "\n".join([*head, *lines]) + "\n" if lines else ""
 
 
 def main() -> None:
@@ -289,8 +314,9 @@ def main() -> None:
                 write_json(folder / "run.json", train(arguments, variant, seed, folder))
             if not (folder / "quality.json").exists():
                 write_json(folder / "quality.json", measure(arguments, folder))
-            (arguments.output / "table.md").write_text(table(arguments))
-    print(table(arguments))
+            report = table(arguments) + removed_errors(arguments)
+            (arguments.output / "table.md").write_text(report)
+    print(report)
 
 
 if __name__ == "__main__":
