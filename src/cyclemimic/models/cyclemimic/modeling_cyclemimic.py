@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 from collections.abc import Sequence
@@ -22,12 +21,21 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 from .action_bins_cyclemimic import bin_centres, to_bins
 from .action_decoder_cyclemimic import CycleMimicActionDecoder
 from .backbone_inputs_cyclemimic import finish_logits, merge_cameras, next_position, position_ids, token_types_of
+from .checks_cyclemimic import (
+    check_actions,
+    check_backbone,
+    check_labels,
+    check_latent_tokens,
+    check_names,
+    check_pixel_values,
+    check_robot_state,
+)
 from .configuration_cyclemimic import CycleMimicConfig
 from .execution_cyclemimic import ActionChunkQueue
 from .image_batches_cyclemimic import IMAGE_INPUTS
 from .loss_cyclemimic import masked_mean_absolute_error, mean_of_unmasked
 from .modeling_prismatic import PrismaticForConditionalGeneration, PrismaticModel
-from .new_rows_cyclemimic import gathered, initialise_rows
+from .new_rows_cyclemimic import start_rows, widen_vocabulary
 from .padding_cyclemimic import padding_first
 from .processing_cyclemimic import CycleMimicProcessor
 from .prompts_cyclemimic import IGNORED_LABEL
@@ -44,10 +52,6 @@ for auto_class, model_class in (
     (AutoModel, TinyVisionModel),
 ):
     auto_class.register(CONFIG_MAPPING[model_class.config_class.model_type], model_class, exist_ok=True)
-
-
-# As LeRobot's columns and the processor's argument are called: the backbone would pass over them without a word.
-_MISNAMED = {"action", "action_is_pad", "latent_actions"}
 
 
 @dataclass
@@ -223,31 +227,11 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
             raise ValueError(f"`processor` must be a CycleMimicProcessor, got {type(processor).__name__}.")
         if isinstance(backbone, str | os.PathLike):
             backbone = load_safetensors(AutoModelForImageTextToText.from_pretrained, backbone)
-        takes = inspect.signature(type(backbone).forward).parameters if isinstance(backbone, PreTrainedModel) else ()
-        if "pixel_values" not in takes:
-            raise ValueError(
-                "`backbone` must be a model of images and text, whose `forward` takes `pixel_values`, got "
-                f"{type(backbone).__name__}."
-            )
-        image_token_id = getattr(backbone.config, "image_token_id", processor.image_token_id)
-        if image_token_id != processor.image_token_id:
-            raise ValueError(
-                f"`processor` must use the backbone's image token (id {image_token_id}), "
-                f"got {processor.image_token!r} (id {processor.image_token_id})."
-            )
-        table: Any = backbone.get_input_embeddings()
-        known_size: int = table.num_embeddings
-        size = max(known_size, len(processor.tokenizer))
-        size += -size % (pad_to_multiple_of or 1)
-        if size > known_size:
-            backbone.resize_token_embeddings(size, mean_resizing=False)
+        check_backbone(backbone, processor.image_token, processor.image_token_id)
+        padding_ids = widen_vocabulary(backbone, len(processor.tokenizer), pad_to_multiple_of or 1)
         config = processor.make_config(backbone.config, **kwargs)
         unknown_ids = config.new_token_ids if new_token_ids is None else new_token_ids
-        new_ids = torch.tensor([*unknown_ids, *range(known_size, size)]).unique()
-        tables: list[Any] = [backbone.get_input_embeddings(), backbone.get_output_embeddings()]
-        for weight in {id(table.weight): table.weight for table in tables}.values():
-            with gathered(weight):
-                initialise_rows(weight, new_ids.to(weight.device))
+        start_rows(backbone, [*unknown_ids, *padding_ids])
         model = cls(config, backbone=backbone)
         for name, part in model.named_children():
             if name == "backbone":  # which may be quantised, and then must not be cast
@@ -351,18 +335,12 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         The backbone's body over a whole sequence, without the vocabulary head: training and prediction share it. Returns
         its output and the positions of the tokens. A `robot_state` in the batch is the action decoder's, not its own.
         """
-        if "position_ids" in kwargs:
-            raise ValueError("`position_ids` must be left out, as they follow from `attention_mask`, got some.")
-        if unread := sorted(_MISNAMED.intersection(kwargs)):
-            raise ValueError(f"The batch must have the processor's names, got {unread}, which nothing reads.")
-        if not pixel_values.is_floating_point():
-            got = str(pixel_values.dtype).removeprefix("torch.")
-            raise ValueError(f"`pixel_values` must be floats, normalised by the processor, got {got}.")
+        check_names(kwargs)
+        check_pixel_values(pixel_values, self.config)
         # Callers have no say: without a prediction to go on with, there is no cache, and its output is read by name.
         for name in ("use_cache", "return_dict"):
             kwargs.pop(name, None)
         if self.config.num_cameras > 1:
-            self._check_cameras(pixel_values)
             given = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw, **kwargs}
             merged = merge_cameras({name: given[name] for name in IMAGE_INPUTS if given.get(name) is not None})
             pixel_values, image_grid_thw = merged.pop("pixel_values"), merged.pop("image_grid_thw", None)
@@ -398,13 +376,6 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
             attention_mask, input_ids, *([] if labels is None else [labels])
         )
         return attention_mask, input_ids, aligned[0] if aligned else None
-
-    def _check_cameras(self, pixel_values: torch.Tensor) -> None:
-        names, shape = self.config.camera_names, tuple(pixel_values.shape)
-        if len(shape) < 4 or shape[1] != len(names):
-            raise ValueError(
-                f"`pixel_values` must have shape (batch, {len(names)}, ...), an image of each camera of {names}, got {shape}."
-            )
 
     def _vocabulary_logits(self, states: torch.Tensor) -> torch.Tensor:
         # Of a model over several GPUs, the head may be on another than what asks for it.
@@ -472,15 +443,10 @@ class CycleMimicPreTrainedModel(SafeWeightsModel):
         return loss, scores
 
     def _check_labels(self, labels: torch.Tensor) -> None:
-        """Of more marks, any would be learned. Looks at the first batch alone: to look is to wait for the device."""
+        """Looks at the first batch alone: to look is to wait for the device."""
         if self._has_seen_labels or torch.compiler.is_compiling():
             return
-        count, counts = self.config.num_latent_tokens, (labels != IGNORED_LABEL).sum(dim=1)
-        if ((counts != 0) & (counts != count)).any():
-            raise ValueError(
-                f"`labels` must mark the {count} tokens of a latent action in a row, or none, and be {IGNORED_LABEL} elsewhere, "
-                f"got {counts.tolist()} marked."
-            )
+        check_labels(labels, self.config)
         self._has_seen_labels = True
 
     @torch.no_grad()
@@ -613,11 +579,11 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
             ValueError: a robot state that the configuration does not have, or none or one of another size where it does; actions
                 of another shape; without `labels`, no latent action in `input_ids`.
         """
-        self._check_robot_state(robot_state, len(input_ids))
-        self._check_actions(actions, actions_mask, len(input_ids))
+        check_robot_state(robot_state, len(input_ids), self.config)
+        check_actions(actions, actions_mask, len(input_ids), self.config)
         attention_mask, input_ids, labels = self._aligned(attention_mask, input_ids, labels)
-        if labels is None:
-            self._check_latent_tokens(input_ids)
+        if labels is None and not torch.compiler.is_compiling():
+            check_latent_tokens(input_ids, self.latent_token_ids, self.config)
         appended = self._appended_token_ids(actions, len(input_ids))
         full_mask = F.pad(attention_mask, (0, appended.shape[1]), value=1)
         outputs, _ = self._read(
@@ -655,14 +621,6 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
             attentions=outputs.attentions,
         )
 
-    def _check_actions(self, actions: torch.Tensor | None, mask: torch.Tensor | None, batch_size: int) -> None:
-        """Others would be broadcast, and learned."""
-        steps = batch_size, self.config.chunk_size
-        wanted = (("actions", actions, (*steps, self.config.action_dim)), ("actions_mask", mask, steps))
-        for name, given, shape in wanted:
-            if given is not None and tuple(given.shape) != shape:
-                raise ValueError(f"`{name}` must have shape {shape}, got {tuple(given.shape)}.")
-
     @torch.no_grad()
     def predict_action_chunk(
         self,
@@ -692,7 +650,7 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         Raises:
             ValueError: `labels` or `actions` came too: such a batch holds the answer; or a `robot_state` as in `forward`.
         """
-        self._check_robot_state(robot_state, len(input_ids))
+        check_robot_state(robot_state, len(input_ids), self.config)
         codes, state = self._decode_latent_actions(input_ids, pixel_values, attention_mask, **kwargs)
         last_token = self.latent_token_ids[codes[:, -1:]]
         if self.action_decoder is None:
@@ -731,23 +689,6 @@ class CycleMimicForActionPrediction(CycleMimicPreTrainedModel):
         if self._queue.needs_chunk:
             self._queue.push(self.predict_action_chunk(input_ids, pixel_values, attention_mask, **kwargs))
         return self._queue.pop(len(input_ids))
-
-    def _check_robot_state(self, robot_state: torch.Tensor | None, batch_size: int) -> None:
-        state_dim = self.config.state_dim
-        shape = None if robot_state is None else tuple(robot_state.shape)
-        if shape != (None if state_dim is None else (batch_size, state_dim)):
-            allowed = "left out" if state_dim is None else f"given, of shape {(batch_size, state_dim)},"
-            raise ValueError(f"`robot_state` must be {allowed} for a policy of `state_dim` {state_dim}, got {shape}.")
-
-    def _check_latent_tokens(self, input_ids: torch.Tensor) -> None:
-        if torch.compiler.is_compiling():
-            return
-        counts = torch.isin(input_ids, self.latent_token_ids).sum(dim=1)
-        if (counts != self.config.num_latent_tokens).any():
-            raise ValueError(
-                f"`input_ids` must hold the {self.config.num_latent_tokens} tokens of a latent action, got {counts.tolist()} a row; "
-                "of a prompt, `predict_action_chunk` predicts the actions."
-            )
 
     @property
     def _num_appended_tokens(self) -> int:
