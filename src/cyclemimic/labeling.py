@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from cyclemimic.cards.card import CardData, plain, render_label_card
 from cyclemimic.data import DataError, Episode, EpisodeSource, FramePairDataset, LabelFolder
-from cyclemimic.data.episode import list_episodes
-from cyclemimic.data.labels.latent_labels import PLACE_COLUMN
+from cyclemimic.data.episode_source import list_episodes
+from cyclemimic.data.labels.label_columns import PLACE_COLUMN
 from cyclemimic.data.pairs import check_intervals, future_indices
 from cyclemimic.evaluation_mode import evaluating
 from cyclemimic.hub.names import public_name

@@ -29,7 +29,7 @@ from cyclemimic.data import (
     read_mixture,
 )
 from cyclemimic.data.checking import BrokenEpisode, open_usable
-from cyclemimic.data.episode import list_episodes
+from cyclemimic.data.episode_source import list_episodes
 from cyclemimic.data.mixture import OpenedMixture, is_mixture
 from cyclemimic.data.pairs import check_intervals
 

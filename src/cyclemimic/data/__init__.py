@@ -4,7 +4,8 @@
 from .augmentation import PairAugmentation
 from .collators import CycleMimicCollator, LatentActionTokenizerCollator
 from .demonstrations import DemonstrationDataset
-from .episode import DataError, Episode, EpisodeReader, EpisodeSource
+from .episode import DataError, Episode, EpisodeReader
+from .episode_source import EpisodeSource
 from .frame_store import FrameStore
 from .labelled_mixture import LabelledMixture
 from .labels.label_folder import LabelFolder, write_labels

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from .episode import DataError, Episode, EpisodeSource
+from .episode import DataError, Episode
+from .episode_source import EpisodeSource
 
 logger = logging.getLogger(__name__)
 

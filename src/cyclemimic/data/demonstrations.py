@@ -11,7 +11,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from .checking import checked_vectors
-from .episode import DataError, Episode, EpisodeSource, list_episodes
+from .episode import DataError, Episode
+from .episode_source import EpisodeSource, list_episodes
 from .frame_store import FrameStore
 from .instructions import UNSAID, instruction_or_unsaid
 from .labels.latent_labels import LatentLabels

@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .numeric_inputs import as_array, as_indices, as_vectors, is_rate
+
 # Six days at 30 frames per second: whatever says more is broken.
 _MAX_FRAMES = 1 << 24
-_SOURCES = "data sets, as `open_source` opens them"
 
 
 class DataError(ValueError):
@@ -153,7 +153,7 @@ class Episode:
         """
         if indices is None:
             return self._checked_frames(range(self.num_frames))
-        chosen = _as_indices(indices).tolist()
+        chosen = as_indices(indices).tolist()
         if any(later <= earlier for earlier, later in zip(chosen, chosen[1:])):
             raise ValueError(f"`indices` must ascend without repetition, got {list(chosen)}")
         if len(chosen) and not (0 <= chosen[0] and chosen[-1] < self.num_frames):
@@ -177,7 +177,7 @@ class Episode:
             return stack_frames(self.iter_frames(), self.num_frames)
         if len(indices) == 0:
             raise ValueError("`indices` must name at least one frame, got none")
-        unique, inverse = np.unique(_as_indices(indices), return_inverse=True)
+        unique, inverse = np.unique(as_indices(indices), return_inverse=True)
         frames = stack_frames(self.iter_frames(unique.tolist()), len(unique))
         # Most calls ask in order already: no second copy of the frames for them.
         return frames if len(unique) == len(indices) and (np.diff(inverse) > 0).all() else frames[inverse]
@@ -243,19 +243,14 @@ class Episode:
         if not is_rate(fps):
             raise ValueError(f"`fps` must be positive and finite, got {fps!r}.")
         is_array = isinstance(getattr(frames, "dtype", None), np.dtype)
-        array: Any = frames if is_array else _as_array("frames", frames)
+        array: Any = frames if is_array else as_array("frames", frames)
         if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or len(array) == 0:
             raise ValueError(
                 f"`frames` must be uint8 of shape (num_frames, height, width, 3), got {array.dtype} {array.shape}"
             )
-        vectors = [_as_vectors(*column, len(array)) for column in (("actions", actions), ("states", states))]
+        vectors = [as_vectors(*column, len(array)) for column in (("actions", actions), ("states", states))]
         reader = _ArrayReader(array, instruction, *vectors)
         return cls(source, embodiment, index, len(array), float(fps), camera, reader, dict(attributes or {}))
-
-
-def is_rate(fps: object) -> bool:
-    """Whether it is a number that may be of frames per second."""
-    return isinstance(fps, int | float | np.number) and 0 < float(fps) < float("inf")
 
 
 def _read_only(values: np.ndarray | None) -> np.ndarray | None:
@@ -265,50 +260,6 @@ def _read_only(values: np.ndarray | None) -> np.ndarray | None:
     view = values.view()
     view.flags.writeable = False
     return view
-
-
-def as_whole_numbers(values: ArrayLike) -> np.ndarray:
-    """Return whole numbers as an array, `int64`.
-
-    Raises:
-        ValueError: If there is anything else among them, which it names: a fraction, NaN, a boolean, a text.
-    """
-    array = np.asarray(values)
-    if array.dtype.kind == "O":
-        # Python's numbers, or the lists of a column of lists: NumPy looks into them only as parts of a list.
-        array = np.asarray(array.tolist())
-    if array.dtype.kind == "f":
-        is_whole = (array == np.trunc(array)) & (np.abs(array) < 2.0**63)
-        if not is_whole.all():
-            raise ValueError(f"{array[~is_whole].flat[0]:g}")
-    elif array.dtype.kind not in "iu":
-        raise ValueError(array.dtype.name)
-    return array.astype(np.int64, copy=False)
-
-
-def _as_indices(indices: Sequence[int]) -> np.ndarray:
-    try:
-        return as_whole_numbers(indices)
-    except ValueError as error:
-        raise ValueError(f"`indices` must be whole numbers, got others ({error})") from error
-
-
-def _as_array(name: str, values: Any, dtype: type | None = None) -> np.ndarray:
-    try:
-        return np.asarray(values, dtype=dtype)
-    except ValueError as error:
-        raise ValueError(f"`{name}` must be numbers in rows of one shape, got others ({error}).") from error
-
-
-def _as_vectors(name: str, values: Any, num_frames: int) -> np.ndarray | None:
-    if values is None:
-        return None
-    vectors = _as_array(name, values, np.float32)
-    if vectors.ndim != 2 or len(vectors) != num_frames:
-        raise ValueError(
-            f"`{name}` must have shape ({num_frames}, {name[:-1]}_dim), a row a frame, got {vectors.shape}."
-        )
-    return vectors
 
 
 @dataclass(frozen=True)
@@ -331,31 +282,6 @@ class _ArrayReader:
 
     def read_states(self) -> np.ndarray | None:
         return self.states
-
-
-class EpisodeSource(Protocol):
-    """A data set as a sequence of [`Episode`]s of one embodiment, camera and frame rate.
-
-    [`LeRobotSource`] reads one from disk, [`InMemorySource`] wraps episodes that exist. `camera` is the one read, of those
-    in `cameras`; `licence` is what the data set says of it, if anything.
-    """
-
-    name: str
-    embodiment: str
-    camera: str
-    fps: float
-    licence: str | None
-
-    @property
-    def cameras(self) -> Sequence[str]:
-        """All that the data set has."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Episode: ...
-
-    def __iter__(self) -> Iterator[Episode]: ...
 
 
 def stack_frames(frames: Iterable[np.ndarray], num_frames: int) -> np.ndarray:
@@ -393,63 +319,3 @@ def check_num_frames(num_frames: float, where: str) -> None:
             f"{where}: an episode of {num_frames:.4g} frames, at most {_MAX_FRAMES} are read; correct its length or frame "
             "rate"
         )
-
-
-def list_episodes(sources: Sequence[EpisodeSource]) -> list[Episode]:
-    """Return the episodes of some data sets, in order.
-
-    Raises:
-        As [`iter_episodes`].
-    """
-    return list(iter_episodes(sources))
-
-
-def iter_episodes(sources: Sequence[EpisodeSource]) -> Iterator[Episode]:
-    """Yield the episodes of some data sets, in order, and hold none of them: what one has read goes with it.
-
-    Raises:
-        ValueError: If there is no data set, or `sources` is no list of them.
-        DataError: If an episode goes by another name or embodiment than its data set, or two by one name and index:
-            labels and statistics could not tell them apart.
-    """
-    # A data set yields episodes; a path, its letters.
-    check_sources(sources, Iterable, _SOURCES)
-    if not sources:
-        raise ValueError("`sources` must name at least one data set, got none")
-    seen: set[tuple[str, int]] = set()
-    for episode in chain.from_iterable(map(_episodes_of, sources)):
-        if (episode.source, episode.index) in seen:
-            raise DataError(
-                f"two data sets or episodes go by the name {episode.source!r}, episode {episode.index}; give episodes of "
-                "one data set an `index` each, or open data sets with different `name`s"
-            )
-        seen.add((episode.source, episode.index))
-        yield episode
-
-
-def _episodes_of(source: EpisodeSource) -> Iterator[Episode]:
-    """The episodes of a data set; its name and embodiment must be theirs, by which they are looked up."""
-    # A list of episodes has neither.
-    known_as = getattr(source, "name", None), getattr(source, "embodiment", None)
-    if None in known_as:
-        raise ValueError(
-            f"`sources` must be a list of {_SOURCES}, got {type(source).__name__} without `name` and `embodiment`."
-        )
-    for episode in source:
-        if not isinstance(episode, Episode):
-            raise ValueError(f"`sources` must yield `Episode`s, got {type(episode).__name__} of {known_as[0]}.")
-        if (episode.source, episode.embodiment) != known_as:
-            raise DataError(
-                f"a data set must have the name and embodiment of its episodes, {episode.source!r} and "
-                f"{episode.embodiment!r} of episode {episode.index}, got {known_as[0]!r} and {known_as[1]!r}"
-            )
-        yield episode
-
-
-def check_sources(sources: Any, kind: type, kind_name: str) -> None:
-    """Raises `ValueError` unless `sources` is a list of such, and neither one alone nor paths."""
-    wrong = [sources]
-    if isinstance(sources, Sequence) and not isinstance(sources, str):
-        wrong = [each for each in sources if isinstance(each, str) or not isinstance(each, kind)]
-    if wrong:
-        raise ValueError(f"`sources` must be a list of {kind_name}, got {type(wrong[0]).__name__}.")

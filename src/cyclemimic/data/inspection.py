@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .checking import BrokenEpisode, check_columns, checked_vectors, find_broken_episodes
-from .episode import DataError, Episode, EpisodeSource
+from .episode import DataError, Episode
+from .episode_source import EpisodeSource
 from .feature_statistics import DistinctValues, VectorStatistics
 
 _MAX_INSTRUCTIONS = 5

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .episode import DataError, EpisodeSource, list_episodes
+from .episode import DataError
+from .episode_source import EpisodeSource, list_episodes
 
 UNSAID = "go on"
 """What a policy is told where a data set says nothing, of an episode or of a frame: it still teaches what follows from the picture."""

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from ..hub.names import split_revision
 from ..strict_yaml import load_yaml
 from .checking import BrokenEpisode, BrokenEpisodesError, open_usable
-from .episode import DataError, EpisodeSource
+from .episode import DataError
+from .episode_source import EpisodeSource
 from .mixture_dataset import WeightedSource
 from .readers.sources import open_source
 

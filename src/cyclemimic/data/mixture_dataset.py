@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .episode import DataError, Episode, EpisodeSource, check_sources, list_episodes
+from .episode import DataError, Episode
+from .episode_source import EpisodeSource, check_sources, list_episodes
 from .frame_store import MAX_BYTES, iter_transformed
 from .pair_order import SegmentOrder, SourceOrder
 from .pairs import check_intervals, num_pairs_of, pair_item

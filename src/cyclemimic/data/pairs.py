@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from .episode import DataError, Episode, EpisodeSource, list_episodes
+from .episode import DataError, Episode
+from .episode_source import EpisodeSource, list_episodes
 from .frame_store import FrameStore
 
 logger = logging.getLogger(__name__)

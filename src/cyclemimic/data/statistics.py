@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .checking import checked_vectors
-from .episode import EpisodeSource, iter_episodes
+from .episode_source import EpisodeSource, iter_episodes
 from .feature_statistics import DistinctValues, VectorStatistics
 
 # Of a dimension's whole range, what it may tremble by and still rest: noise of numbers, as outliers would need to be a

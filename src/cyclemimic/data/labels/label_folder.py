@@ -17,8 +17,9 @@ import numpy as np
 
 from ..atomic import AtomicFolder
 from ..episode import DataError
+from .label_columns import sizes_of
 from .label_writer import FORMAT_VERSION, UNFINISHED_PREFIX, shard_name, sync_folder, to_table, write_shard
-from .latent_labels import LatentLabels, sizes_of
+from .latent_labels import LatentLabels
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..episode import DataError
-from .latent_labels import COLUMNS, INTEGER_COLUMNS, METADATA_KEY, PLACE_COLUMN, checked_columns
+from .label_columns import COLUMNS, INTEGER_COLUMNS, METADATA_KEY, PLACE_COLUMN, checked_columns
 
 FORMAT_VERSION = 2
 UNFINISHED_PREFIX = ".unfinished-"

@@ -9,7 +9,8 @@ from os import PathLike
 from pathlib import Path
 
 from ...hub.names import names_hub_repository
-from ..episode import DataError, EpisodeSource
+from ..episode import DataError
+from ..episode_source import EpisodeSource
 from .arrow_tables import TABLE_SUFFIXES, is_table
 from .hub import at_revision, open_hub_folder
 from .image_folders import ImageFolderSource, is_numbered_image

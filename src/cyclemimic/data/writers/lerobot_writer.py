@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..atomic import AtomicFolder
-from ..episode import DataError, is_rate
+from ..episode import DataError
 from ..feature_statistics import DatasetStatistics
+from ..numeric_inputs import is_rate
 from ..readers.lerobot_episodes import is_own_episode_column
 from .lerobot_files import EpisodesFile, RollingParquet, RollingVideo
 from .lerobot_info import describe_features, write_info, write_statistics, write_tasks

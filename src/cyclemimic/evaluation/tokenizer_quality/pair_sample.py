@@ -10,7 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from cyclemimic.data import DataError, Episode, EpisodeSource
-from cyclemimic.data.episode import list_episodes, stack_frames
+from cyclemimic.data.episode import stack_frames
+from cyclemimic.data.episode_source import list_episodes
 from cyclemimic.data.frame_store import iter_transformed
 from cyclemimic.data.pairs import future_indices
 
