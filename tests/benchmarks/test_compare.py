@@ -108,6 +108,31 @@ def test_every_variant_gets_a_row_of_what_was_measured(run_compare, capsys):
     assert (output / "table.md").read_text() in capsys.readouterr().out
 
 
+def test_equal_compute_needs_ac3_before_it(run_compare, capsys):
+    for variants in (["genie-equal-compute"], ["genie-equal-compute", "ac3"]):
+        with pytest.raises(SystemExit):
+            run_compare("--variants", *variants)
+        assert "`--variants` must have ac3 before genie-equal-compute" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("share", [0.5, 0.75])
+def test_a_share_of_the_frames_costs_that_share(compare, share):
+    sizes = {
+        **TINY,
+        "num_attention_heads": 2,
+        "vision_config": None,
+        "patch_size": 8,
+        "image_size": 32,
+        "codebook_dim": 8,
+    }
+    of = {
+        part: compare.step_operations(compare.LatentActionTokenizerConfig(**sizes, generated_share=part), ac3=True)
+        for part in (share, 1.0)
+    }
+    without = compare.step_operations(compare.LatentActionTokenizerConfig(**sizes), ac3=False)
+    assert (of[share] - without) / (of[1.0] - without) == pytest.approx(share, abs=0.02)
+
+
 def test_equal_compute_is_as_many_operations(run_compare, compare):
     output = run_compare("--variants", "ac3", "genie-equal-compute", "--seeds", "0", "--workers", "1")
     ac3, equal = (

@@ -87,6 +87,7 @@ COLUMNS = (
     ("transfer R² across", "transfer_r2_across", 2),
     ("body from codes", "embodiment_accuracy", 2),
     ("MI, nats", "mutual_information", 2),
+    ("MI by labels", "mutual_information_discrete", 2),
     ("cycle accuracy", "cycle_token_accuracy", 2),
     ("perplexity", "perplexity", 1),
     ("actions", "distinct_actions", 0),
@@ -125,6 +126,11 @@ def parse() -> argparse.Namespace:
         "--config", type=json.loads, default={}, metavar="JSON", help="fields of the tokenizer's configuration"
     )
     arguments = parser.parse_args()
+    variants = arguments.variants
+    if EQUAL_COMPUTE in variants and "ac3" not in variants[: variants.index(EQUAL_COMPUTE)]:
+        parser.error(
+            f"`--variants` must have ac3 before {EQUAL_COMPUTE}, which takes its steps from it, got {variants}."
+        )
     run = {name: value for name, value in vars(arguments).items() if name not in FREE}
     try:
         run["mixture"] = describe_mixture(arguments.train)
@@ -162,10 +168,12 @@ def make_config(arguments: argparse.Namespace, variant: str, seed: int) -> Laten
 
 
 def make_model(arguments: argparse.Namespace, variant: str, seed: int) -> LatentActionTokenizerForPreTraining:
-    """The tokenizer that a run starts with; what `--start` lacks of AC3 is new."""
+    """The tokenizer that a run starts with; of `--start` it has no buffer and no steps of AC3, and what it lacks is new."""
     config = make_config(arguments, variant, seed)
     if arguments.start:
-        return LatentActionTokenizerForPreTraining.from_pretrained(start_of(arguments, seed), config=config)
+        model = LatentActionTokenizerForPreTraining.from_pretrained(start_of(arguments, seed), config=config)
+        model.restart_ac3()
+        return model
     return LatentActionTokenizerForPreTraining(config)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from fractions import Fraction
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,12 +20,12 @@ from cyclemimic import LatentActionTokenizerConfig, LatentActionTokenizerForPreT
 
 def step_operations(config: LatentActionTokenizerConfig, ac3: bool) -> int:
     """Floating-point operations of a training step a pair, by torch's own counter."""
+    # So many that the share of them that is played is a whole number.
+    num_pairs = Fraction(config.generated_share).limit_denominator(64).denominator
     model = LatentActionTokenizerForPreTraining(config)
     if ac3:
         model.buffer.add(torch.zeros(1, config.num_latent_tokens, dtype=torch.long), torch.zeros(1, dtype=torch.long))
         model.ac3_steps.fill_(1)
-    # So many that the share of them is a whole number.
-    num_pairs = round(1 / config.generated_share)
     frames = torch.randn(2, num_pairs, 3, config.image_size, config.image_size)
     with FlopCounterMode(display=False) as counter:
         model(*frames).loss.backward()
@@ -33,11 +34,12 @@ def step_operations(config: LatentActionTokenizerConfig, ac3: bool) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--generated_share", type=float, default=1.0, help="one over a whole number (default: 1)")
-    parser.add_argument("--config", type=json.loads, default={}, metavar="JSON", help="fields of AC3's configuration")
+    parser.add_argument("--generated_share", type=float, default=1.0, help="of the frames (default: 1)")
+    parser.add_argument("--config", type=json.loads, default={}, metavar="JSON", help="fields of the configuration")
     arguments = parser.parse_args()
     fields = {"generated_share": arguments.generated_share} | arguments.config
-    genie = step_operations(LatentActionTokenizerConfig(cycle_weight=0, adversarial_weight=0), ac3=False)
+    without = fields | {"cycle_weight": 0, "adversarial_weight": 0}
+    genie = step_operations(LatentActionTokenizerConfig(**without), ac3=False)
     ac3 = step_operations(LatentActionTokenizerConfig(**fields), ac3=True)
     print(f"a pair: Genie {genie / 1e9:.0f} G, AC3 {ac3 / 1e9:.0f} G, ratio {ac3 / genie:.3f}")
 

@@ -27,6 +27,19 @@ def test_states_differ_and_actions_add_up():
     np.testing.assert_array_equal(TrueMotion("action", (1, 0)).of_pairs(episode, current, future), [[2, 1], [2, 9]])
 
 
+def test_places_are_those_of_states():
+    numbers = np.array([[0.0, 1], [1, 1], [3, 1], [6, 1], [10, 1]])
+    episode = make_episode(numbers, numbers)
+    np.testing.assert_array_equal(TrueMotion("state", (0,)).places(episode, np.array([0, 3])), [[0], [6]])
+    assert TrueMotion("action", (0,)).places(episode, np.array([0, 3])) is None
+
+
+def test_an_episode_of_fewer_dimensions_is_refused():
+    episode = make_episode(np.ones((5, 2)), np.ones((5, 2)))
+    with pytest.raises(DataError, match="arm: episode 0 has 2 states a frame, 3 are needed"):
+        TrueMotion("state", (0, 2)).of_pairs(episode, np.array([0]), np.array([1]))
+
+
 @pytest.mark.parametrize(
     ("widths", "expected"),
     [

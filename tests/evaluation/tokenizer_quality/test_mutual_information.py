@@ -85,11 +85,11 @@ def test_ksg_of_codes_and_a_motion_they_name():
 def test_labels_that_split_the_values():
     random = np.random.default_rng(0)
     labels, values = random.integers(0, 2, 1000), random.random((1000, 1))
-    assert discrete_mutual_information(labels, values + 5 * labels[:, None]) == pytest.approx(math.log(2), abs=0.02)
+    assert discrete_mutual_information(labels, values + 5 * labels[:, None])[0] == pytest.approx(math.log(2), abs=0.02)
     # Half of each range is shared: H(Y) - H(Y|X) = 1.5 ln 2 - ln 2.
     overlapping = 2 * values + labels[:, None]
-    assert discrete_mutual_information(labels, overlapping) == pytest.approx(0.5 * math.log(2), abs=0.06)
-    assert discrete_mutual_information(labels, values) == pytest.approx(0.0, abs=0.06)
+    assert discrete_mutual_information(labels, overlapping)[0] == pytest.approx(0.5 * math.log(2), abs=0.06)
+    assert discrete_mutual_information(labels, values)[0] == pytest.approx(0.0, abs=0.06)
 
 
 def test_labels_of_few_rows_by_the_definition():
@@ -107,7 +107,7 @@ def test_labels_of_few_rows_by_the_definition():
             total += digamma(k) - digamma(len(alike) + 1) + digamma(len(distances) + 1)
             total -= digamma(int((distances <= reach).sum()))
         found = discrete_mutual_information(labels, values[:, None], groups)
-        assert found == pytest.approx(total / 18, abs=1e-9)
+        assert found == pytest.approx((total / 18, 1.0), abs=1e-9)
 
 
 def test_labels_of_one_group_are_left_out():
@@ -120,7 +120,8 @@ def test_labels_of_one_group_are_left_out():
     found = discrete_mutual_information(
         np.concatenate([labels, [7, 7, 7]]), extended, np.concatenate([groups, 3 * [200]])
     )
-    assert found == pytest.approx(expected, abs=0.02)
+    assert found[0] == pytest.approx(expected[0], abs=0.02)
+    assert (expected[1], found[1]) == (1.0, 200 / 203)
 
 
 def test_a_common_course_in_time_is_no_information():
@@ -170,8 +171,10 @@ def test_labels_that_occur_once_are_left_out():
     expected = discrete_mutual_information(labels, values + 5 * labels[:, None])
     more = np.concatenate([labels, [7, 8, 9]])
     extended = np.concatenate([values + 5 * labels[:, None], [[0.3], [2.0], [5.5]]])
-    assert discrete_mutual_information(more, extended) == pytest.approx(expected, abs=0.02)
-    assert math.isnan(discrete_mutual_information(np.arange(200), values))
+    found = discrete_mutual_information(more, extended)
+    assert found[0] == pytest.approx(expected[0], abs=0.02) and found[1] == 200 / 203
+    value, share = discrete_mutual_information(np.arange(200), values)
+    assert math.isnan(value) and share == 0
 
 
 @pytest.mark.parametrize("function", [ksg, discrete_mutual_information])

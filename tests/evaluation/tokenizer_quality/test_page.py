@@ -5,10 +5,11 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 
 from cyclemimic.evaluation.tokenizer_quality import write_quality
-from cyclemimic.evaluation.tokenizer_quality.page import cell_colour, render_quality_page
+from cyclemimic.evaluation.tokenizer_quality.page import _dimension_charts, cell_colour, render_quality_page
 
 
 def test_files(faithful, tmp_path):
@@ -57,3 +58,9 @@ def test_page_without_what_could_not_be_measured(faithful):
 @pytest.mark.parametrize(("r2", "share"), [(None, 0), (-2.0, 0), (0.0, 0), (0.5, 30), (1.0, 60), (1.2, 60)])
 def test_cells_are_darker_the_better(r2, share):
     assert cell_colour(r2) == f"color-mix(in srgb, var(--accent) {share}%, transparent)"
+
+
+def test_there_is_no_chart_without_points():
+    nothing, points = np.empty((0, 2)), np.ones((3, 2))
+    assert _dimension_charts([(nothing, nothing)] * 2, ("a", "b"), [0, 1]) == []
+    assert len(_dimension_charts([(nothing, nothing), (points, points)], ("a", "b"), [0, 1])) == 2

@@ -81,6 +81,14 @@ def test_one_body(one_body):
     assert metrics["cycle"]["crosses_bodies"] is False
 
 
+def test_a_data_set_without_motion_is_named(image_processor):
+    films = make_source("films", 2, 4, states=None, actions=None)
+    sources = [make_source("panda", 3, 6), films]
+    metrics = measure_tokenizer(SquareTokenizer(), image_processor, sources, SETTINGS).metrics
+    assert "neither states nor actions" in metrics["not_measured"]["sources"]["films_data"]
+    assert list(metrics["data"]["bodies"]) == ["panda"]
+
+
 def test_a_body_that_stands_still_is_named(still_body, faithful):
     metrics = still_body.metrics
     assert list(metrics["not_measured"]) == ["bodies"] and list(metrics["not_measured"]["bodies"]) == ["sawyer"]
@@ -92,7 +100,10 @@ def test_a_body_that_stands_still_is_named(still_body, faithful):
     assert metrics["probes"]["codes"]["linear"]["across_correlation"] is None
     transfer = metrics["transfer"]
     assert transfer["within_correlation"] > 0.7, "of the body that moves"
-    assert transfer["shuffled"] is not None
+    assert transfer["across"]["value"] is transfer["shuffled"] is None, (
+        "a body that stands still has room for no motion"
+    )
+    assert transfer["left_out"] >= 0.25
     assert faithful.metrics["not_measured"] == {}
 
 

@@ -10,8 +10,8 @@ import torch
 
 from cyclemimic.evaluation.tokenizer_quality.motion import TrueMotion
 from cyclemimic.evaluation.tokenizer_quality.pair_sample import sample_pairs
-from cyclemimic.evaluation.tokenizer_quality.pixel_probe import fit_pixel_probe
-from cyclemimic.evaluation.tokenizer_quality.transfer import Transfers, _r2_per_dim, _transfer
+from cyclemimic.evaluation.tokenizer_quality.pixel_probe import PixelProbe, fit_pixel_probe
+from cyclemimic.evaluation.tokenizer_quality.transfer import Transfers, _choose_frames, _r2_per_dim, _transfer
 
 from .conftest import SETTINGS, make_source
 
@@ -36,6 +36,14 @@ def test_probe_sees_motion_there_and_back_and_none(sample, probe):
     assert np.abs(forth - true).mean() < 0.3
     assert np.abs(back + true).mean() < 0.3
     assert np.abs(still).mean() < 0.2
+
+
+def test_what_the_networks_read_is_averaged(sample, probe):
+    rows = sample.held_out_rows()
+    frames = sample.frames[sample.current[rows]], sample.frames[sample.future[rows]]
+    each = [PixelProbe([network], torch.device("cpu")).predict(*frames) for network in probe.networks]
+    assert len(each) == 3 and not np.allclose(each[0], each[1])
+    np.testing.assert_allclose(probe.predict(*frames), np.mean(each, axis=0), atol=1e-6)
 
 
 def test_probe_is_blind_to_marks_that_are_not_motion(sample, probe):
@@ -94,3 +102,23 @@ def test_actions_are_applied_to_held_out_frames_of_other_episodes(make_sample):
     cell = _transfer(dataclasses.replace(sample, frames=frames), encoded, passes, probe, 0, 0, random)
     rows = shown[0][:, 0, 0, 0]
     assert sample.held_out[rows].all() and (sample.episode[rows] != sample.episode[cell.actions_of]).all()
+
+
+def test_actions_are_applied_where_they_do_not_lead_out_of_what_was_seen(make_sample):
+    """Body 0 goes from 0 to 9 by ones, and once by nine; body 1 from 3 to 8 by ones."""
+    sample = make_sample([0] * 10 + [1] * 10, np.repeat([0, 1, 2, 3], 5).tolist(), [1, 3])
+    place = np.array([*range(9), 0, 3, 4, 5, 6, 7, 3, 4, 5, 6, 7], dtype=float)[:, None]
+    motion = np.ones((20, 1))
+    motion[9] = 9
+    sample = dataclasses.replace(sample, place=place, motion=motion)
+    actions = sample.held_out_rows(0)
+    assert actions.tolist() == [5, 6, 7, 8, 9]
+    played = [_choose_frames(sample, actions, 1, np.random.default_rng(seed)) for seed in range(20)]
+    # Nine steps fit nowhere on the other body; one step fits everywhere.
+    assert all(kept.tolist() == [5, 6, 7, 8] for kept, _ in played)
+    assert {frame for _, frames in played for frame in frames} == set(range(15, 20))
+    # At home, in the episode that is not held out, from the first place alone.
+    kept, frames = _choose_frames(sample, actions, 0, np.random.default_rng(0))
+    assert kept.tolist() == actions.tolist() and frames[-1] == 0 and (frames[:-1] < 5).all()
+    unknown = dataclasses.replace(sample, place=None)
+    assert len(_choose_frames(unknown, actions, 1, np.random.default_rng(0))[0]) == 5

@@ -69,7 +69,7 @@ def summary_rows(metrics: Mapping) -> list[Row]:
     if information is not None:
         detail = (
             f"KSG; motions of other episodes {number(information['ksg_shuffled'])}, "
-            f"codes as labels {number(information['discrete'])}"
+            f"codes as labels {number(information['discrete'])}, of {number(100 * information['discrete_share'])} % of the pairs"
         )
         rows.append(Row("mutual information of codes and motion, nats", (information["ksg"],), detail))
     return rows

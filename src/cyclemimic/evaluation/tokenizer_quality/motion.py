@@ -40,18 +40,32 @@ class TrueMotion:
             `np.ndarray` of shape `(n, len(dims))`: float64, in the units of the data set.
 
         Raises:
-            DataError: The episode lacks them, or some are not finite.
+            DataError: The episode lacks them or some dimensions of them, or some are not finite.
         """
-        values = _read(episode, self.kind)
-        if values is None:
-            raise DataError(f"{episode.source}: episode {episode.index} has no {self.kind}s")
-        values = values[:, list(self.dims)].astype(np.float64)
-        if not np.isfinite(values).all():
-            raise DataError(f"{episode.source}: episode {episode.index} has {self.kind}s that are not finite")
+        values = self._values(episode)
         if self.kind == "state":
             return values[future] - values[current]
         sums = np.concatenate([np.zeros((1, len(self.dims))), np.cumsum(values, axis=0)])
         return sums[future] - sums[current]
+
+    def places(self, episode: Episode, frames: np.ndarray) -> np.ndarray | None:
+        """Where some frames `(n,)` of an episode are in the dimensions of the motion, `(n, len(dims))`; `None` where the motion
+        is a sum of actions, which does not say. Raises as `of_pairs`."""
+        return self._values(episode)[frames] if self.kind == "state" else None
+
+    def _values(self, episode: Episode) -> np.ndarray:
+        values = _read(episode, self.kind)
+        if values is None:
+            raise DataError(f"{episode.source}: episode {episode.index} has no {self.kind}s")
+        if values.shape[1] <= max(self.dims):
+            raise DataError(
+                f"{episode.source}: episode {episode.index} has {values.shape[1]} {self.kind}s a frame, "
+                f"{max(self.dims) + 1} are needed"
+            )
+        values = values[:, list(self.dims)].astype(np.float64)
+        if not np.isfinite(values).all():
+            raise DataError(f"{episode.source}: episode {episode.index} has {self.kind}s that are not finite")
+        return values
 
 
 def sources_with_motion(sources: Sequence[EpisodeSource]) -> list[EpisodeSource]:

@@ -3,8 +3,9 @@
 
 Two estimators, because codes are discrete and motions are not. KSG (estimator 1 of Kraskov, Stögbauer and Grassberger,
 2004, https://arxiv.org/abs/cond-mat/0305641) takes the codes' vectors as continuous; it is what the field reports
-(MVP-LAM). Ross (2014, https://doi.org/10.1371/journal.pone.0087357) takes each distinct action as a label, which is
-what codes are, but it has to leave out actions that occur once. Both compare every pair with all others, without a
+(MVP-LAM), and it changes with the vectors: words that are near and mean alike count for more. Ross (2014,
+https://doi.org/10.1371/journal.pone.0087357) takes each distinct action as a label, which is what codes are, but it has to
+leave out actions that occur in one episode. Both compare every pair with all others, without a
 search tree: codes have too many dimensions for one to help.
 
 Pairs a frame apart share most of their motion and often their codes. A neighbour in time is near in both whether they
@@ -78,7 +79,7 @@ def ksg_mutual_information(
 
 def discrete_mutual_information(
     labels: np.ndarray, values: np.ndarray, groups: np.ndarray | None = None, seed: int = 0
-) -> float:
+) -> tuple[float, float]:
     """
     Estimates the mutual information of a label and a continuous variable (Ross 2014), by three neighbours; of labels with
     fewer other rows, by all.
@@ -91,7 +92,7 @@ def discrete_mutual_information(
         seed (`int`, *optional*, defaults to 0): Seed of the jitter.
 
     Returns:
-        `float`: In nats; `nan` where no label is of two groups.
+        `float`, `float`: In nats, `nan` where no label is of two groups; and the share of the rows that it is of.
 
     Raises:
         ValueError: a row has fewer rows of other groups than neighbours, or the numbers of rows differ.
@@ -102,7 +103,7 @@ def discrete_mutual_information(
     alike = _num_others(group, label)
     known = alike > 0
     if not known.any():
-        return float("nan")
+        return float("nan"), 0.0
     points = _standardised(values[known.numpy()], np.random.default_rng(seed))
     label, group, alike = label[known], group[known], alike[known]
     neighbours = alike.clamp(max=_NUM_NEIGHBOURS)
@@ -113,15 +114,16 @@ def discrete_mutual_information(
         reach = same.topk(min(_NUM_NEIGHBOURS, len(points)), dim=1, largest=False).values
         reach = reach.gather(1, neighbours[rows, None] - 1)
         total -= float(_digamma((distances <= reach).sum(dim=1)).sum())
-    return total / len(points)
+    return total / len(points), len(points) / len(values)
 
 
 def code_information(
     sample: PairSample, encoded: EncodedPairs, rows: np.ndarray, seed: int
 ) -> dict[str, float] | None:
     """
-    Mutual information of codes and true motion of some pairs, in nats, and as its control that of codes and motions of other
-    episodes (`ksg_shuffled`); `None` for too few pairs of other episodes.
+    Mutual information of codes and true motion of some pairs, in nats, by both estimators, with the share of the pairs that the
+    discrete one is of, and as a control that of codes and motions of other episodes (`ksg_shuffled`); `None` for too few pairs of
+    other episodes.
     """
     if len(rows) > _MAX_PAIRS:
         rows = rows[np.linspace(0, len(rows) - 1, _MAX_PAIRS).round().astype(int)]
@@ -133,10 +135,12 @@ def code_information(
     ksg, ksg_shuffled = ksg_mutual_information(
         vectors, [moved, moved[_elsewhere(episodes, seed)]], episodes, seed=seed
     )
+    discrete, discrete_share = discrete_mutual_information(labels, moved, episodes, seed=seed)
     return {
         "ksg": ksg,
         "ksg_shuffled": ksg_shuffled,
-        "discrete": discrete_mutual_information(labels, moved, episodes, seed=seed),
+        "discrete": discrete,
+        "discrete_share": discrete_share,
         "pairs": len(rows),
     }
 

@@ -113,19 +113,20 @@ def _scatters(measurement: TokenizerMeasurement) -> list[tuple[str, list[Scatter
         cells = [cell for j, cell in enumerate(line) if i != j or count == 1]
         transferred.append((np.concatenate([c.true for c in cells]), np.concatenate([c.decoded for c in cells])))
     onto = "other bodies" if count > 1 else "other episodes"
-    return [
-        ("Read from codes by a linear probe of the same body", _dimension_charts(probed, sample.bodies, dims)),
-        (
-            f"Read from frames of {onto} to which the action was applied",
-            _dimension_charts(transferred, sample.bodies, dims),
-        ),
-    ]
+    charts = {
+        "Read from codes by a linear probe of the same body": probed,
+        f"Read from frames of {onto} to which the action was applied": transferred,
+    }
+    drawn = [(title, _dimension_charts(pairs, sample.bodies, dims)) for title, pairs in charts.items()]
+    return [(title, charts) for title, charts in drawn if charts]
 
 
 def _dimension_charts(
     pairs: list[tuple[np.ndarray, np.ndarray]], names: tuple[str, ...], dims: list[int]
 ) -> list[ScatterChart]:
-    """A chart a dimension, of some of the points."""
+    """A chart a dimension, of some of the points; none without points."""
+    if not any(len(true) for true, _ in pairs):
+        return []
     random = np.random.default_rng(0)
     chosen = [random.permutation(len(true))[:_MAX_POINTS] for true, _ in pairs]
     return [

@@ -51,6 +51,8 @@ STILL = (
     "the others."
 )
 
+SILENT = "It has neither states nor actions by which the true motion could be told."
+
 
 @dataclass(frozen=True, eq=False)
 class TokenizerMeasurement:
@@ -92,10 +94,11 @@ def measure_tokenizer(
         [`TokenizerMeasurement`]: Its `metrics` are a `dict` that JSON can hold; `None` stands for what cannot be measured.
         `"summary"` has the main figures; the other sections, and their keys, are those of the functions that measure them.
         An estimate is `{"value", "low", "high"}`, with a 95 % bootstrap interval over held-out episodes. `"not_measured"`
-        has the reason of each section that is `None`, and under `"bodies"` of each body on which there is no R².
+        has the reason of each section that is `None`, and under `"bodies"` of each body on which there is no R²; under `"sources"`
+        that of each data set that is left out.
 
     Raises:
-        DataError: A data set has neither states nor actions, a body too few episodes, a video does not decode.
+        DataError: No data set has states or actions, a body too few episodes, a video does not decode.
         ValueError: `motion_dims` that the data does not have.
 
     Example:
@@ -132,6 +135,8 @@ def measure_tokenizer(
         "transfer": transfer,
     }
     metrics = _metrics(sections, sample, true_motion, settings) | {"seconds": time.perf_counter() - start}
+    if left_out := {source.name: SILENT for source in sources if source.name not in sample.source}:
+        metrics["not_measured"]["sources"] = left_out
     return TokenizerMeasurement(json_ready(metrics), sample, encoded, predictions, transfers, pictures)
 
 
@@ -160,7 +165,8 @@ def _take_sample(
     if still:
         logger.warning("%ss %s move alike in every pair and are left out", motion.kind, still)
     kept = TrueMotion(motion.kind, tuple(dim for dim in motion.dims if dim not in still))
-    return kept, dataclasses.replace(sample, motion=sample.motion[:, moves], scale=sample.scale[moves])
+    place = None if sample.place is None else sample.place[:, moves]
+    return kept, dataclasses.replace(sample, motion=sample.motion[:, moves], scale=sample.scale[moves], place=place)
 
 
 def _probe(

@@ -20,6 +20,7 @@ def summarise(sections: dict[str, Any]) -> dict[str, Any]:
         "linear_correlation_across": codes["linear"]["across_correlation"],
         **{f"{kind}_{name}": codes[kind]["pooled_scores"][name] for kind in PROBES for name in ("nmse", "max_l1")},
         "mutual_information": (sections["mutual_information"]["all"] or {}).get("ksg"),
+        "mutual_information_discrete": (sections["mutual_information"]["all"] or {}).get("discrete"),
         "embodiment_accuracy": told and told["codes"]["mlp"],
         "embodiment_accuracy_from_motion": told and told["true_motion"]["mlp"],
         "embodiment_chance": told and told["chance"],
