@@ -78,6 +78,28 @@ def test_ac3_that_never_joined_is_warned_of(start, weight, warned, tmp_path, cap
     assert ("AC3 never joined: the copy ratio was" in caplog.text) == warned
 
 
+def test_ac3_that_was_about_to_join_is_warned_of(tmp_path, caplog):
+    """The copy ratio is low enough; the next look at it would come after the last step."""
+    trainer = make_tokenizer_trainer(tmp_path)
+    model = trainer.model
+    model.config.cycle_start_copy_ratio = 0.9999
+    model.restart_ac3()
+    model.mean_copy_ratio.fill_(0.5)
+    model.steps.fill_(21)
+    trainer.train()
+    assert 0 < model.ac3_steps < 19
+    assert "AC3 never joined: the copy ratio was" in caplog.text
+    assert all(line["ac3_scale"] == 0 for line in trainer.state.log_history if "loss" in line)
+
+
+def test_one_pair_in_all_is_refused(tmp_path):
+    trainer = make_tokenizer_trainer(tmp_path)
+    one = torch.utils.data.Subset(trainer.train_dataset, range(1))
+    same = {name: getattr(trainer, name) for name in ("model", "args", "data_collator", "processing_class")}
+    with pytest.raises(ValueError, match="`train_dataset` must have at least 2 pairs, got 1"):
+        LatentActionTokenizerTrainer(train_dataset=one, **same)
+
+
 def test_without_an_image_processor_nothing_is_drawn(tmp_path):
     trainer = make_tokenizer_trainer(tmp_path)
     pairs = [trainer.data_collator([trainer.train_dataset[index] for index in range(4)])]

@@ -35,7 +35,7 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
     frames of a pair goes into the model's `config`, where the data set says it.
 
     DDP and FSDP2 train as one process with the whole batch does, but for `generated_noise_std`, whose draws are alike on all
-    ranks. ZeRO does but for where AC3 joins: DeepSpeed counts AdamW's
+    ranks, and a `generated_share` below 1, which each rank takes of its own frames. ZeRO does but for where AC3 joins: DeepSpeed counts AdamW's
     steps for all weights together, so the discriminator, without gradients until then, begins with larger steps.
 
     Args:
@@ -45,7 +45,7 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
 
     Raises:
         ValueError: a model without the losses of pretraining, or a policy; arguments that ask for another augmentation than the
-            collator has, or for other intervals than a [`FramePairDataset`] has; one pair a batch, where embeddings are
+            collator has, or for other intervals than a [`FramePairDataset`] has; one pair a batch or in all, where embeddings are
             standardised.
     """
 
@@ -79,6 +79,14 @@ class LatentActionTokenizerTrainer(TermLoggingTrainer):
             raise ValueError(
                 "`per_device_train_batch_size` must be at least 2 on one device, got 1: embeddings are standardised over "
                 "the batch (`standardize_embeddings`)."
+            )
+        if (
+            getattr(config, "standardize_embeddings", False)
+            and getattr(self.train_dataset, "__len__", lambda: 2)() < 2
+        ):
+            raise ValueError(
+                "`train_dataset` must have at least 2 pairs, got 1: embeddings are standardised over the batch "
+                "(`standardize_embeddings`)."
             )
         self.add_callback(_IntervalNoting(self))
         self.add_callback(_AbsenceNoting(self))
@@ -178,7 +186,7 @@ class _AbsenceNoting(TrainerCallback):
         model: Any = self.trainer.accelerator.unwrap_model(self.trainer.model, keep_torch_compile=False)
         if not isinstance(model, LatentActionTokenizerForPreTraining) or not model.config.uses_ac3:
             return
-        if state.is_world_process_zero and model.steps > 0 and model.ac3_steps == 0:
+        if state.is_world_process_zero and model.steps > 0 and not model.ac3_has_joined:
             logger.warning(
                 "AC3 never joined: the copy ratio was %.2f at the end, and `cycle_start_copy_ratio` is %g; train longer, or "
                 "raise it (with 1, AC3 joins at once)",

@@ -14,7 +14,10 @@ FIGURES = ("samples_per_second", "data_wait", "memory_gb")
 
 
 class Pace:
-    """Counted between two log lines, on the host's clock, so that nothing waits for the device."""
+    """
+    Counted between two log lines, on the host's clock, so that nothing waits for the device. What is done in between counts
+    as time, too: evaluations, checkpoints, sample pictures.
+    """
 
     def __init__(self) -> None:
         self._restart()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from cyclemimic import LatentActionTokenizerModel
 from cyclemimic.models.latent_action_tokenizer.layers_latent_action_tokenizer import (
     LatentActionTokenizerAttention,
     LatentActionTokenizerEmbeddingNorm,
@@ -164,11 +165,27 @@ def test_embedding_norm_keeps_half_precision_outside(make_config):
     torch.testing.assert_close(norm.running_mean, 0.1 * embeddings.float().mean(0))
 
 
+def test_statistics_of_embeddings_reach_those_of_a_model_in_half_precision(make_config, tmp_path):
+    """In bf16 they would come to rest a few per cent before."""
+    torch.manual_seed(0)
+    model = LatentActionTokenizerModel(make_config()).to(torch.bfloat16)
+    norm = model.encoder.embedding_norm
+    embeddings = (20 + torch.randn(6, *norm.running_mean.shape)).bfloat16()
+    for _ in range(200):
+        norm(embeddings, by_batch=True)
+    torch.testing.assert_close(norm.running_mean, embeddings.float().mean(0), rtol=1e-5, atol=0)
+    torch.testing.assert_close(norm(embeddings, by_batch=False), norm(embeddings, by_batch=True), rtol=0.01, atol=1e-3)
+    model.save_pretrained(tmp_path)
+    loaded = LatentActionTokenizerModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert loaded.dtype == torch.bfloat16
+    assert torch.equal(loaded.encoder.embedding_norm.running_mean, norm.running_mean)
+
+
 NORM_ON_A_RANK = """
 import sys
 import torch
 import torch.distributed as dist
-from cyclemimic import LatentActionTokenizerConfig
+from cyclemimic import LatentActionTokenizerConfig, LatentActionTokenizerModel
 from cyclemimic.models.latent_action_tokenizer.layers_latent_action_tokenizer import LatentActionTokenizerEmbeddingNorm
 
 rank, folder = int(sys.argv[1]), sys.argv[2]

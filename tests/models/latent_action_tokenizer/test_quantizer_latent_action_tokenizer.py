@@ -51,6 +51,14 @@ def test_a_batch_with_an_overflowing_frame_says_nothing_of_the_words(make_config
     assert quantizer.codebook_shift.any()
 
 
+def test_a_batch_of_one_pair_many_times_over_says_nothing_of_the_words(make_config):
+    """Standardised, its embeddings are zero."""
+    quantizer = LatentActionTokenizerQuantizer(make_config(dead_code_steps=1)).train()
+    before = state_of(quantizer)
+    quantizer(torch.zeros(8, 2, 4))
+    assert_same_state(state_of(quantizer), before)
+
+
 @pytest.mark.parametrize(("mode", "steps"), [(False, 50), (True, 0)])
 def test_no_revival_in_evaluation_or_when_off(mode, steps, make_config):
     quantizer = LatentActionTokenizerQuantizer(make_config(dead_code_steps=steps)).train(mode)

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -162,8 +162,14 @@ class LatentActionTokenizerEmbeddingNorm(nn.Module):
     def __init__(self, config: LatentActionTokenizerConfig) -> None:
         super().__init__()
         shape = (config.num_latent_tokens, config.codebook_dim)
-        self.register_buffer("running_mean", torch.zeros(shape))
-        self.register_buffer("running_variance", torch.ones(shape))
+        self.register_buffer("running_mean", torch.zeros(shape, dtype=torch.float32))
+        self.register_buffer("running_variance", torch.ones(shape, dtype=torch.float32))
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        # In a model of bf16 too: statistics that move by a tenth of what is left would come to rest on their way.
+        super()._apply(fn, recurse)
+        self.running_mean, self.running_variance = in_fp32(self.running_mean), in_fp32(self.running_variance)
+        return self
 
     def forward(self, embeddings: torch.Tensor, by_batch: bool) -> torch.Tensor:
         """

@@ -109,7 +109,7 @@ class LatentActionTokenizerForPreTrainingOutput(ModelOutput):
             or a collapsed codebook wins it too.
         copy_ratio (`torch.FloatTensor`): `reconstruction_loss` over that of copying the current frame, motion weighted
             in both.
-        ac3_scale (`torch.FloatTensor`): how far the weights of AC3 have risen, in `[0, 1]`.
+        ac3_scale (`torch.FloatTensor`): how far the weights of AC3 have risen, in `[0, 1]`; 0 until it joins.
         codes (`torch.LongTensor` of shape `(batch_size, num_latent_tokens)`): of the real pairs.
     """
 
@@ -373,10 +373,11 @@ class LatentActionTokenizerModel(LatentActionTokenizerPreTrainedModel):
         """
         expected = (self.config.num_channels, self.config.image_size, self.config.image_size)
         for name, frame in zip(("pixel_values", "future_pixel_values"), frames, strict=False):
-            if frame is None or frame.ndim != 4 or tuple(frame.shape[1:]) != expected or len(frame) == 0:
-                got = "nothing" if frame is None else tuple(frame.shape)
+            is_tensor = isinstance(frame, torch.Tensor)
+            if not is_tensor or frame.ndim != 4 or tuple(frame.shape[1:]) != expected or len(frame) == 0:
+                got = tuple(frame.shape) if is_tensor else "nothing" if frame is None else type(frame).__name__
                 raise ValueError(
-                    f"`{name}` must be of shape (batch_size, {', '.join(map(str, expected))}), got {got}."
+                    f"`{name}` must be a tensor of shape (batch_size, {', '.join(map(str, expected))}), got {got}."
                 )
             if not frame.is_floating_point():
                 raise ValueError(
@@ -450,6 +451,11 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         model = cls(LatentActionTokenizerConfig(**fields, vision_config=vision_model.config))
         model.tokenizer.vision_features.vision_model.load_state_dict(vision_model.state_dict())
         return model
+
+    @property
+    def ac3_has_joined(self) -> bool:
+        """Whether training steps have terms of AC3 now. Before, the copy ratio may be low enough and the next look at it to come."""
+        return self._ac3_active or int(self.ac3_steps) >= AC3_CHECK_STEPS
 
     @torch.no_grad()
     def restart_ac3(self) -> None:
@@ -529,7 +535,7 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         terms = model.vq_vae_terms(reconstruction, future_pixel_values, weights, action)
         copy_loss = model.reconstruction_loss(pixel_values, future_pixel_values, weights)
         copy_ratio = self._copy_ratio(terms["reconstruction_loss"], copy_loss)
-        ac3_scale = (self.ac3_steps / max(1, self.config.cycle_ramp_steps)).clamp(max=1.0)
+        ac3_scale = (self.ac3_steps / max(1, self.config.cycle_ramp_steps)).clamp(max=1.0) * ac3_joins
         codes = all_gather_rows(action.codes) if self.training else action.codes
         return LatentActionTokenizerForPreTrainingOutput(
             loss=model.vq_vae_loss(terms) + self._ac3_loss(ac3_terms, ac3_scale),
@@ -599,7 +605,8 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         error, copy_error = mean_over_ranks(errors) if self.training else errors
         # Where nothing moves, nothing is better than a copy; nor does it tell how well motion is reconstructed.
         is_still = copy_error < STILL_COPY_ERROR
-        return torch.where(is_still, 1.0, error / copy_error.clamp_min(STILL_COPY_ERROR))
+        # An error that overflowed stays one: nothing is to be kept of its batch.
+        return torch.where(is_still & error.isfinite(), 1.0, error / copy_error.clamp_min(STILL_COPY_ERROR))
 
     def _absent_ac3_terms(self, like: torch.Tensor) -> dict[str, torch.Tensor]:
         zero = like.new_zeros(())
@@ -652,7 +659,8 @@ class LatentActionTokenizerForPreTraining(LatentActionTokenizerPreTrainedModel):
         if embodiment_ids is None:
             return torch.zeros(pixel_values.shape[0], dtype=torch.long, device=pixel_values.device)
         allowed = f"`embodiment_ids` must be a tensor of whole numbers, of shape ({pixel_values.shape[0]},)"
-        if not isinstance(embodiment_ids, torch.Tensor) or embodiment_ids.is_floating_point():
+        is_whole = isinstance(embodiment_ids, torch.Tensor) and not embodiment_ids.dtype.is_floating_point
+        if not is_whole or embodiment_ids.is_complex():
             raise ValueError(f"{allowed}, got {getattr(embodiment_ids, 'dtype', type(embodiment_ids).__name__)}.")
         if tuple(embodiment_ids.shape) != (pixel_values.shape[0],):
             raise ValueError(f"{allowed}, got {tuple(embodiment_ids.shape)}.")

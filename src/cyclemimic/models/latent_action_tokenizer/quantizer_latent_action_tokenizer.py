@@ -54,14 +54,15 @@ class LatentActionTokenizerQuantizer(nn.Module):
             codes = self.nearest(embeddings.detach())
             return codes, self.lookup(codes)
         candidates = all_gather_rows(embeddings.detach()).flatten(0, 1).float()
-        # A batch that overflowed, on any rank, says nothing of any word.
-        is_finite = candidates.isfinite().all()
-        self._revive_dead_codes(candidates, is_finite)
+        # A batch that overflowed, on any rank, says nothing of any word; nor does one of a single pair many times over, which
+        # standardising takes to zero: words there would have no direction, and an enormous gradient.
+        tells = candidates.isfinite().all() & candidates.any()
+        self._revive_dead_codes(candidates, tells)
         codes = self.nearest(embeddings.detach())
         # Not `F.one_hot`: it asks the device whether all words are in range.
         words = torch.arange(self.idle_steps.shape[0], device=codes.device)
         used = (all_gather_rows(codes).flatten()[:, None] == words).any(0)
-        self.idle_steps.copy_(torch.where(is_finite, (self.idle_steps + 1) * ~used, self.idle_steps))
+        self.idle_steps.copy_(torch.where(tells, (self.idle_steps + 1) * ~used, self.idle_steps))
         return codes, self.lookup(codes)
 
     def nearest(self, embeddings: torch.Tensor) -> torch.Tensor:
@@ -70,14 +71,14 @@ class LatentActionTokenizerQuantizer(nn.Module):
         return torch.cdist(embeddings.float(), self.words.detach().float()[None]).argmin(-1)
 
     @torch.no_grad()
-    def _revive_dead_codes(self, candidates: torch.Tensor, is_finite: torch.Tensor) -> None:
+    def _revive_dead_codes(self, candidates: torch.Tensor, tells: torch.Tensor) -> None:
         """Moves words unused for `dead_code_steps` onto embeddings `(num_embeddings, codebook_dim)` of all ranks that are far
-        from every word; none where they are not finite."""
+        from every word, several onto one where embeddings are few; none where these tell nothing."""
         distance = torch.cdist(candidates, self.words.float()).amin(-1)
         # Spread over the worse-served half instead of its top, which is a few outliers close to each other.
         order = distance.argsort(descending=True)[: max(1, distance.shape[0] // 2)]
         slots = torch.arange(self.codebook.shape[0], device=order.device) * order.shape[0] // self.codebook.shape[0]
-        dead = (self.idle_steps >= self.dead_code_steps) & is_finite
+        dead = (self.idle_steps >= self.dead_code_steps) & tells
         shift = candidates[order[slots]].to(self.codebook.dtype) - self.codebook
         self.codebook_shift.copy_(torch.where(dead[:, None], shift, self.codebook_shift))
         self.idle_steps.masked_fill_(dead, 0)

@@ -3,9 +3,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
-from torch.distributed.nn.functional import all_reduce
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum over ranks; to each, the gradients of all, as each of their losses depends on it."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        return _summed(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _summed(gradient)
+
+
+def _summed(tensor: torch.Tensor) -> torch.Tensor:
+    total = tensor.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
 
 
 def all_gather_rows(tensor: torch.Tensor) -> torch.Tensor:
@@ -19,7 +38,7 @@ def all_gather_rows(tensor: torch.Tensor) -> torch.Tensor:
 
 def mean_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     """The mean over data-parallel ranks, with gradients to each of them."""
-    return tensor if num_ranks() == 1 else all_reduce(tensor) / num_ranks()
+    return tensor if num_ranks() == 1 else _SumOverRanks.apply(tensor) / num_ranks()
 
 
 def global_mean(tensor: torch.Tensor) -> torch.Tensor:
