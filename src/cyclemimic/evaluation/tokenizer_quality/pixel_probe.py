@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from .pair_sample import PairSample
 
-# Networks whose readings are averaged. Real frames they read alike, generated ones not: with one, R² of transfer varied by
-# 0.04 (standard deviation over its seeds), four times as much as over episodes.
+# Networks whose readings are averaged. Real frames they read alike, generated ones, which they have not seen, not: with one, R²
+# of transfer varied more with its seed than with the episodes.
 _NUM_NETWORKS = 3
 # Larger frames are averaged down to this many pixels a side: a probe of larger ones takes longer than all the rest.
 _SIZE = 32
